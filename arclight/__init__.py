@@ -1,0 +1,1 @@
+"""The engine-free core: values, formulas and files."""

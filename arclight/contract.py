@@ -1,0 +1,79 @@
+"""The base of every stored value: frozen, strict, versioned, with one JSON form and one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from arclight.errors import IntegrityError
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+
+
+class Contract(BaseModel):
+    """A frozen value; subclasses that are stored set `kind` and raise `version` on a new shape."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    kind: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON form."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def to_json(self) -> str:
+        """Return the stored form: the fields, and `kind` and `version` beside them."""
+        body = {"kind": self.kind, "version": self.version, **self.model_dump(mode="json")}
+        return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "record") -> Self:
+        """Parse the stored form.
+
+        Raises:
+            IntegrityError: the text is not JSON, or of another kind, version or shape.
+        """
+        try:
+            body = json.loads(text)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise IntegrityError(
+                f"'{source}' must be a {cls.kind} in JSON, but it cannot be parsed ({error}); "
+                "restore it from a backup or publish a new version."
+            ) from error
+        kind, version = (
+            (body.pop("kind", None), body.pop("version", None)) if isinstance(body, dict) else ("", 0)
+        )
+        if (kind, version) != (cls.kind, cls.version):
+            raise IntegrityError(
+                f"'{source}' must be a {cls.kind} of version {cls.version}, got {kind!r} of "
+                f"version {version!r}; read it with the release that wrote it."
+            )
+        try:
+            return cls.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise IntegrityError(
+                f"'{source}' is not a valid {cls.kind}: {where}: {first['msg']}; "
+                "restore it from a backup or publish a new version."
+            ) from error
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON form of a value: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 (hex) of a JSON-able value's canonical form."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -1,0 +1,1 @@
+"""Where things run: profiles, sizes, Spark and Ray start-up, secrets, doctor."""

@@ -1,0 +1,1 @@
+"""Dataset to model, predictions and evidence, on Ray."""

@@ -1,0 +1,1 @@
+"""HTTP on Ray Serve: protocol, access, application, deployment."""

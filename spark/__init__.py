@@ -1,0 +1,1 @@
+"""Raw tables to a published dataset, on Spark."""
