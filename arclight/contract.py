@@ -48,9 +48,9 @@ class Contract(BaseModel):
                 f"'{source}' must be a {cls.kind} in JSON, but it cannot be parsed ({error}); "
                 "restore it from a backup or publish a new version."
             ) from error
-        kind, version = (
-            (body.pop("kind", None), body.pop("version", None)) if isinstance(body, dict) else ("", 0)
-        )
+        kind, version = None, None
+        if isinstance(body, dict):
+            kind, version = body.pop("kind", None), body.pop("version", None)
         if (kind, version) != (cls.kind, cls.version):
             raise IntegrityError(
                 f"'{source}' must be a {cls.kind} of version {cls.version}, got {kind!r} of "
