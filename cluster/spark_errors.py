@@ -1,0 +1,50 @@
+"""A Spark failure in one sentence: its class and first line, no JVM trace, no user's value."""
+
+from __future__ import annotations
+
+import re
+
+from pyspark.errors import PySparkException
+
+from arclight.errors import printable
+
+MAX_CHARS = 400
+CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)\]\s*(.*)", re.DOTALL)
+# values stand in single quotes, or bare after "The value"; names stand in backticks
+VALUES = (
+    re.compile(r"(?<=[Tt]he value )(?:'.*?'(?=\s)|\S+)", re.DOTALL),
+    re.compile(r"'(?:[^']|'')*'"),
+)
+# where the sentence ends and the plan, the query or a trace begins
+END = re.compile(r"\s*(?:SQLSTATE:|== |\n\s*at |\nCaused by|JVM stacktrace|\n\n|;\n)")
+PYTHON_LAST = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.MULTILINE)
+JAVA_CLASS = re.compile(r"^(?:[a-z][\w$]*\.)+[A-Z][\w$]*:\s*")
+
+
+def describe_spark_error(error: BaseException) -> str:
+    """Return the condition and first sentence of a Spark error; the full text is in the log."""
+    text = _text(error)
+    found = CONDITION.search(text)
+    if found is None:
+        return _sentence(JAVA_CLASS.sub("", text))
+    condition, rest = found.groups()
+    if condition.startswith("PYTHON_EXCEPTION") or "Traceback (most recent call last)" in rest:
+        last = PYTHON_LAST.findall(rest)
+        rest = last[-1] if last else rest
+    return f"{condition}: {_sentence(rest)}"
+
+
+def _text(error: BaseException) -> str:
+    """Return the message with the cause inside: a failed job wraps what a task said."""
+    if isinstance(error, PySparkException):
+        return str(error)
+    java = getattr(error, "java_exception", None)
+    return str(java) if java is not None else str(error)
+
+
+def _sentence(text: str) -> str:
+    kept = END.split(text.strip(), maxsplit=1)[0]
+    for value in VALUES:
+        kept = value.sub("'…'", kept)
+    flat = printable(" ".join(kept.split()), MAX_CHARS)
+    return flat if flat.endswith((".", "…", "?")) else f"{flat}."
