@@ -1,0 +1,98 @@
+"""ModelBundle: a model as it is stored, and everything needed to trust and use it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from arclight.contract import Contract, digest_of
+from arclight.lineage import Lineage
+from arclight.plan import FeaturePlan
+from arclight.report import EvalReport
+from arclight.schema import Column
+
+
+class BundleFile(Contract):
+    """One file of a bundle."""
+
+    path: str
+    """Relative to the bundle's folder."""
+    size_bytes: int
+    sha256: str
+
+
+class Signature(Contract):
+    """What a model takes and gives."""
+
+    inputs: tuple[Column, ...]
+    outputs: tuple[Column, ...]
+
+
+class GoldenRows(Contract):
+    """Raw rows and the scores the new model gave them; a loaded model must repeat them."""
+
+    rows: tuple[dict[str, str | int | float | bool | None], ...]
+    scores: tuple[tuple[float, ...], ...]
+
+
+class ModelBundle(Contract):
+    """One version of a model."""
+
+    kind: ClassVar[str] = "model-bundle"
+
+    name: str
+    number: int
+    key: str
+    """Digest of the dataset, the train section and the code: the same key, the same model."""
+    folder: str
+    """The files' folder, relative to the store."""
+    task: Literal["binary", "multiclass", "regression"]
+    trainer: Literal["xgboost", "lightgbm", "torch"]
+    model_file: str
+    files: tuple[BundleFile, ...]
+    plan: FeaturePlan
+    signature: Signature
+    threshold: float | None
+    """Chosen on the valid split; a score at or above it means class 1."""
+    rounds: int
+    """Trees kept, after early stopping."""
+    metric: str
+    train_metrics: dict[str, float]
+    """`train` and `valid` value of `metric`, as the library gave them at the kept round."""
+    golden: GoldenRows
+    params: dict[str, str | int | float | bool]
+    dataset: str
+    """NAME@N of the dataset."""
+    dataset_digest: str
+    lineage: Lineage
+
+    @property
+    def ref(self) -> str:
+        """NAME@N."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def model_digest(self) -> str:
+        """Digest of what the model computes: its file, its plan, its threshold."""
+        return digest_of(
+            {
+                "model": [f.sha256 for f in self.files if f.path == self.model_file],
+                "plan": self.plan.digest,
+                "threshold": self.threshold,
+            }
+        )
+
+
+class Evaluation(Contract):
+    """An evaluation of one model on one opening of a test split; published beside the model."""
+
+    kind: ClassVar[str] = "evaluation"
+
+    model: str
+    model_digest: str
+    dataset: str
+    dataset_digest: str
+    opening: int
+    """Number of the opening of the test split that this evaluation was recorded under."""
+    report: EvalReport
+    key: str
+    made_at: str

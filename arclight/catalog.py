@@ -1,0 +1,276 @@
+"""Versions and aliases of datasets, models and scores; every move is a compare-and-swap."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+from arclight.bundle import Evaluation, ModelBundle
+from arclight.contract import NAME, Contract
+from arclight.errors import ConflictError, IntegrityError, MissingError, SpecError, nearest
+from arclight.manifest import DatasetManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from arclight.store import Record, Store
+
+Shelf = Literal["datasets", "models", "scores"]
+Version = TypeVar("Version", DatasetManifest, ModelBundle)
+_REF = re.compile(r"^(?P<name>[^@]+)@(?P<version>\d+|[a-z][a-z0-9-]*)$")
+
+
+class AliasRecord(Contract):
+    """One move of an alias; the highest number holds."""
+
+    kind: ClassVar[str] = "alias"
+
+    model: str
+    alias: str
+    number: int
+    version_number: int
+    before: int | None
+    reason: str
+    at: str
+
+
+class Opening(Contract):
+    """The test split of a dataset was opened: by what, for which model, when."""
+
+    kind: ClassVar[str] = "test-opening"
+
+    dataset: str
+    number: int
+    model: str
+    model_digest: str
+    run: str
+    at: str
+
+
+def now() -> str:
+    """Return the time as ISO text in UTC, to the second."""
+    return dt.datetime.now(dt.UTC).replace(microsecond=0).isoformat()
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The versions and aliases that a store holds."""
+
+    store: Store
+
+    def names(self, shelf: Shelf) -> tuple[str, ...]:
+        """Return the names on a shelf that have at least one version, sorted."""
+        folder = self.store.path(shelf)
+        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return tuple(sorted(n for n in found if self.store.numbers(shelf, n, "versions")))
+
+    def folder(self, version: DatasetManifest | ModelBundle) -> Path:
+        """Return the folder of a version's files."""
+        return self.store.path(*version.folder.split("/"))
+
+    # datasets and models
+
+    def publish_dataset(self, manifest: DatasetManifest) -> DatasetManifest:
+        """Publish under the next number; the same key gives the version that has it already."""
+        return self._publish(DatasetManifest, "datasets", manifest)
+
+    def publish_model(self, bundle: ModelBundle) -> ModelBundle:
+        """Publish under the next number; the same key gives the version that has it already."""
+        return self._publish(ModelBundle, "models", bundle)
+
+    def datasets(self, name: str) -> Iterator[DatasetManifest]:
+        """Yield a dataset's versions, newest first."""
+        return self._versions(DatasetManifest, "datasets", name)
+
+    def models(self, name: str) -> Iterator[ModelBundle]:
+        """Yield a model's versions, newest first."""
+        return self._versions(ModelBundle, "models", name)
+
+    def dataset(self, ref: str) -> DatasetManifest:
+        """Return a dataset by NAME (the newest) or NAME@N.
+
+        Raises:
+            MissingError: there is no such dataset or version; the message names what there is.
+        """
+        return self._get(DatasetManifest, "datasets", ref)
+
+    def model(self, ref: str) -> ModelBundle:
+        """Return a model by NAME (the newest), NAME@N or NAME@ALIAS.
+
+        Raises:
+            MissingError: there is no such model, version or alias; the message names what is.
+        """
+        return self._get(ModelBundle, "models", ref)
+
+    def find_dataset(self, name: str, key: str) -> DatasetManifest | None:
+        """Return the version with this key, if it is published."""
+        return next((m for m in self.datasets(name) if m.key == key), None)
+
+    def find_model(self, name: str, key: str) -> ModelBundle | None:
+        """Return the version with this key, if it is published."""
+        return next((m for m in self.models(name) if m.key == key), None)
+
+    # evaluations and openings of the test split
+
+    def publish_evaluation(self, name: str, number: int, evaluation: Evaluation) -> Evaluation:
+        """Publish an evaluation of a model's version; the same key gives the first one."""
+        parts = ("models", name, "evaluations", str(number))
+        record = self.store.append(
+            lambda _: evaluation.to_json(),
+            lambda r: Evaluation.from_json(r.text, source=r.path).key == evaluation.key,
+            *parts,
+        )
+        return Evaluation.from_json(record.text, source=record.path)
+
+    def evaluations(self, name: str, number: int) -> Iterator[Evaluation]:
+        """Yield the evaluations of a model's version, newest first."""
+        for record in self.store.records("models", name, "evaluations", str(number)):
+            yield Evaluation.from_json(record.text, source=record.path)
+
+    def open_test(self, manifest: DatasetManifest, bundle: ModelBundle, *, run: str) -> Opening:
+        """Record that a dataset's test split is opened for a model, and return the record."""
+
+        def make(number: int) -> str:
+            return Opening(
+                dataset=manifest.ref,
+                number=number,
+                model=bundle.ref,
+                model_digest=bundle.model_digest,
+                run=run,
+                at=now(),
+            ).to_json()
+
+        parts = ("datasets", manifest.name, "openings", str(manifest.number))
+        record = self.store.append(make, lambda _: False, *parts)
+        return Opening.from_json(record.text, source=record.path)
+
+    def openings(self, manifest: DatasetManifest) -> Iterator[Opening]:
+        """Yield the openings of a dataset version's test split, newest first."""
+        for record in self.store.records(
+            "datasets", manifest.name, "openings", str(manifest.number)
+        ):
+            yield Opening.from_json(record.text, source=record.path)
+
+    # aliases
+
+    def alias(self, model: str, alias: str) -> AliasRecord | None:
+        """Return where an alias stands, None if it was never set."""
+        record = next(self.store.records("models", model, "aliases", alias), None)
+        return None if record is None else AliasRecord.from_json(record.text, source=record.path)
+
+    def aliases(self, model: str) -> dict[str, AliasRecord]:
+        """Return every alias of a model and where it stands."""
+        folder = self.store.path("models", model, "aliases")
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return {name: held for name in names if (held := self.alias(model, name)) is not None}
+
+    def move_alias(
+        self, bundle: ModelBundle, alias: str, *, reason: str, seen: AliasRecord | None
+    ) -> AliasRecord:
+        """Point an alias at a version, if it still stands where the caller saw it.
+
+        Raises:
+            SpecError: the alias is not a name.
+            ConflictError: somebody moved it first; the message says where to.
+        """
+        if not NAME.match(alias) or alias.isdigit():
+            raise SpecError(
+                f"alias '{alias}' must be lower-case letters, digits and '-', not a number alone."
+            )
+        number = 1 if seen is None else seen.number + 1
+        record = AliasRecord(
+            model=bundle.name,
+            alias=alias,
+            number=number,
+            version_number=bundle.number,
+            before=None if seen is None else seen.version_number,
+            reason=reason,
+            at=now(),
+        )
+        if self.store.publish(number, record.to_json(), "models", bundle.name, "aliases", alias):
+            return record
+        winner = self.alias(bundle.name, alias)
+        where = f"version {winner.version_number} ({winner.reason})" if winner else "elsewhere"
+        raise ConflictError(
+            f"alias '{bundle.name}@{alias}' must still stand where it was read, but it was moved "
+            f"to {where}; look again and repeat the move if it still holds."
+        )
+
+    def rollback(self, model: str, alias: str) -> AliasRecord:
+        """Point an alias back at the version it stood on before the last move.
+
+        Raises:
+            MissingError: the alias was never set, or has no version before.
+        """
+        held = self.alias(model, alias)
+        if held is None:
+            raise MissingError(
+                f"model '{model}' has no alias '{alias}'; it has: "
+                f"{', '.join(self.aliases(model)) or 'none'}."
+            )
+        if held.before is None:
+            raise MissingError(
+                f"alias '{model}@{alias}' has stood on version {held.version_number} from the "
+                "start; there is nothing to roll back to."
+            )
+        bundle = self.model(f"{model}@{held.before}")
+        return self.move_alias(
+            bundle, alias, reason=f"rollback from version {held.version_number}", seen=held
+        )
+
+    # one implementation for every kind of version
+
+    def _publish(self, kind: type[Version], shelf: Shelf, version: Version) -> Version:
+        def make(number: int) -> str:
+            return version.model_copy(update={"number": number}).to_json()
+
+        def taken(record: Record) -> bool:
+            return kind.from_json(record.text, source=record.path).key == version.key
+
+        record = self.store.append(make, taken, shelf, version.name, "versions")
+        return kind.from_json(record.text, source=record.path)
+
+    def _versions(self, kind: type[Version], shelf: Shelf, name: str) -> Iterator[Version]:
+        for number in reversed(self.store.numbers(shelf, name, "versions")):
+            try:
+                record = self.store.record(number, shelf, name, "versions")
+                yield kind.from_json(record.text, source=record.path)
+            except IntegrityError:
+                continue  # a bad record is named when it is asked for; it hides no good one
+
+    def _get(self, kind: type[Version], shelf: Shelf, ref: str) -> Version:
+        name, _, wanted = ref.partition("@")
+        if not NAME.match(name) or ("@" in ref and not _REF.match(ref)):
+            raise SpecError(f"'{ref}' must be NAME, NAME@NUMBER or NAME@ALIAS.")
+        numbers = self.store.numbers(shelf, name, "versions")
+        if not numbers:
+            known = self.names(shelf)
+            raise MissingError(
+                f"{shelf[:-1]} '{name}' does not exist.{nearest(name, known)} "
+                f"There {'are' if len(known) != 1 else 'is'}: {', '.join(known) or 'none'}."
+            )
+        number = self._number(shelf, name, wanted, numbers)
+        record = self.store.record(number, shelf, name, "versions")
+        return kind.from_json(record.text, source=record.path)
+
+    def _number(self, shelf: Shelf, name: str, wanted: str, numbers: tuple[int, ...]) -> int:
+        if not wanted:
+            return numbers[-1]
+        if wanted.isdigit():
+            if int(wanted) in numbers:
+                return int(wanted)
+            raise MissingError(
+                f"{shelf[:-1]} '{name}' has no version {wanted}; "
+                f"it has {numbers[0]} to {numbers[-1]}."
+            )
+        held = self.alias(name, wanted) if shelf == "models" else None
+        if held is None:
+            known = tuple(self.aliases(name)) if shelf == "models" else ()
+            raise MissingError(
+                f"{shelf[:-1]} '{name}' has no alias '{wanted}'.{nearest(wanted, known)} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+        return held.version_number

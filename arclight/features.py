@@ -1,0 +1,132 @@
+"""From raw rows to stored features: which columns, which types, and why a row cannot have them.
+
+A raw row is what `etl.sql` gives and what a request carries. A stored feature is float32 (a
+number) or a string (a category). This is the only place that makes one from the other; the ETL,
+batch scoring and serving all call it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from arclight.contract import Contract
+from arclight.expression import Expression, compile_expression
+from arclight.schema import ARROW_TYPES, Column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Derived(Contract):
+    """A feature computed from the raw columns of the same row."""
+
+    name: str
+    expression: str
+
+
+class FeatureColumn(Contract):
+    """A feature's name and kind, in the model's order."""
+
+    name: str
+    type: Literal["number", "category"]
+
+
+class FeatureLayout(Contract):
+    """Everything about features that is known before any row is seen."""
+
+    kind: ClassVar[str] = "feature-layout"
+
+    inputs: tuple[Column, ...]
+    """The raw columns a row must carry, with their types: a model's signature."""
+    derive: tuple[Derived, ...] = ()
+    features: tuple[FeatureColumn, ...]
+
+    @property
+    def input_schema(self) -> pa.Schema:
+        """The inputs as an Arrow schema."""
+        return pa.schema([(column.name, ARROW_TYPES[column.type]) for column in self.inputs])
+
+
+@dataclass(frozen=True)
+class Built:
+    """Stored features of a batch and the rows that cannot have them.
+
+    Attributes:
+        columns: one array per feature, in order; float32 or string, null where unknown.
+        nans: how many values of each feature were NaN and are null now.
+        rejected: reason -> rows it holds for, such as `derive:speedy` or `infinite:distance`.
+    """
+
+    columns: Mapping[str, pa.Array]
+    nans: Mapping[str, int]
+    rejected: Mapping[str, Mask]
+
+
+class FeatureBuilder:
+    """Builds stored features batch by batch; compiled once from a layout."""
+
+    def __init__(self, layout: FeatureLayout) -> None:
+        self.layout = layout
+        schema = layout.input_schema
+        self._derived: dict[str, Expression] = {
+            item.name: compile_expression(item.expression, schema) for item in layout.derive
+        }
+
+    def build(self, raw: pa.RecordBatch) -> Built:
+        """Compute the features of raw rows.
+
+        Args:
+            raw: has the layout's inputs with their types; other columns are ignored.
+        """
+        columns: dict[str, pa.Array] = {}
+        nans: dict[str, int] = {}
+        rejected: dict[str, Mask] = {}
+        for feature in self.layout.features:
+            values = self._source(feature.name, raw, rejected)
+            if feature.type == "category":
+                columns[feature.name] = level_names(values)
+            else:
+                columns[feature.name], nans[feature.name] = _number(feature.name, values, rejected)
+        return Built(columns=columns, nans=nans, rejected=rejected)
+
+    def _source(self, name: str, raw: pa.RecordBatch, rejected: dict[str, Mask]) -> pa.Array:
+        expression = self._derived.get(name)
+        if expression is None:
+            return raw.column(name)
+        found = expression.evaluate(raw)
+        if found.invalid is not None:
+            rejected[f"derive:{name}"] = found.invalid.to_numpy(zero_copy_only=False)
+        return found.values
+
+
+def _number(name: str, values: pa.Array, rejected: dict[str, Mask]) -> tuple[pa.Array, int]:
+    """Return float32 with NaN as null; finite values past float32's range stop at its end."""
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.uint8())
+    x = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if not x.flags.writeable:
+        x = x.copy()
+    unknown = np.isnan(x)
+    infinite = np.isinf(x)
+    if infinite.any():
+        rejected[f"infinite:{name}"] = infinite
+    np.clip(x, -FLOAT32_MAX, FLOAT32_MAX, out=x)
+    nans = int(np.count_nonzero(unknown)) - values.null_count
+    return pa.array(x.astype(np.float32), mask=unknown if unknown.any() else None), nans
+
+
+def level_names(values: pa.Array) -> pa.Array:
+    """Return a column's values as category levels: text as it is, 7 as '7', true as 'true'."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    return values if pa.types.is_string(values.type) else pc.cast(values, pa.string())

@@ -1,0 +1,12 @@
+"""How long work tells how far it is, without knowing who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Tick = Callable[[int, int | None, str], None]
+"""Called with what is done, the whole (None when unknown) and a short note; must return at once."""
+
+
+def silent(_done: int, _total: int | None, _note: str) -> None:
+    """Watch nothing."""

@@ -1,0 +1,257 @@
+"""The only module that writes what must last: private folders, then one record, created once.
+
+The commit rule, for datasets, models, scores and aliases:
+
+1. write into a private folder `data/UUID/`, which nobody reads yet;
+2. verify what was written, and flush files and folders to disk;
+3. publish: write the record under a temporary name, flush, `link` it to `N.json`, which fails if
+   `N.json` exists (that is the compare-and-swap), flush the folder;
+4. read: take the highest valid N once, check size and hash before parsing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from arclight.errors import ArclightError, ConflictError, IntegrityError, MissingError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_RECORD = re.compile(r"^(\d+)\.json$")
+_CHUNK = 1 << 20
+MAX_ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class Record:
+    """A published record: its number and its text."""
+
+    number: int
+    text: bytes
+    path: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder on a local or shared POSIX file system; `link` must be atomic there."""
+
+    root: Path
+
+    def path(self, *parts: str) -> Path:
+        """Return the path of a place in the store; parts are ids, never a user's path.
+
+        Raises:
+            SpecError: a part would leave the store.
+        """
+        for part in parts:
+            if part in ("", ".", "..") or "/" in part or "\0" in part:
+                raise SpecError(f"'{part!r}' cannot be the name of a thing in a store.")
+        return self.root.joinpath(*parts)
+
+    def stage(self, *parts: str) -> Path:
+        """Make a new private folder `…/data/UUID` and return it; only its maker knows of it."""
+        folder = self.path(*parts, "data", uuid.uuid4().hex)
+        make_folder(folder)
+        return folder
+
+    def records(self, *parts: str) -> Iterator[Record]:
+        """Yield the records of a folder from the highest number down, read one at a time."""
+        folder = self.path(*parts)
+        for number in sorted(_numbers(folder), reverse=True):
+            yield self.record(number, *parts)
+
+    def record(self, number: int, *parts: str) -> Record:
+        """Return one record.
+
+        Raises:
+            MissingError: there is no such number.
+            IntegrityError: the record is empty, as after a power cut on a store without flush.
+        """
+        path = self.path(*parts, f"{number}.json")
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError as error:
+            raise MissingError(f"record '{path}' does not exist; list what does.") from error
+        if not text.strip():
+            raise IntegrityError(
+                f"record '{path}' must not be empty; its number is not used again: publish a "
+                "new version, or remove the record by hand once you know why."
+            )
+        return Record(number=number, text=text, path=str(path))
+
+    def numbers(self, *parts: str) -> tuple[int, ...]:
+        """Return the record numbers of a folder, lowest first."""
+        return tuple(sorted(_numbers(self.path(*parts))))
+
+    def publish(self, number: int, text: str, *parts: str) -> bool:
+        """Create record `number` if nobody has, all at once.
+
+        Returns:
+            True when this call created it, False when somebody was first.
+        """
+        folder = self.path(*parts)
+        make_folder(folder)
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        try:
+            with open_private(temporary) as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(temporary, folder / f"{number}.json")
+            except FileExistsError:
+                return False
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+        flush_folder(folder)
+        return True
+
+    def append(
+        self, make: Callable[[int], str], taken: Callable[[Record], bool], *parts: str
+    ) -> Record:
+        """Publish under the next free number, unless a record already holds the same thing.
+
+        Args:
+            make: gives the record's text for a number.
+            taken: says whether a record somebody else published is this very thing.
+            parts: the folder of the records.
+
+        Returns:
+            The record that now holds the thing, ours or theirs.
+
+        Raises:
+            ConflictError: others took every number that was tried.
+        """
+        seen = 0
+        for _ in range(MAX_ATTEMPTS):
+            numbers = self.numbers(*parts)
+            for number in (n for n in numbers if n > seen):
+                with contextlib.suppress(IntegrityError):
+                    record = self.record(number, *parts)
+                    if taken(record):
+                        return record
+            seen = numbers[-1] if numbers else 0
+            text = make(seen + 1)
+            if self.publish(seen + 1, text, *parts):
+                return self.record(seen + 1, *parts)
+        raise ConflictError(
+            f"'{'/'.join(parts)}' must give a free number within {MAX_ATTEMPTS} attempts; "
+            "others publish without pause: run again."
+        )
+
+
+def open_store(uri: str | Path) -> Store:
+    """Open a store, making its folder when it is new.
+
+    Raises:
+        SpecError: the address is not a folder.
+        ArclightError: the folder cannot be made or written.
+    """
+    text = str(uri)
+    if "://" in text and not text.startswith("file://"):
+        raise SpecError(
+            f"store '{text}' must be a folder on a local or shared POSIX file system; object "
+            "stores are not supported yet: mount one or use --store FOLDER."
+        )
+    root = Path(text.removeprefix("file://")).absolute()
+    try:
+        make_folder(root)
+        probe = root / f".{uuid.uuid4().hex}.tmp"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        raise ArclightError(
+            f"store '{root}' must be a folder that can be written, but {error.strerror}; "
+            "use --store FOLDER or mend its rights or free space."
+        ) from error
+    return Store(root=root)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each 0700 whatever the umask."""
+    missing = [folder, *folder.parents]
+    for path in reversed([p for p in missing if not p.exists()]):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            path.chmod(0o700)
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a new file for writing, 0600 whatever the umask; fails if it exists."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_file(path: Path, *, size_bytes: int, sha256: str) -> None:
+    """Check a stored file against its record, before anything parses it.
+
+    Raises:
+        IntegrityError: the file is gone, or its size or bytes are not those published.
+    """
+    if not path.is_file():
+        raise IntegrityError(f"'{path}' is recorded but not there; restore it from a backup.")
+    found = path.stat().st_size
+    if found != size_bytes:
+        raise IntegrityError(
+            f"'{path}' must have {size_bytes:,} bytes as published, got {found:,}; "
+            "restore it from a backup or publish a new version."
+        )
+    if sha256_file(path) != sha256:
+        raise IntegrityError(
+            f"'{path}' must have the SHA-256 {sha256[:12]}… as published, but its bytes differ; "
+            "restore it from a backup or publish a new version."
+        )
+
+
+def flush_file(path: Path) -> None:
+    """Force a file's bytes to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_folder(folder: Path) -> None:
+    """Force a folder's entries to disk."""
+    flush_file(folder)
+
+
+def flush_tree(folder: Path) -> None:
+    """Force every file and folder below, and the folder itself, to disk."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        flush_file(path)
+    flush_folder(folder)
+
+
+def discard(folder: Path) -> None:
+    """Remove a staged folder that will not be published."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _numbers(folder: Path) -> list[int]:
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return [int(match[1]) for name in names if (match := _RECORD.match(name))]
