@@ -9,6 +9,8 @@ from pyspark.errors import PySparkException
 from arclight.errors import printable
 
 MAX_CHARS = 400
+TRACEBACK = "Traceback (most recent call last)"
+PYTHON_CONDITION = "PYTHON_EXCEPTION"
 CONDITION = re.compile(r"\[([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)\]\s*(.*)", re.DOTALL)
 # values stand in single quotes, or bare after "The value"; names stand in backticks
 VALUES = (
@@ -25,13 +27,11 @@ def describe_spark_error(error: BaseException) -> str:
     """Return the condition and first sentence of a Spark error; the full text is in the log."""
     text = _text(error)
     found = CONDITION.search(text)
-    if found is None:
-        return _sentence(JAVA_CLASS.sub("", text))
-    condition, rest = found.groups()
-    if condition.startswith("PYTHON_EXCEPTION") or "Traceback (most recent call last)" in rest:
+    condition, rest = found.groups() if found else ("", JAVA_CLASS.sub("", text))
+    if TRACEBACK in rest:
         last = PYTHON_LAST.findall(rest)
-        rest = last[-1] if last else rest
-    return f"{condition}: {_sentence(rest)}"
+        condition, rest = PYTHON_CONDITION, last[-1] if last else rest
+    return f"{condition}: {_sentence(rest)}" if condition else _sentence(rest)
 
 
 def _text(error: BaseException) -> str:

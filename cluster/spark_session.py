@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from arclight.errors import EngineError, RefusedError, printable
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from cluster.profiles import Profile, SparkPlace
     from cluster.sizing import Sizes
 
+PYSPARK_LOGGER = "SQLQueryContextLogger"
 LOOPBACK = "127.0.0.1"
 SECRET_FILE = "spark-defaults.conf"  # noqa: S105 -- a file's name
 
@@ -117,7 +121,7 @@ def spark_session(
         settings = spark_settings(profile, sizes, scratch)
         file = _write_settings(settings, scratch)
         variables = _variables(profile, java.home, scratch)
-        with java_gateway(file, log_file, variables) as gateway:
+        with java_gateway(file, log_file, variables) as gateway, _quiet(log_file):
             context = _open_context(gateway, variables, log_file)
             try:
                 session = SparkSession(context)
@@ -181,7 +185,8 @@ def _placed(place: SparkPlace, sizes: Sizes) -> dict[str, str]:
             "spark.driver.bindAddress": LOOPBACK,
         }
     host = _driver_host(place)
-    executor = {} if place.executor_cores is None else _executor(place.executor_cores)
+    cores = place.executor_cores
+    executor = {} if cores is None else {"spark.executor.cores": str(cores)}
     return {
         "spark.master": str(place.master),
         "spark.driver.host": host,
@@ -191,10 +196,6 @@ def _placed(place: SparkPlace, sizes: Sizes) -> dict[str, str]:
         **executor,
         **ATTACHED,
     }
-
-
-def _executor(cores: int) -> dict[str, str]:
-    return {"spark.executor.cores": str(cores)}
 
 
 def _driver_host(place: SparkPlace) -> str:
@@ -271,6 +272,24 @@ def _open_context(
         raise EngineError(
             f"Spark did not start: {describe_spark_error(error)} See '{log_file}'."
         ) from error
+
+
+@contextmanager
+def _quiet(log_file: Path) -> Iterator[None]:
+    """Send PySpark's own error log to the file: it holds values, SQL text and a JVM trace."""
+    logger = PySparkLogger.getLogger(PYSPARK_LOGGER)
+    before = list(logger.handlers)
+    handler = logging.FileHandler(log_file, encoding="utf-8")
+    logger.handlers = []
+    logger.addHandler(handler)
+    with warnings.catch_warnings():
+        # seen when PySpark imports pandas for itself; no path of ours hands it a pandas frame
+        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
+        try:
+            yield
+        finally:
+            logger.handlers = before
+            handler.close()
 
 
 def _stop(context: SparkContext) -> None:

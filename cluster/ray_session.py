@@ -1,0 +1,248 @@
+"""The only place that starts or joins Ray: a local cluster on loopback, or an attached one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import ray
+from ray import _raylet
+from ray._private import ray_constants
+from ray.exceptions import RayError
+
+from arclight.errors import EngineError, RefusedError, printable
+from cluster.environment import environment
+from cluster.machine import look_at_machine
+from cluster.sizing import plan_sizes
+from cluster.tokens import create_token, private_folder, read_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cluster.profiles import Profile
+    from cluster.sizing import Sizes
+
+LOOPBACK = "127.0.0.1"
+# A socket's path may have 107 bytes; Ray appends
+# /session_YYYY-MM-DD_HH-MM-SS_ffffff_PID/sockets/plasma_store, up to 70 of them.
+MAX_TEMP_PATH = 36
+SHORT_TEMP = Path("/tmp")  # noqa: S108 -- only a private 0700 folder is made in it
+TEMP_PREFIX = "arc-"
+EXIT_TIMEOUT_S = 5
+UNSAFE_PREFIXES = ("RAY_DATA_AUTOLOAD_", "RAY_testing_")
+UNSAFE_PARTS = ("ALLOW_UNSAFE",)
+
+EMPTY_LOGS = shutil.ignore_patterns("old", "nsight", "profiles", "rocprof_sys", "export_*")
+
+# Read by Ray when its processes start.
+VARIABLES: dict[str, str | None] = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": None,
+    "RAY_ADDRESS": None,
+    # a report waits for the controller's poll, which is 2 s by default
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # keeps CUDA_VISIBLE_DEVICES as it is for workers without a GPU, and Ray from warning of it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # fixed ports would make a second cluster on this host fail
+    "AUTOSCALER_METRIC_PORT": "0",
+    "DASHBOARD_METRIC_PORT": "0",
+}
+
+
+@contextmanager
+def ray_session(
+    profile: Profile, *, log_folder: Path, temp_folder: Path | None = None
+) -> Iterator[str]:
+    """Connect this process to Ray for the length of a block and yield the address.
+
+    Without an address in the profile an own cluster is started on loopback, and every process
+    of it has ended when the block ends.
+
+    Args:
+        profile: where to run and how big.
+        log_folder: Ray's own logs are put there, under `ray/`.
+        temp_folder: short folder for sockets and spilled objects; None makes one.
+
+    Raises:
+        RefusedError: an unsafe variable is set, the token is readable by others, or the
+            temporary path is too long.
+        EngineError: Ray did not start, or the address does not answer.
+    """
+    refuse_unsafe_variables(os.environ)
+    if profile.ray.address is None:
+        with _local_cluster(profile, log_folder, temp_folder) as address:
+            yield address
+    else:
+        with _attached_cluster(profile) as address:
+            yield address
+
+
+def refuse_unsafe_variables(variables: Iterable[str]) -> None:
+    """Refuse variables that make Ray run code found in data, or that inject faults.
+
+    Raises:
+        RefusedError: one of them is set.
+    """
+    for name in sorted(variables):
+        if name.startswith(UNSAFE_PREFIXES) or any(part in name for part in UNSAFE_PARTS):
+            raise RefusedError(
+                f"environment variable '{printable(name)}' must be unset: it lets data run code "
+                "or injects faults; run `unset` on it."
+            )
+
+
+@contextmanager
+def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None) -> Iterator[str]:
+    folder = _short_folder(temp_folder)
+    token = create_token(folder / "token")
+    sizes = plan_sizes(profile, look_at_machine(folder))
+    before = set(psutil.Process().children())
+    try:
+        with environment({**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}), _loopback_only():
+            _reload_token()
+            address = _start(sizes, folder)
+            roots = set(psutil.Process().children()) - before
+            try:
+                with environment({"RAY_ADDRESS": address}):
+                    yield address
+            finally:
+                started = _with_descendants(roots)
+                ray.shutdown(wait_for_processes=True)
+                _end(started)
+    finally:
+        _keep_logs(folder, log_folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(sizes: Sizes, folder: Path) -> str:
+    """Start a cluster of this process and return its address."""
+    try:
+        context = ray.init(
+            address="local",
+            num_cpus=sizes.cores,
+            object_store_memory=sizes.ray_object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=LOOPBACK,
+            _temp_dir=str(folder),
+        )
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"Ray did not start ({printable(error)}); see its logs in the run's folder."
+        ) from error
+    return str(context.address_info["gcs_address"])
+
+
+@contextmanager
+def _attached_cluster(profile: Profile) -> Iterator[str]:
+    address, token = str(profile.ray.address), Path(str(profile.ray.token_path))
+    read_token(token)
+    with environment({**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}):
+        _reload_token()
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (RayError, OSError, RuntimeError, ValueError) as error:
+            raise EngineError(
+                f"Ray at '{address}' cannot be joined ({printable(error)}); check that it runs "
+                "and that token_path holds its token."
+            ) from error
+        try:
+            with environment({"RAY_ADDRESS": address}):
+                yield address
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Make Ray bind 127.0.0.1.
+
+    Ray turns a loopback address into the host's outer one and then listens on all interfaces,
+    unless it believes that this system can have no cluster of several nodes. That belief is a
+    constant read from the environment when Ray is imported, so both are set: the constant for
+    this process, the variable for its children. A test lists the open ports.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with environment({name: "0"}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _reload_token() -> None:
+    """Make this process read its token again: Ray caches both the mode and the token."""
+    raylet: Any = _raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _short_folder(wanted: Path | None) -> Path:
+    """Make a private folder short enough for Ray's socket paths.
+
+    Raises:
+        RefusedError: the wanted folder's path is too long.
+    """
+    if wanted is not None:
+        folder = private_folder(wanted).resolve() / f"{TEMP_PREFIX}{os.getpid()}"
+        if len(os.fsencode(folder)) > MAX_TEMP_PATH:
+            raise RefusedError(
+                f"Ray's temporary folder must have a path of at most {MAX_TEMP_PATH} bytes, got "
+                f"'{printable(folder)}'; leave it out."
+            )
+        folder.mkdir(mode=0o700)
+        return folder
+    system = Path(tempfile.gettempdir()).resolve()
+    parent = system if len(os.fsencode(system)) <= MAX_TEMP_PATH - 20 else SHORT_TEMP
+    _sweep(parent)
+    return Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=parent))
+
+
+def _sweep(parent: Path) -> None:
+    """Remove folders that a killed process of this user has left."""
+    for folder in parent.glob(f"{TEMP_PREFIX}*-*"):
+        pid = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
+        owned = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+        if owned and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_descendants(roots: set[psutil.Process]) -> set[psutil.Process]:
+    """Return Ray's processes and all they have started; children of this process are left out."""
+    found = set(roots)
+    for root in roots:
+        with suppress(psutil.NoSuchProcess):
+            found.update(root.children(recursive=True))
+    return found
+
+
+def _end(processes: set[psutil.Process]) -> None:
+    """Wait for what was started to end, and kill by its own id what does not."""
+    _, alive = psutil.wait_procs(processes, timeout=EXIT_TIMEOUT_S)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
+
+
+def _keep_logs(folder: Path, log_folder: Path) -> None:
+    """Copy Ray's logs beside the run's; the temporary folder goes away."""
+    for logs in sorted(folder.glob("session_2*/logs")):
+        shutil.copytree(
+            logs, log_folder / "ray", ignore=EMPTY_LOGS, dirs_exist_ok=True, symlinks=True
+        )
