@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,3 +103,15 @@ def _program() -> Path | None:
 
 def _wanted() -> str:
     return " or ".join(str(version) for version in SUPPORTED)
+
+
+def main() -> None:
+    """Exit with the sentence that says how to get a fitting Java, if there is none."""
+    try:
+        find_java()
+    except EngineError as error:
+        sys.exit(f"java: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+# make setup   everything a checkout needs, in .venv
+# make demo    raw tables to a served model on real flights
+# make test    what CI runs
+PYTHON3 ?= python3
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+CHROMIUM := chromium chromium-browser google-chrome
+
+# One number for every library: a test must not behave differently on a larger machine.
+THREADS := OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_NUM_THREADS=2 POLARS_MAX_THREADS=2
+EVERY_COMMIT := not fault and not lab and not gpu and not bench
+
+.PHONY: setup java chromium demo lint test test-faults bench clean
+
+setup: $(READY) java
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	  "setup: Python 3.11 or newer is needed, got `$(PYTHON3) --version`; install one and run: make setup PYTHON3=python3.11" >&2; exit 2; }
+	@test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Java is not a Python package: installed when that needs no question, otherwise named.
+java: $(READY)
+	@$(PYTHON) -m cluster.java || { \
+	  if [ "`id -u`" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless && $(PYTHON) -m cluster.java; \
+	  else exit 2; fi; }
+
+# Browser tests skip, and say so, where there is none.
+chromium:
+	@for name in $(CHROMIUM); do command -v $$name >/dev/null && exit 0; done; \
+	  if [ "`id -u`" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq chromium >/dev/null || echo "chromium: not installed, browser tests skip" >&2; \
+	  else echo "chromium: not found, browser tests skip; install it with: apt-get install -y chromium" >&2; fi
+
+demo: setup
+	$(PYTHON) -m examples.flights.fetch
+	$(PYTHON) -m examples.flights.demo
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# The order (seconds, engines, whole line) and the stop between them are in tests/conftest.py,
+# so that one summary counts every test.
+test: setup chromium lint
+	$(THREADS) $(PYTHON) -m pytest -m "$(EVERY_COMMIT)"
+
+test-faults: setup
+	$(THREADS) $(PYTHON) -m pytest -m fault
+
+bench: setup
+	$(THREADS) $(PYTHON) -m pytest -m bench benchmarks tests
+
+clean:
+	rm -rf build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache \
+	  .import_linter_cache .hypothesis examples/*/out
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
