@@ -1,0 +1,177 @@
+"""Gates: whether a new model takes the alias, as a value with its reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel, model_validator
+
+from arclight.contract import Contract
+from arclight.errors import nearest, printable
+from arclight.metrics import METRICS, metrics_of
+
+if TYPE_CHECKING:
+    from arclight.metrics import Direction
+    from arclight.report import EvalReport, Figure
+    from arclight.samples import Task
+
+
+class Decision(BaseModel):
+    """What a gate says: promote the model, keep the present one, or refuse it; and why.
+
+    Not a stored record of its own, so `kind` is a plain field here; it nests in those that are.
+    """
+
+    model_config = Contract.model_config
+
+    kind: Literal["promote", "keep", "refuse"]
+    reason: str
+
+
+class GateRule(Contract):
+    """What a model must reach before an alias moves to it. An empty rule lets every model pass."""
+
+    at_least: dict[str, float] = {}
+    """Lowest point figures, of metrics where higher is better."""
+    at_most: dict[str, float] = {}
+    """Highest point figures, of metrics where lower is better."""
+    not_worse_than: str | None = None
+    """Alias whose model must not be better by the main metric, beyond the interval."""
+
+    @model_validator(mode="after")
+    def _check_directions(self) -> Self:
+        _check_limits("at_least", self.at_least, "higher")
+        _check_limits("at_most", self.at_most, "lower")
+        return self
+
+    def check_task(self, task: Task) -> None:
+        """Check that every limit is on a metric of the task.
+
+        Raises:
+            ValueError: one is not.
+        """
+        known = [metric.name for metric in metrics_of(task)]
+        for name in (*self.at_least, *self.at_most):
+            if name not in known:
+                raise ValueError(
+                    f"A gate of a {task} task must use its metrics, got '{name}'; "
+                    f"known: {', '.join(known)}.{nearest(name, known)}"
+                )
+
+
+def _check_limits(field: str, limits: dict[str, float], direction: Direction) -> None:
+    fitting = [metric.name for metric in METRICS.values() if metric.direction == direction]
+    for name in limits:
+        if name in fitting:
+            continue
+        if name not in METRICS:
+            raise ValueError(
+                f"'{field}' must name a known metric, got '{printable(name)}'; "
+                f"known: {', '.join(fitting)}.{nearest(name, METRICS)}"
+            )
+        raise ValueError(
+            f"'{field}' takes metrics where {direction} is better, got '{name}'; "
+            f"{_advice(METRICS[name].direction)}."
+        )
+
+
+def _advice(direction: Direction) -> str:
+    if direction == "zero":
+        return "it is best at zero, so limit mae or rmse instead"
+    return f"put it under '{'at_least' if direction == 'higher' else 'at_most'}'"
+
+
+def decide_gate(
+    gate: GateRule | None, report: EvalReport, champion: EvalReport | None
+) -> Decision:
+    """Decide whether the model of a report may take the alias.
+
+    A limit that is missed or cannot be checked refuses the model; a better champion is kept. The
+    model is not worse when the champion's point figure of the main metric lies within the model's
+    95% interval or on its worse side.
+
+    Args:
+        gate: the rule; None or an empty one promotes.
+        report: evidence about the new model.
+        champion: evidence about the model `not_worse_than` names; None when there is none yet.
+    """
+    gate = gate or GateRule()
+    missed = _missed_limits(gate, report)
+    if missed:
+        return Decision(kind="refuse", reason=f"Refused: {'; '.join(missed)}.")
+    met = _met_limits(gate, report)
+    if gate.not_worse_than is None:
+        return Decision(kind="promote", reason=f"{'; '.join(met) or 'There is no gate'}.")
+    return _compare(gate.not_worse_than, met, report, champion)
+
+
+def _limits(gate: GateRule) -> list[tuple[str, str, float]]:
+    lower = [(name, "at least", limit) for name, limit in gate.at_least.items()]
+    upper = [(name, "at most", limit) for name, limit in gate.at_most.items()]
+    return lower + upper
+
+
+def _figure(report: EvalReport, name: str) -> Figure | None:
+    return next((figure for figure in report.figures if figure.name == name), None)
+
+
+def _missed_limits(gate: GateRule, report: EvalReport) -> list[str]:
+    missed = []
+    for name, side, limit in _limits(gate):
+        figure = _figure(report, name)
+        if figure is None or figure.value is None:
+            what = "is not in the report" if figure is None else "is undefined on these rows"
+            missed.append(f"{name} must be {side} {limit:g} but {what}")
+        elif figure.value < limit if side == "at least" else figure.value > limit:
+            missed.append(f"{name} must be {side} {limit:g}, got {figure.value:.6g}")
+    return missed
+
+
+def _met_limits(gate: GateRule, report: EvalReport) -> list[str]:
+    return [
+        f"{name} {report.figure(name).value:.6g} is {side} {limit:g}"
+        for name, side, limit in _limits(gate)
+    ]
+
+
+def _compare(
+    alias: str, met: list[str], report: EvalReport, champion: EvalReport | None
+) -> Decision:
+    if champion is None:
+        reason = "; ".join([*met, f"no model holds '{alias}' yet"])
+        return Decision(kind="promote", reason=f"{reason}.")
+    ours, theirs = _figure(report, report.metric), _figure(champion, report.metric)
+    if ours is None or ours.value is None or theirs is None or theirs.value is None:
+        side = "this model" if ours is None or ours.value is None else f"'{alias}'"
+        return Decision(
+            kind="keep",
+            reason=f"'{alias}' is kept: {report.metric} of {side} is missing or undefined, so the "
+            "two cannot be compared.",
+        )
+    higher = METRICS[report.metric].higher_is_better
+    edge = ours.high if higher else ours.low
+    edge = ours.value if edge is None else edge
+    is_worse = theirs.value > edge if higher else theirs.value < edge
+    rule = (
+        f"{report.metric} of '{alias}' is {theirs.value:.6g}, "
+        f"{'better than' if is_worse else 'within or worse than'} {ours.value:.6g} with 95% "
+        f"interval {_interval(ours)} of this model{_other_dataset(report, champion)}"
+    )
+    if is_worse:
+        return Decision(kind="keep", reason=f"'{alias}' is kept: {rule}.")
+    return Decision(kind="promote", reason=f"{'; '.join([*met, rule])}.")
+
+
+def _interval(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return "not computed"
+    return f"{figure.low:.6g} to {figure.high:.6g}"
+
+
+def _other_dataset(report: EvalReport, champion: EvalReport) -> str:
+    if champion.dataset == report.dataset:
+        return ""
+    return (
+        f" (not the same rows: '{champion.dataset}' for the champion, '{report.dataset}' for "
+        "this model)"
+    )
