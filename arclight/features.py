@@ -63,12 +63,12 @@ class Built:
 
     Attributes:
         columns: one array per feature, in order; float32 or string, null where unknown.
-        nans: how many values of each feature were NaN and are null now.
+        nans: feature -> rows where it was NaN and is null now; features without any left out.
         rejected: reason -> rows it holds for, such as `derive:speedy` or `infinite:distance`.
     """
 
     columns: Mapping[str, pa.Array]
-    nans: Mapping[str, int]
+    nans: Mapping[str, Mask]
     rejected: Mapping[str, Mask]
 
 
@@ -89,14 +89,14 @@ class FeatureBuilder:
             raw: has the layout's inputs with their types; other columns are ignored.
         """
         columns: dict[str, pa.Array] = {}
-        nans: dict[str, int] = {}
+        nans: dict[str, Mask] = {}
         rejected: dict[str, Mask] = {}
         for feature in self.layout.features:
             values = self._source(feature.name, raw, rejected)
             if feature.type == "category":
                 columns[feature.name] = level_names(values)
             else:
-                columns[feature.name], nans[feature.name] = _number(feature.name, values, rejected)
+                columns[feature.name] = _number(feature.name, values, nans, rejected)
         return Built(columns=columns, nans=nans, rejected=rejected)
 
     def _source(self, name: str, raw: pa.RecordBatch, rejected: dict[str, Mask]) -> pa.Array:
@@ -109,20 +109,30 @@ class FeatureBuilder:
         return found.values
 
 
-def _number(name: str, values: pa.Array, rejected: dict[str, Mask]) -> tuple[pa.Array, int]:
+def _number(
+    name: str, values: pa.Array, nans: dict[str, Mask], rejected: dict[str, Mask]
+) -> pa.Array:
     """Return float32 with NaN as null; finite values past float32's range stop at its end."""
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.uint8())
     x = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    if not x.flags.writeable:
-        x = x.copy()
     unknown = np.isnan(x)
     infinite = np.isinf(x)
     if infinite.any():
         rejected[f"infinite:{name}"] = infinite
-    np.clip(x, -FLOAT32_MAX, FLOAT32_MAX, out=x)
-    nans = int(np.count_nonzero(unknown)) - values.null_count
-    return pa.array(x.astype(np.float32), mask=unknown if unknown.any() else None), nans
+    if np.count_nonzero(unknown) > values.null_count:
+        nans[name] = unknown & values.is_valid().to_numpy(zero_copy_only=False)
+    x = np.clip(x, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
+    return pa.array(x, mask=unknown if unknown.any() else None)
+
+
+def from_stored(kind: Literal["number", "category"], column: pa.Array) -> pa.Array:
+    """Return a feature from its stored column, which is raw where the column is carried too."""
+    if kind == "category":
+        return column if pa.types.is_dictionary(column.type) else level_names(column)
+    if pa.types.is_float32(column.type):
+        return column
+    return _number("", column, {}, {})
 
 
 def level_names(values: pa.Array) -> pa.Array:

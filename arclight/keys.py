@@ -95,7 +95,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _hash_dictionary(column: pa.DictionaryArray, seed: int) -> Hashes:
     levels = np.append(_hash_column(column.dictionary, seed), _NULL)
     codes = column.indices.fill_null(len(column.dictionary))
-    return levels[codes.to_numpy(zero_copy_only=False)]
+    return np.asarray(levels[codes.to_numpy(zero_copy_only=False)], dtype=np.uint64)
 
 
 def _bits(column: pa.Array) -> Hashes:
@@ -113,7 +113,8 @@ def _bits(column: pa.Array) -> Hashes:
         raise DataError(
             f"a column of type {kind} cannot be part of a key or a group; cast it in etl.sql."
         )
-    return pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False).view(np.uint64)
+    whole = pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    return np.asarray(whole, dtype=np.int64).view(np.uint64)
 
 
 def _hash_bytes(column: pa.Array, seed: int) -> Hashes:

@@ -269,7 +269,7 @@ class CategoryBuilder:
         self._add_levels(coded.dictionary.cast(pa.string()), counts, totals)
 
     def _add_levels(
-        self, levels: pa.Array, counts: npt.NDArray[np.int64], totals: Doubles
+        self, levels: pa.Array, counts: npt.NDArray[np.integer], totals: npt.NDArray[np.floating]
     ) -> None:
         hashes = np.unique(np.concatenate([self._minima, hash_rows([levels])[counts > 0]]))
         self._minima = hashes[:_KMV]

@@ -1,0 +1,157 @@
+"""Which column plays which part: from a table's columns and a spec to a feature layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from arclight.errors import SpecError, nearest
+from arclight.expression import compile_expression
+from arclight.features import Derived, FeatureColumn, FeatureLayout
+from arclight.schema import NAMES, Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arclight.expression import Expression
+    from arclight.spec import Spec
+
+ROW_KEY = "row_key"
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """The parts of a joined table.
+
+    Attributes:
+        schema: the table's columns with their raw types.
+        key: the key columns, or `row_key` when the spec names none.
+        carried: columns stored as they are: key, time, group, segments.
+        features: the feature layout.
+    """
+
+    schema: pa.Schema
+    key: tuple[str, ...]
+    carried: tuple[str, ...]
+    features: FeatureLayout
+
+
+def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
+    """Give every column its part.
+
+    Raises:
+        SpecError: the spec names a column that is not there, a key is not exact, or a column can
+            be no feature and has no other part.
+    """
+    etl = spec.etl
+    _known(schema, "etl.label", (etl.label,))
+    _known(schema, "etl.key", etl.key)
+    _known(schema, "etl.time", (etl.time,) if etl.time else ())
+    _known(schema, "etl.drop", etl.drop)
+    group = etl.split.group if etl.split.by == "hash" else ()
+    _known(schema, "etl.split.group", group)
+    plain_segments = [s for s in spec.evaluate.segments if s not in spec.features.derive]
+    _known(schema, "evaluate.segments", plain_segments)
+    if not etl.key and ROW_KEY in schema.names:
+        raise SpecError(f"column '{ROW_KEY}' must be renamed in etl.sql, or be named in etl.key.")
+    for name in etl.key:
+        if pa.types.is_floating(schema.field(name).type):
+            raise SpecError(
+                f"etl.key: '{name}' is {schema.field(name).type}; a key must compare exactly: "
+                "cast it to a whole number or a string in etl.sql."
+            )
+    if etl.time and not pa.types.is_temporal(schema.field(etl.time).type):
+        raise SpecError(
+            f"etl.time: '{etl.time}' must be a date or timestamp, got "
+            f"{schema.field(etl.time).type}; cast it in etl.sql."
+        )
+    key = etl.key or (ROW_KEY,)
+    time = (etl.time,) if etl.time else ()
+    carried = dict.fromkeys((*key, *time, *group, *plain_segments))
+    return TableLayout(
+        schema=schema, key=key, carried=tuple(carried), features=_features(schema, spec)
+    )
+
+
+def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
+    etl, wanted = spec.etl, spec.features
+    parts = {*etl.key, etl.label, *etl.drop, *((etl.time,) if etl.time else ())}
+    open_columns = [n for n in schema.names if n != etl.label and n not in etl.drop]
+    allowed = pa.schema([schema.field(name) for name in open_columns])
+    features: dict[str, FeatureColumn] = {}
+    used: set[str] = set()
+    derive = []
+    for name, text in wanted.derive.items():
+        expression = _compile(name, text, allowed, spec)
+        used.update(expression.columns)
+        derive.append(Derived(name=name, expression=text))
+        features[name] = _feature(name, expression.type, spec)
+    plain = [n for n in open_columns if n not in parts and n not in features]
+    keys = [n for n in wanted.categorical or () if n in parts and n not in features]
+    ordered: dict[str, FeatureColumn] = {}
+    for name in open_columns:
+        kind = schema.field(name).type
+        if (name in plain and not (name in used and _is_opaque(kind))) or name in keys:
+            ordered[name] = _feature(name, kind, spec)
+    for name in wanted.categorical or ():
+        if name not in ordered and name not in features:
+            raise SpecError(
+                f"features.categorical: there is no column '{name}'.{nearest(name, schema.names)}"
+            )
+    if not ordered and not features:
+        raise SpecError("no column is left as a feature; drop fewer columns or derive some.")
+    used.update(ordered)
+    return FeatureLayout(
+        inputs=tuple(
+            Column(name=n, type=NAMES[schema.field(n).type]) for n in schema.names if n in used
+        ),
+        derive=tuple(derive),
+        features=(*ordered.values(), *features.values()),
+    )
+
+
+def _compile(name: str, text: str, allowed: pa.Schema, spec: Spec) -> Expression:
+    try:
+        return compile_expression(text, allowed)
+    except SpecError as error:
+        hidden = [c for c in (spec.etl.label, *spec.etl.drop) if c in text]
+        why = f" ('{hidden[0]}' is the label or is dropped.)" if hidden else ""
+        raise SpecError(f"features.derive.{name}: {error.message}{why}") from error
+
+
+def _is_opaque(kind: pa.DataType) -> bool:
+    """Whether a type can be read by expressions but is no feature by itself."""
+    return bool(pa.types.is_temporal(kind) or pa.types.is_binary(kind))
+
+
+def _feature(name: str, kind: pa.DataType, spec: Spec) -> FeatureColumn:
+    listed = spec.features.categorical
+    is_text = pa.types.is_string(kind) or pa.types.is_boolean(kind)
+    is_category = is_text if listed is None else name in listed
+    if _is_opaque(kind):
+        raise SpecError(
+            f"column '{name}' is {kind}, which is no feature by itself; derive features from it "
+            f"(such as hour({name})), or name it in etl.drop."
+        )
+    if is_category and pa.types.is_floating(kind):
+        raise SpecError(
+            f"features.categorical: '{name}' is {kind}; a category must be text, a whole number "
+            "or a boolean: cast it in etl.sql."
+        )
+    if not is_category and pa.types.is_string(kind):
+        raise SpecError(
+            f"column '{name}' is text but not in features.categorical; add it there or name it "
+            "in etl.drop."
+        )
+    return FeatureColumn(name=name, type="category" if is_category else "number")
+
+
+def _known(schema: pa.Schema, field: str, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in schema.names:
+            raise SpecError(
+                f"{field}: the joined table has no column '{name}'."
+                f"{nearest(name, schema.names)} It has: {', '.join(schema.names)}."
+            )

@@ -1,0 +1,25 @@
+"""`arclight promote` and `rollback`: where an alias stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.runs import store_for
+from jobs.say import answer, say
+
+
+def promote_command(ref: str, alias: str, *, store: str | None, as_json: bool) -> None:
+    """Point an alias at a model's version."""
+    catalog = store_for(store, Path.cwd())
+    bundle = catalog.model(ref)
+    held = catalog.alias(bundle.name, alias)
+    record = catalog.move_alias(bundle, alias, reason="promoted by hand", seen=held)
+    say(f"{bundle.name}@{alias} stands on version {record.version_number} now.")
+    answer(record.model_dump(mode="json"), as_json=as_json)
+
+
+def rollback_command(name: str, alias: str, *, store: str | None, as_json: bool) -> None:
+    """Point an alias back at the version it stood on before."""
+    record = store_for(store, Path.cwd()).rollback(name, alias)
+    say(f"{name}@{alias} stands on version {record.version_number} again.")
+    answer(record.model_dump(mode="json"), as_json=as_json)

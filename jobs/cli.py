@@ -1,0 +1,257 @@
+"""The command line: what can be typed; each command's module is loaded when it is used."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from arclight.errors import ArclightError, printable
+from jobs.options import JsonOption, ProfileOption, SpecFile, StoreOption
+from jobs.say import say
+
+app = typer.Typer(
+    help="Raw tables to a served model: ETL on Spark, training and serving on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AcceptSchema = Annotated[
+    bool, typer.Option("--accept-schema", help="Take changed source columns as the new contract.")
+]
+NameArgument = Annotated[
+    str | None, typer.Argument(help="A name, NAME@N to show one.", show_default=False)
+]
+ModelRef = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.", show_default=False)]
+
+
+@app.command()
+def run(
+    spec: SpecFile,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    accept_schema: AcceptSchema = False,
+    as_json: JsonOption = False,
+) -> None:
+    """ETL, train, evaluate, register; resumes, and skips what is done."""
+    from jobs.run import run_command
+
+    run_command(spec, store=store, profile=profile, accept_schema=accept_schema, as_json=as_json)
+
+
+@app.command()
+def etl(
+    spec: SpecFile,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    accept_schema: AcceptSchema = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a dataset from raw tables and write its profile."""
+    from jobs.parts import etl_command
+
+    etl_command(spec, store=store, profile=profile, accept_schema=accept_schema, as_json=as_json)
+
+
+@app.command()
+def train(
+    spec: SpecFile,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Train on the newest version of the spec's dataset."""
+    from jobs.parts import train_command
+
+    train_command(spec, store=store, profile=profile, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    spec: SpecFile,
+    store: StoreOption = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="NAME@N; default: the newest.")
+    ] = None,
+    run_id: Annotated[str, typer.Option("--run", hidden=True)] = "by hand",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a model on the locked test split; the opening is recorded."""
+    from jobs.parts import evaluate_command
+
+    evaluate_command(spec, store=store, model=model, run_id=run_id, as_json=as_json)
+
+
+@app.command()
+def rows(
+    spec: SpecFile,
+    output: Annotated[Path, typer.Argument(help="A folder to make.", show_default=False)],
+    where: Annotated[str | None, typer.Option(help="Keep rows for which this is true.")] = None,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the spec's joined rows as Parquet, ready for `score`."""
+    from jobs.rows import rows_command
+
+    rows_command(spec, output, where=where, store=store, profile=profile, as_json=as_json)
+
+
+@app.command()
+def score(
+    model: ModelRef,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Raw rows in Parquet.")],
+    output: Annotated[Path, typer.Argument(help="A folder to make.", show_default=False)],
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Score a folder of raw rows in batch."""
+    from jobs.score import score_command
+
+    score_command(model, source, output, store=store, profile=profile, as_json=as_json)
+
+
+@app.command()
+def verify(
+    model: ModelRef,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    endpoint: Annotated[
+        bool, typer.Option("--endpoint/--no-endpoint", help="Replay through a live server too.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that stored features, batch scoring and serving agree."""
+    from jobs.verify import verify_command
+
+    verify_command(model, store=store, profile=profile, endpoint=endpoint, as_json=as_json)
+
+
+@app.command()
+def models(
+    name: NameArgument = None, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """List models, their versions and aliases; NAME@N shows one."""
+    from jobs.shelves import list_models
+
+    list_models(name, store=store, as_json=as_json)
+
+
+@app.command()
+def datasets(
+    name: NameArgument = None, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """List datasets and their versions; NAME@N shows one."""
+    from jobs.shelves import list_datasets
+
+    list_datasets(name, store=store, as_json=as_json)
+
+
+@app.command()
+def runs(
+    name: NameArgument = None, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """List runs; a run's id shows its journal."""
+    from jobs.shelves import list_runs
+
+    list_runs(name, store=store, as_json=as_json)
+
+
+@app.command()
+def promote(
+    model: ModelRef,
+    alias: Annotated[str, typer.Argument(help="The alias to move.", show_default=False)],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias at a model's version."""
+    from jobs.aliases import promote_command
+
+    promote_command(model, alias, store=store, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="The model's name.", show_default=False)],
+    alias: Annotated[str, typer.Option(help="The alias to move back.")] = "champion",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Point an alias back at the version it stood on before."""
+    from jobs.aliases import rollback_command
+
+    rollback_command(name, alias, store=store, as_json=as_json)
+
+
+@app.command()
+def check(spec: SpecFile, as_json: JsonOption = False) -> None:
+    """Check a spec, its SQL, expressions and sources without running anything."""
+    from jobs.check import check_command
+
+    check_command(spec, as_json=as_json)
+
+
+@app.command(name="spec")
+def spec_schema(
+    what: Annotated[str, typer.Argument(help="Only 'schema' is known.")] = "schema",
+) -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from jobs.specschema import print_schema
+
+    print_schema(what)
+
+
+@app.command()
+def doctor(
+    store: StoreOption = None, profile: ProfileOption = "local", as_json: JsonOption = False
+) -> None:
+    """Check this machine: Java, Python, wheels, ports, shared memory, disk, clock."""
+    from jobs.doctor import doctor_command
+
+    doctor_command(store=store, profile=profile, as_json=as_json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its status: 0, 1, 2, 3 or 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: list[str] | None) -> int:
+    try:
+        app(arguments, standalone_mode=False)
+    except ArclightError as error:
+        say(f"arclight: {printable(error.message, limit=4000)}", style="red")
+        return error.exit_status
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        say(f"arclight: {error.format_message()} See 'arclight --help'.", style="red")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
+        return 130
+    except Exception as error:  # noqa: BLE001 -- the boundary of the process
+        traceback.print_exc()
+        say(
+            f"arclight: {type(error).__name__}: {printable(error)}. Please report it.", style="red"
+        )
+        return 1
+    return 0
+
+
+def _interrupt(*_: Any) -> None:
+    """Let SIGTERM end a run the way Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

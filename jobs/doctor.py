@@ -1,0 +1,41 @@
+"""`arclight doctor`: what this machine lacks, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.doctor import examine
+
+from arclight.errors import RefusedError
+from cluster.profiles import load_profile
+from jobs.runs import store_for
+from jobs.say import answer, say, say_table
+
+CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
+
+
+def doctor_command(*, store: str | None, profile: str, as_json: bool) -> None:
+    """Examine this machine and print one line a finding."""
+    root = store_for(store, Path.cwd()).store.root
+    constraints = CONSTRAINTS if CONSTRAINTS.is_file() else None
+    findings = examine(load_profile(profile), constraints, root)
+    say_table(
+        "doctor",
+        ("check", "state", "found", "what to do"),
+        [(f.check, f.state, f.found, f.advice) for f in findings],
+    )
+    answer(
+        {
+            "findings": [
+                {"check": f.check, "state": f.state, "found": f.found, "advice": f.advice}
+                for f in findings
+            ]
+        },
+        as_json=as_json,
+    )
+    failed = [f.check for f in findings if f.state == "fail"]
+    if failed:
+        raise RefusedError(
+            f"{', '.join(failed)} must be mended before a run; see the advice above."
+        )
+    say("doctor: this machine can run Arclight.")

@@ -1,0 +1,55 @@
+"""`arclight rows`: the rows of `etl.sql` as a scorer takes them, written as Parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arclight.errors import RefusedError, SpecError
+from arclight.expression import compile_expression
+from arclight.spec_file import load_spec
+from cluster.profiles import load_profile
+from cluster.spark_session import spark_session
+from jobs.runs import store_for
+from jobs.say import answer, progress, say
+from spark.etl import joined_rows, plan_etl
+from spark.rowfiles import write_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def rows_command(
+    spec_file: Path,
+    output: Path,
+    *,
+    where: str | None,
+    store: str | None,
+    profile: str,
+    as_json: bool,
+) -> None:
+    """Join the sources and write the rows that keep a condition."""
+    loaded = load_spec(spec_file)
+    place = load_profile(profile)
+    catalog = store_for(store, loaded.folder)
+    if output.exists():
+        raise RefusedError(f"output '{output}' exists; nothing is overwritten: name a new folder.")
+    plan = plan_etl(loaded)
+    with (
+        tempfile.TemporaryDirectory(prefix="arclight-") as scratch,
+        spark_session(place, log_folder=Path(scratch), local_folder=Path(scratch)) as session,
+        progress("rows") as tick,
+    ):
+        table, schema = joined_rows(session, plan, catalog)
+        if where is not None:
+            _check_condition(where, schema)
+        count = write_rows(session, table, schema, output, where=where, tick=tick)
+    say(f"rows: {count:,} rows in {output}.")
+    answer({"rows": count, "output": str(output)}, as_json=as_json)
+
+
+def _check_condition(where: str, schema: pa.Schema) -> None:
+    condition = compile_expression(where, schema)
+    if str(condition.type) != "bool":
+        raise SpecError(f"--where must be true or false for a row, got {condition.type}.")

@@ -1,0 +1,90 @@
+"""`arclight run`: etl, train, evaluate, register; what is done is skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from arclight.errors import SpecError
+from arclight.report import figure_rows
+from arclight.spec_file import load_spec
+from cluster.profiles import load_profile
+from jobs.reports import write_dataset_page, write_model_page
+from jobs.runs import open_run, store_for
+from jobs.say import answer, say, say_table
+from jobs.steps import Context, etl_step, evaluate_step, register_step, train_step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.bundle import Evaluation, ModelBundle
+    from arclight.decision import Decision
+    from arclight.manifest import DatasetManifest
+    from jobs.runs import Run
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave."""
+
+    run: Run
+    manifest: DatasetManifest
+    bundle: ModelBundle
+    evaluation: Evaluation
+    decision: Decision
+    reports: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as `--json` prints it."""
+        return {
+            "run": self.run.id,
+            "dataset": self.manifest.ref,
+            "model": self.bundle.ref,
+            "model_digest": self.bundle.model_digest,
+            "dataset_digest": self.manifest.content_digest,
+            "rows": self.manifest.rows,
+            "seconds": self.run.seconds,
+            "figures": {f.name: [f.value, f.low, f.high] for f in self.evaluation.report.figures},
+            "decision": self.decision.kind,
+            "reason": self.decision.reason,
+            "reports": [str(path) for path in self.reports],
+        }
+
+
+def run_spec(
+    spec_file: Path, *, store: str | None, profile: str, accept_schema: bool = False
+) -> RunResult:
+    """Take a spec from its raw tables to a registered model."""
+    loaded = load_spec(spec_file)
+    if loaded.spec.tune is not None:
+        raise SpecError(
+            f"{spec_file}: 'tune' is not built yet in this release; remove the section to train "
+            "with train.params."
+        )
+    place = load_profile(profile)
+    with open_run(store_for(store, loaded.folder), loaded) as run:
+        if run.resumed:
+            say(f"run: going on with {run.id}, which did not end.")
+        context = Context(run=run, loaded=loaded, profile=place)
+        manifest = etl_step(context, accept_schema=accept_schema)
+        reports = [write_dataset_page(run, manifest)]
+        bundle = train_step(context, manifest)
+        evaluation = evaluate_step(context, bundle)
+        decision = register_step(context, bundle, evaluation)
+        reports.append(write_model_page(run, bundle, evaluation, manifest, decision))
+        return RunResult(run, manifest, bundle, evaluation, decision, tuple(reports))
+
+
+def run_command(
+    spec_file: Path, *, store: str | None, profile: str, accept_schema: bool, as_json: bool
+) -> None:
+    """Run a spec and say what came of it."""
+    result = run_spec(spec_file, store=store, profile=profile, accept_schema=accept_schema)
+    say_table(
+        f"{result.bundle.ref} on the test split of {result.manifest.ref}",
+        ("metric", "value", "low", "high"),
+        figure_rows(result.evaluation.report),
+    )
+    for path in result.reports:
+        say(f"report: {path}")
+    answer(result.to_dict(), as_json=as_json)

@@ -1,0 +1,71 @@
+"""How commands speak: people on standard error, machines on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from arclight.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from arclight.progress import Tick
+
+
+def console() -> Console:
+    """Return a console on standard error as it is now."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str, *, style: str = "") -> None:
+    """Print a line for people; the text is taken literally."""
+    console().print(escape(printable(text, limit=4000)), style=style or None)
+
+
+def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table for people."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    console().print(table)
+
+
+def answer(body: dict[str, Any], *, as_json: bool) -> None:
+    """Print the one JSON object of a command, when it was asked for."""
+    if as_json:
+        sys.stdout.write(json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Tick]:
+    """Show a step's progress: a bar on a terminal, nothing but the title elsewhere."""
+    out = console()
+    if not out.is_terminal:
+        yield lambda _done, _total, _note: None
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=out,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(escape(title), total=None, note="")
+
+        def tick(done: int, total: int | None, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=escape(printable(note, limit=60)))
+
+        yield tick

@@ -1,0 +1,231 @@
+"""Raw tables to a published dataset: read, join, arrange, one pass, fit, prove, publish."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark import TaskContext
+from pyspark.errors import PySparkException
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+
+from arclight.contract import digest_of
+from arclight.errors import ArclightError, DataError, RefusedError
+from arclight.inputs import SourceFiles, look_at
+from arclight.layout import lay_out
+from arclight.lineage import code_digest
+from arclight.schema import hold
+from arclight.store import discard, flush_tree
+from cluster.spark_errors import describe_spark_error
+from spark.arrange import arrange, partition_count
+from spark.files import check_files, remove_strays
+from spark.join import join_sources
+from spark.labels import check_label_type
+from spark.publish import make_manifest
+from spark.read import SourceTable, read_source
+from spark.rowpass import RowPass
+from spark.taskresult import TaskResult, Totals, add_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from arclight.catalog import Catalog
+    from arclight.manifest import DatasetManifest
+    from arclight.progress import Tick
+    from arclight.spec_file import LoadedSpec
+
+RESULT = pa.schema([("result", pa.string())])
+
+
+@dataclass(frozen=True)
+class EtlPlan:
+    """A dataset build as known before any engine starts.
+
+    Attributes:
+        loaded: the spec.
+        files: source -> its files.
+        key: what identifies the result; None when a source's state cannot be known.
+    """
+
+    loaded: LoadedSpec
+    files: Mapping[str, SourceFiles]
+    key: str | None
+
+
+def plan_etl(loaded: LoadedSpec) -> EtlPlan:
+    """Look at the sources and compute the build's key, without an engine.
+
+    Raises:
+        MissingError, DataError: a source is not there or holds nothing.
+    """
+    spec = loaded.spec
+    files = {name: look_at(name, source, loaded) for name, source in spec.sources.items()}
+    digests = {name: found.digest for name, found in files.items()}
+    body = {
+        "name": spec.name,
+        "task": spec.task,
+        "sources": {n: s.model_dump(mode="json") for n, s in spec.sources.items()},
+        "sql": loaded.sql,
+        "etl": spec.etl.model_dump(mode="json"),
+        "features": spec.features.model_dump(mode="json"),
+        "segments": spec.evaluate.segments,
+        "files": digests,
+        "code": code_digest(("arclight", "spark")),
+    }
+    known = all(digest is not None for digest in digests.values())
+    return EtlPlan(loaded=loaded, files=files, key=digest_of(body) if known else None)
+
+
+def build_dataset(
+    session: SparkSession,
+    plan: EtlPlan,
+    catalog: Catalog,
+    *,
+    accept_schema: bool = False,
+    tick: Tick,
+) -> DatasetManifest:
+    """Build and publish a dataset.
+
+    Args:
+        session: where Spark runs.
+        plan: what to build.
+        catalog: where it is published.
+        accept_schema: take the sources' columns as the new contract.
+        tick: told how many tasks are done.
+
+    Raises:
+        SchemaError: a source broke its contract, or columns cannot be kept apart.
+        SpecError: the SQL or the columns do not fit the spec.
+        DataError: a file cannot be read as what it is.
+        RefusedError: a rule with `fail` was broken, or a split has no rows or one class.
+        IntegrityError: rows are unaccounted for; nothing was published.
+    """
+    tables = _open(session, plan, catalog, accept_schema=accept_schema)
+    staged = catalog.store.stage("datasets", plan.loaded.spec.name)
+    try:
+        totals, rows, layout = _run(session, plan, tables, staged, tick)
+        files = totals.files
+        remove_strays(staged, files)
+        check_files(staged, files)
+        manifest = make_manifest(plan, layout, totals, tables, rows, _relative(catalog, staged))
+        flush_tree(staged)
+    except BaseException:
+        discard(staged)
+        raise
+    published = catalog.publish_dataset(manifest)
+    if published.folder != manifest.folder:
+        discard(staged)
+    return published
+
+
+def joined_rows(
+    session: SparkSession, plan: EtlPlan, catalog: Catalog
+) -> tuple[DataFrame, pa.Schema]:
+    """Return the rows of `etl.sql` with raw types: what a scorer takes and a request carries."""
+    tables = _open(session, plan, catalog, accept_schema=False)
+    etl = plan.loaded.spec.etl
+    return join_sources(session, tables, plan.loaded.sql, key=etl.key, drop=etl.drop)
+
+
+def _open(
+    session: SparkSession, plan: EtlPlan, catalog: Catalog, *, accept_schema: bool
+) -> list[SourceTable]:
+    spec = plan.loaded.spec
+    tables = [
+        read_source(session, name, source, plan.files[name])
+        for name, source in spec.sources.items()
+    ]
+    before = next(catalog.datasets(spec.name), None)
+    if before is not None and not accept_schema:
+        hold(before.sources, [table.contract for table in tables])
+    return tables
+
+
+def _run(
+    session: SparkSession,
+    plan: EtlPlan,
+    tables: list[SourceTable],
+    staged: Path,
+    tick: Tick,
+) -> tuple[Totals, int, Any]:
+    """Run the one pass; returns the totals, the rows Spark counted before it, and the layout."""
+    loaded = plan.loaded
+    etl = loaded.spec.etl
+    joined, schema = join_sources(session, tables, loaded.sql, key=etl.key, drop=etl.drop)
+    layout = lay_out(schema, loaded.spec)
+    check_label_type(loaded.spec.task, etl.label, schema.field(etl.label).type)
+    counted = Observation("joined rows")
+    joined = joined.observe(counted, F.count(F.lit(1)).alias("rows"))
+    sizes = [found.size_bytes for found in plan.files.values()]
+    known = [size for size in sizes if size is not None]
+    partitions = partition_count(sum(known) if len(known) == len(sizes) else None)
+    arranged = arrange(joined, etl.key, partitions)
+    row_pass = RowPass(spec=loaded.spec, layout=layout, folder=str(staged))
+    try:
+        with watched(session, tick):
+            found = arranged.mapInArrow(_task(row_pass), "result string").collect()
+    except (PySparkException, Py4JJavaError) as error:
+        raise _explain(error) from error
+    results = [TaskResult.from_json(row[0], source="a task's result") for row in found]
+    if not results:
+        raise RefusedError(
+            "no row came out of etl.sql; look at the sources' rows and at the joins' conditions."
+        )
+    return add_up(results), int(counted.get["rows"]), layout
+
+
+def _task(row_pass: RowPass) -> Any:
+    """Return the function Spark's workers run, once a partition."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        context = TaskContext.get()
+        partition = context.partitionId() if context is not None else 0
+        result = row_pass.run(partition, batches)
+        if result.rows_in:
+            yield pa.record_batch([pa.array([result.to_json()])], schema=RESULT)
+
+    return run
+
+
+def _explain(error: BaseException) -> ArclightError:
+    text = describe_spark_error(error)
+    return DataError(f"the rows could not be read or computed: {text}")
+
+
+class _watched:
+    """Tells a tick how many tasks of the running job are done, until the block ends."""
+
+    def __init__(self, session: SparkSession, tick: Tick) -> None:
+        self._status = session.sparkContext.statusTracker()
+        self._tick = tick
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.3):
+            stages = [
+                info
+                for stage in self._status.getActiveStageIds()
+                if (info := self._status.getStageInfo(stage)) is not None
+            ]
+            if stages:
+                last = max(stages, key=lambda s: s.stageId)
+                self._tick(last.numCompletedTasks, last.numTasks, f"stage {last.stageId}")
+
+
+def _relative(catalog: Catalog, staged: Path) -> str:
+    return staged.relative_to(catalog.store.root).as_posix()

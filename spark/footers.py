@@ -1,0 +1,97 @@
+"""Parquet footers of a source, read before any task starts: damage and disagreement are named."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arclight.errors import DataError, SchemaError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Footers:
+    """What the footers of a source's files say: their common schema and the rows they hold."""
+
+    schema: pa.Schema
+    rows: int
+
+    @property
+    def nanosecond_columns(self) -> tuple[str, ...]:
+        """Timestamps in nanoseconds, which Spark reads as plain integers."""
+        return tuple(
+            field.name
+            for field in self.schema
+            if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
+        )
+
+
+def read_footers(name: str, files: Sequence[Path], *, may_differ: bool) -> Footers:
+    """Read every footer and check that the files agree.
+
+    Args:
+        name: the source, for messages.
+        files: at least one Parquet file.
+        may_differ: whether files may lack columns that others have (`mergeSchema`).
+
+    Raises:
+        DataError: a file is no whole Parquet file.
+        SchemaError: two files disagree on a column; the message names both.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        read = list(pool.map(lambda file: _footer(name, file), files))
+    first_file, (schema, _) = files[0], read[0]
+    for file, (other, _) in zip(files[1:], read[1:], strict=True):
+        difference = _difference(schema, other, may_differ=may_differ)
+        if difference:
+            raise SchemaError(
+                f"source '{name}': files disagree on {difference} "
+                f"(first in '{printable(first_file)}', then in '{printable(file)}'); all files of "
+                "a source must have the same columns: rewrite one of them."
+            )
+    return Footers(schema=schema, rows=sum(rows for _, rows in read))
+
+
+def _footer(name: str, file: Path) -> tuple[pa.Schema, int]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"source '{name}': '{printable(file)}' must be a whole Parquet file, but its footer "
+            f"cannot be read ({printable(error, limit=120)}); write the file again or remove it."
+        ) from error
+
+
+def _difference(left: pa.Schema, right: pa.Schema, *, may_differ: bool) -> str:
+    """Return the first column two schemas disagree on, empty when they agree."""
+    for name in dict.fromkeys([*left.names, *right.names]):
+        here, there = left.get_field_index(name), right.get_field_index(name)
+        if here < 0 or there < 0:
+            if may_differ:
+                continue
+            return f"column '{printable(name)}', which one of them lacks"
+        a, b = _storage(left.field(here).type), _storage(right.field(there).type)
+        if a != b:
+            return f"column '{printable(name)}', {a} against {b}"
+    return ""
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    """Return the type Spark sees: how strings are held in memory is no difference."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    return kind

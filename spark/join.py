@@ -1,0 +1,108 @@
+"""Sources to one table by the spec's SQL, with every column of a raw type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from arclight.sql_guard import check_select
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from arclight.errors import SchemaError, SpecError, printable
+from arclight.schema import ARROW_TYPES
+from cluster.spark_errors import describe_spark_error
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from spark.read import SourceTable
+
+RAW: dict[type[T.DataType], tuple[str, str]] = {
+    # Spark's type -> (cast to, raw type)
+    T.BooleanType: ("boolean", "bool"),
+    T.ByteType: ("tinyint", "int8"),
+    T.ShortType: ("smallint", "int16"),
+    T.IntegerType: ("int", "int32"),
+    T.LongType: ("bigint", "int64"),
+    T.FloatType: ("float", "float32"),
+    T.DoubleType: ("double", "float64"),
+    T.DecimalType: ("double", "float64"),
+    T.StringType: ("string", "string"),
+    T.CharType: ("string", "string"),
+    T.VarcharType: ("string", "string"),
+    T.NullType: ("string", "string"),
+    T.BinaryType: ("binary", "binary"),
+    T.DateType: ("date", "date"),
+    T.TimestampType: ("timestamp", "timestamp"),
+    T.TimestampNTZType: ("timestamp", "timestamp"),
+}
+
+
+def join_sources(
+    session: SparkSession,
+    tables: Sequence[SourceTable],
+    sql: str,
+    *,
+    key: Collection[str],
+    drop: Collection[str],
+) -> tuple[DataFrame, pa.Schema]:
+    """Join the sources and give every column a raw type.
+
+    Decimals become float64, in a key strings (a key must compare exactly); nested columns must be
+    dropped. Other dropped columns stay, for checks and for the quarantine.
+
+    Returns:
+        The table and its raw schema.
+
+    Raises:
+        SpecError: the SQL is no single SELECT over the sources, or Spark refuses it.
+        SchemaError: two columns share a name, or a column is nested and not dropped.
+    """
+    check_select(sql, [table.name for table in tables])
+    for table in tables:
+        table.table.createOrReplaceTempView(table.name)
+    try:
+        joined = session.sql(sql)
+        fields = joined.schema.fields
+    except PySparkException as error:
+        raise SpecError(f"etl.sql: {describe_spark_error(error)}") from error
+    _refuse_twins([field.name for field in fields])
+    kept = [field for field in fields if not (field.name in drop and _is_nested(field))]
+    columns, raw = [], []
+    for field in kept:
+        column, kind = _raw(field, is_key=field.name in key)
+        columns.append(column.alias(field.name))
+        raw.append((field.name, ARROW_TYPES[kind]))
+    return joined.select(*columns), pa.schema(raw)
+
+
+def _refuse_twins(columns: Sequence[str]) -> None:
+    lower = [name.lower() for name in columns]
+    twins = sorted({name for name in columns if lower.count(name.lower()) > 1})
+    if twins:
+        names = ", ".join(f"'{printable(name)}'" for name in twins)
+        raise SchemaError(
+            f"etl.sql gives more than one column named {names}; select the columns you want by "
+            "name, or rename one with AS."
+        )
+
+
+def _is_nested(field: T.StructField) -> bool:
+    return type(field.dataType) not in RAW
+
+
+def _raw(field: T.StructField, *, is_key: bool) -> tuple[Column, str]:
+    if _is_nested(field):
+        raise SchemaError(
+            f"column '{printable(field.name)}' is {field.dataType.simpleString()}, which is "
+            "nested or has no plain form; select its parts in etl.sql or name it in etl.drop."
+        )
+    column = F.col("`" + field.name.replace("`", "``") + "`")
+    if is_key and isinstance(field.dataType, T.DecimalType):
+        return column.cast("string"), "string"
+    cast, kind = RAW[type(field.dataType)]
+    return column.cast(cast), kind

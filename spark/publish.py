@@ -1,0 +1,235 @@
+"""From a pass's totals to a manifest: rules, plan, proof; refused if anything does not add up."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from typing import TYPE_CHECKING
+
+from arclight.catalog import now
+from arclight.contract import digest_of
+from arclight.errors import IntegrityError, RefusedError
+from arclight.ledger import RowLedger, Stage
+from arclight.lineage import Lineage, code_digest, library_versions, python_version
+from arclight.manifest import SPLITS, DatasetManifest, SplitProof
+from arclight.plan import FeaturePlan, fit_plan
+from arclight.schema import NAMES, Column
+from spark.files import CODEC
+from spark.partfiles import stored_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arclight.layout import TableLayout
+    from arclight.spec import Spec
+    from arclight.summary import ColumnSummary
+    from spark.etl import EtlPlan
+    from spark.read import SourceTable
+    from spark.taskresult import Totals
+
+MAX_CLASSES = 1000
+HIGH_CARDINALITY = 0.5
+
+
+def make_manifest(
+    plan: EtlPlan,
+    layout: TableLayout,
+    totals: Totals,
+    tables: Sequence[SourceTable],
+    joined_rows: int,
+    folder: str,
+) -> DatasetManifest:
+    """Judge the totals, fit the plan on train, and return the manifest to publish.
+
+    Raises:
+        RefusedError: a rule with `fail` was broken, or a split cannot be used.
+        IntegrityError: a row is unaccounted for, or a group stands in two splits.
+    """
+    spec = plan.loaded.spec
+    refuse_broken_rules(spec, totals)
+    ledger = _ledger(totals, tables, joined_rows)
+    proof = _proof(spec, totals)
+    rows = {part: sum(f.rows for f in totals.files if f.part == part) for part in _PARTS}
+    refuse_unusable_splits(spec, rows, totals.class_rows)
+    fitted = _fit(spec, layout, totals)
+    columns = tuple(Column(name=f.name, type=NAMES[f.type]) for f in stored_schema(spec, layout))
+    return DatasetManifest(
+        name=spec.name,
+        number=0,
+        key=plan.key or digest_of([folder, "inputs unknown"]),
+        folder=folder,
+        task=spec.task,
+        label=spec.etl.label,
+        key_columns=layout.key,
+        time_column=spec.etl.time,
+        columns=columns,
+        files=tuple(sorted(totals.files, key=lambda f: f.path)),
+        rows=rows,
+        codec=CODEC,
+        plan=fitted,
+        summaries={
+            split: tuple(summary.trim() for summary in totals.summaries[split]) for split in SPLITS
+        },
+        class_rows=totals.class_rows,
+        ledger=ledger,
+        proof=proof,
+        sources=tuple(table.contract for table in tables),
+        lineage=_lineage(plan),
+        warnings=_warnings(spec, totals),
+    )
+
+
+_PARTS = (*SPLITS, "quarantine", "sample")
+
+
+def refuse_broken_rules(spec: Spec, totals: Totals) -> None:
+    """Refuse the data when a rule that says `fail` was broken, with every rule's count.
+
+    Raises:
+        RefusedError: at least one such rule was broken.
+    """
+    fatal = [check.name for check in spec.etl.checks if check.otherwise == "fail"]
+    if spec.etl.on_bad_key == "fail":
+        fatal += ["key_null", "key_repeated"]
+    if spec.etl.on_bad_label == "fail":
+        fatal += [name for name in totals.broken if name.startswith("label_")]
+    broken = [f"{name} by {totals.broken[name]:,}" for name in fatal if totals.broken.get(name)]
+    if broken:
+        raise RefusedError(
+            f"of {totals.rows_in:,} rows these rules, which say fail, were broken: "
+            f"{', '.join(broken)} rows; mend the data, or let the rule say quarantine."
+        )
+
+
+def refuse_unusable_splits(
+    spec: Spec, rows: dict[str, int], class_rows: dict[str, dict[str, int]]
+) -> None:
+    """Refuse splits that nothing can be learnt or judged from.
+
+    Raises:
+        RefusedError: a split is empty, train has one class, or a class is missing from train.
+    """
+    counts = ", ".join(f"{split} {rows[split]:,}" for split in SPLITS)
+    empty = [split for split in SPLITS if not rows[split]]
+    if empty:
+        raise RefusedError(
+            f"every split must have rows, but {' and '.join(empty)} "
+            f"{'has' if len(empty) == 1 else 'have'} none ({counts}; quarantine "
+            f"{rows['quarantine']:,}); change etl.split or look at the quarantine's reasons."
+        )
+    if spec.task == "regression":
+        return
+    train = {label for label, count in class_rows["train"].items() if count}
+    if len(train) < 2:
+        raise RefusedError(
+            f"the train split must have at least two classes of '{spec.etl.label}', got only "
+            f"{', '.join(sorted(train))} in {rows['train']:,} rows; change etl.label or etl.split."
+        )
+    if len(train) > MAX_CLASSES:
+        raise RefusedError(
+            f"'{spec.etl.label}' must have at most {MAX_CLASSES} classes, got {len(train):,}; "
+            "is it a number? then the task is regression."
+        )
+    for split in ("valid", "test"):
+        new = sorted({c for c, n in class_rows[split].items() if n} - train)
+        if new and spec.task == "multiclass":
+            raise RefusedError(
+                f"class '{new[0]}' of '{spec.etl.label}' occurs in {split} but not in train; "
+                "a model cannot learn it: drop its rows in etl.sql or change etl.split."
+            )
+
+
+def _ledger(totals: Totals, tables: Sequence[SourceTable], joined_rows: int) -> RowLedger:
+    if joined_rows != totals.rows_in:
+        raise IntegrityError(
+            f"the row pass must see the {joined_rows:,} rows that etl.sql gave, but saw "
+            f"{totals.rows_in:,}; nothing was published; run again and report it if it stays."
+        )
+    joined = Stage(name="join", rows_in=joined_rows, rows_out=totals.rows_in)
+    ledger = RowLedger(
+        sources={table.name: table.row_count() for table in tables},
+        stages=(joined, *totals.stages),
+    )
+    ledger.prove()
+    in_files = sum(f.rows for f in totals.files if f.part == "quarantine")
+    if in_files != ledger.quarantined:
+        raise IntegrityError(
+            f"the quarantine must hold {ledger.quarantined:,} rows, but holds {in_files:,}; "
+            "nothing was published; run again and report it if it stays."
+        )
+    return ledger
+
+
+def _proof(spec: Spec, totals: Totals) -> SplitProof:
+    if totals.group_overlap:
+        raise IntegrityError(
+            f"no group may stand in two splits, but {totals.group_overlap:,} do; nothing was "
+            "published; report it."
+        )
+    keys = sum(f.rows for f in totals.files if f.part in SPLITS)
+    repeated = totals.stages[0].quarantined.get("key_repeated", 0)
+    by_time = spec.etl.split.by == "time"
+    bounds = {s: (_iso(low), _iso(high)) for s, (low, high) in totals.times.items()}
+    if by_time and not _in_order(totals):
+        raise IntegrityError(f"splits by time must not overlap, got {bounds}; report it.")
+    return SplitProof(
+        keys=keys, repeated_keys=repeated, groups=totals.groups, bounds=bounds if by_time else {}
+    )
+
+
+def _in_order(totals: Totals) -> bool:
+    spans = [totals.times[split] for split in SPLITS if split in totals.times]
+    return all(before[1] < after[0] for before, after in itertools.pairwise(spans))
+
+
+def _iso(micros: int) -> str:
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return (epoch + dt.timedelta(microseconds=micros)).isoformat()
+
+
+def _fit(spec: Spec, layout: TableLayout, totals: Totals) -> FeaturePlan:
+    *features, label = totals.summaries["train"]
+    classes = tuple(sorted(level.value for level in label.levels))
+    return fit_plan(
+        layout.features,
+        {summary.name: summary for summary in features},
+        max_levels=spec.features.max_levels,
+        min_count=spec.features.min_count,
+        classes=classes if spec.task == "multiclass" else (),
+    )
+
+
+def _lineage(plan: EtlPlan) -> Lineage:
+    return Lineage(
+        made_at=now(),
+        spec_digest=plan.loaded.spec.digest,
+        code_digest=code_digest(("arclight", "spark")),
+        inputs={name: found.digest or "unknown" for name, found in plan.files.items()},
+        libraries=library_versions(),
+        python=python_version(),
+    )
+
+
+def _warnings(spec: Spec, totals: Totals) -> tuple[str, ...]:
+    found = [_warn_column(summary) for summary in totals.summaries["train"][:-1]]
+    warned = [check.name for check in spec.etl.checks if check.otherwise == "warn"]
+    found += [
+        f"check '{name}' was broken by {totals.broken[name]:,} rows, which were kept"
+        for name in warned
+        if totals.broken.get(name)
+    ]
+    return tuple(text for text in found if text)
+
+
+def _warn_column(summary: ColumnSummary) -> str:
+    if summary.nulls == summary.rows:
+        return f"feature '{summary.name}' is null in every train row"
+    if summary.is_constant:
+        return f"feature '{summary.name}' has one value in train"
+    known = summary.rows - summary.nulls
+    if summary.type == "category" and known > 1000 and summary.distinct > HIGH_CARDINALITY * known:
+        return (
+            f"feature '{summary.name}' has about {summary.distinct:,} levels in {known:,} rows; "
+            "it is more an identifier than a category"
+        )
+    return ""

@@ -1,0 +1,97 @@
+"""Joined rows as Parquet files for a scorer, filtered by the one evaluator."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from py4j.protocol import Py4JJavaError
+from pyspark import TaskContext
+from pyspark.errors import PySparkException
+
+from arclight.errors import DataError
+from arclight.expression import compile_expression
+from arclight.store import discard, flush_tree
+from cluster.spark_errors import describe_spark_error
+from spark.etl import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from arclight.progress import Tick
+
+RESULT = pa.schema([("file", pa.string()), ("rows", pa.int64())])
+
+
+def write_rows(
+    session: SparkSession,
+    table: DataFrame,
+    schema: pa.Schema,
+    output: Path,
+    *,
+    where: str | None,
+    tick: Tick,
+) -> int:
+    """Write a table's rows below a folder that appears when all of them are there.
+
+    Args:
+        session: where Spark runs.
+        table: rows with raw types.
+        schema: their raw schema.
+        output: the folder to make; must not exist.
+        where: a row expression; rows for which it is not true are left out.
+        tick: told how many tasks are done.
+
+    Returns:
+        The rows written.
+
+    Raises:
+        DataError: a row could not be read, or the condition has no answer for it.
+    """
+    staged = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    staged.mkdir(parents=True)
+    try:
+        with watched(session, tick):
+            found = table.mapInArrow(
+                _task(schema, str(staged), where), "file string, rows long"
+            ).collect()
+        kept = {row["file"] for row in found}
+        for file in staged.iterdir():
+            if file.name not in kept:
+                file.unlink()  # an attempt of a task that did not count
+        flush_tree(staged)
+        staged.rename(output)
+    except (PySparkException, Py4JJavaError) as error:
+        discard(staged)
+        raise DataError(f"the rows could not be read: {describe_spark_error(error)}") from error
+    except BaseException:
+        discard(staged)
+        raise
+    return sum(row["rows"] for row in found)
+
+
+def _task(schema: pa.Schema, folder: str, where: str | None) -> Any:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        condition = compile_expression(where, schema) if where is not None else None
+        context = TaskContext.get()
+        partition = context.partitionId() if context is not None else 0
+        name = f"part-{partition:05d}-{uuid.uuid4().hex[:8]}.parquet"
+        rows = 0
+        with pq.ParquetWriter(Path(folder) / name, schema, compression="zstd") as writer:
+            for batch in batches:
+                kept = batch
+                if condition is not None:
+                    found = condition.evaluate(batch)
+                    if found.invalid is not None:
+                        raise DataError(f"the condition '{where}' fails for a row; use TRY_CAST.")
+                    kept = batch.filter(found.values)
+                writer.write_batch(kept.cast(schema))
+                rows += kept.num_rows
+        yield pa.record_batch([[name], [rows]], schema=RESULT)
+
+    return run
