@@ -1,7 +1,8 @@
-"""Engines shared by all tests: one small Spark session and one small Ray cluster a run."""
+"""Engines shared by all tests, and the order of a run: seconds first, engines, the whole line."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,13 +10,60 @@ import pytest
 from cluster.profiles import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from pyspark.sql import SparkSession
 
 # 40% of it is a Spark heap of 2 GiB; both engines may be up at the same time
 SMALL = Profile(name="small", cores=2, memory_gib=5.0)
+
+# Tests run in this order; a run stops before a stage when an earlier one has failed.
+STAGES = (("unit", ()), ("engines", ("spark", "ray", "browser")), ("line", ("e2e", "fault")))
+ENGINES = pytest.StashKey[ExitStack]()
+
+
+def stage_of(item: pytest.Item) -> int:
+    """Return the number of a test's stage: the last one it has a marker of, or the first."""
+    marks = {mark.name for mark in item.iter_markers()}
+    return max((i for i, (_, names) in enumerate(STAGES) if marks.intersection(names)), default=0)
+
+
+def engine_of(item: pytest.Item) -> str:
+    """Return the first engine a test needs, so that the tests of one stand together."""
+    marks = {mark.name for mark in item.iter_markers()}
+    return next((name for name in STAGES[1][1] if name in marks), "")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ENGINES] = ExitStack()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[ENGINES].close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: index for index, name in enumerate(("", *STAGES[1][1]))}
+    items.sort(key=lambda item: (stage_of(item), order[engine_of(item)]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Between two stages: stop if something failed, and give the engines' memory back."""
+    result = yield
+    if nextitem is not None and stage_of(item) != stage_of(nextitem):
+        enter_stage(item.session, STAGES[stage_of(nextitem)][0])
+    return result
+
+
+def enter_stage(session: pytest.Session, name: str) -> None:
+    if session.testsfailed:
+        session.shouldfail = f"stopped before stage '{name}': earlier tests failed"
+    if name == "line":
+        session.config.stash[ENGINES].close()
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +79,19 @@ def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def session(engine_folder: Path) -> Iterator[SparkSession]:
-    """The one Spark session of the run; only tests marked `spark` may ask for it."""
+def session(request: pytest.FixtureRequest, engine_folder: Path) -> SparkSession:
+    """The one Spark session of the run; for tests marked `spark` and not `e2e`."""
     from cluster.spark_session import spark_session
 
-    with spark_session(SMALL, log_folder=engine_folder, local_folder=engine_folder / "s") as it:
-        yield it
+    engine = spark_session(SMALL, log_folder=engine_folder, local_folder=engine_folder / "s")
+    return request.config.stash[ENGINES].enter_context(engine)
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(engine_folder: Path) -> Iterator[str]:
-    """The address of the run's one Ray cluster; only tests marked `ray` may ask for it."""
+def ray_cluster(request: pytest.FixtureRequest, engine_folder: Path) -> str:
+    """The address of the run's one Ray cluster; for tests marked `ray` and not `e2e`."""
     from cluster.ray_session import ray_session
 
-    with ray_session(SMALL, log_folder=engine_folder) as address:
-        yield address
+    return request.config.stash[ENGINES].enter_context(
+        ray_session(SMALL, log_folder=engine_folder)
+    )

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from arclight.errors import RefusedError
+from cluster.machine import Machine
+from cluster.profiles import Profile, RayPlace, SparkPlace
+from cluster.sizing import GIB, MIB, plan_sizes
+
+BIG = Machine(cores=16, memory_bytes=64 * GIB, shm_bytes=32 * GIB, disk_free_bytes=100 * GIB)
+
+
+def machine(cores: int = 2, memory_gib: float = 8, shm_mib: int = 4096) -> Machine:
+    return Machine(cores, int(memory_gib * GIB), shm_mib * MIB, 100 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "heap_mib"),
+    [(2, 819), (5, 2048), (8, 3276), (24, 9830), (64, 26214), (512, 31 * 1024)],
+)
+def test_spark_gets_two_fifths_of_the_memory_up_to_a_cap(memory_gib: float, heap_mib: int) -> None:
+    sizes = plan_sizes(Profile(name="x"), machine(memory_gib=memory_gib))
+    assert sizes.spark_driver_memory_mib == heap_mib
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "shm_mib", "store_mib"),
+    [
+        (2, 4096, 96),  # never under what Ray accepts
+        (24, 24 * 1024, 491),  # 2%
+        (512, 256 * 1024, 1024),  # never over 1 GiB
+        (64, 512, 256),  # never over half of shared memory
+        (64, 64, 96),  # a container's default /dev/shm: Ray spills to disk rather than refuse
+    ],
+)
+def test_the_object_store_is_small(memory_gib: float, shm_mib: int, store_mib: int) -> None:
+    sizes = plan_sizes(Profile(name="x"), machine(memory_gib=memory_gib, shm_mib=shm_mib))
+    assert sizes.ray_object_store_bytes // MIB == store_mib
+
+
+@pytest.mark.parametrize(
+    ("profile", "cores", "workers", "threads"),
+    [
+        (Profile(name="x"), 16, 1, 16),
+        (Profile(name="x", cores=4), 4, 1, 4),
+        (Profile(name="x", cores=4, ray=RayPlace(workers=2)), 4, 2, 2),
+        (Profile(name="x", cores=4, ray=RayPlace(workers=8)), 4, 8, 1),
+        (Profile(name="x", ray=RayPlace(workers=2, cores_per_worker=3)), 16, 2, 3),
+    ],
+)
+def test_cores_are_divided_among_workers(
+    profile: Profile, cores: int, workers: int, threads: int
+) -> None:
+    sizes = plan_sizes(profile, BIG)
+    assert (sizes.cores, sizes.ray_workers, sizes.worker_threads) == (cores, workers, threads)
+
+
+@pytest.mark.parametrize(("cores", "partitions"), [(1, 2), (2, 4), (16, 32), (1024, 2000)])
+def test_two_shuffle_partitions_a_core(cores: int, partitions: int) -> None:
+    sizes = plan_sizes(Profile(name="x", cores=cores), BIG)
+    assert sizes.spark_shuffle_partitions == partitions
+
+
+def test_a_profile_cannot_plan_with_more_memory_than_there_is() -> None:
+    sizes = plan_sizes(Profile(name="x", memory_gib=1000), machine(memory_gib=8))
+    assert sizes.memory_bytes == 8 * GIB
+
+
+def test_an_attached_executor_s_cores_set_the_partitions() -> None:
+    place = SparkPlace(master="spark://h:7077", conf_folder="/c", executor_cores=8)
+    assert plan_sizes(Profile(name="x", spark=place), machine()).spark_shuffle_partitions == 16
+
+
+def test_too_little_memory_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"at least 2 GiB, got 1\.00 GiB for profile 'x'"):
+        plan_sizes(Profile(name="x"), machine(memory_gib=1))
