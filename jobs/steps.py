@@ -118,7 +118,9 @@ def _evaluate_apart(context: Context, bundle: ModelBundle) -> Evaluation:
     ]  # fmt: skip
     log = run.logs / "evaluate.log"
     with log.open("ab") as errors:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=False)
+        done = subprocess.run(  # noqa: S603 -- our own program, its arguments a list
+            command, stdout=subprocess.PIPE, stderr=errors, check=False
+        )
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode != 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from spark.publish import make_manifest
 from spark.read import SourceTable, read_source
 from spark.rowpass import RowPass
 from spark.taskresult import TaskResult, Totals, add_up
+from spark.watch import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -197,34 +197,6 @@ def _task(row_pass: RowPass) -> Any:
 def _explain(error: BaseException) -> ArclightError:
     text = describe_spark_error(error)
     return DataError(f"the rows could not be read or computed: {text}")
-
-
-class _watched:
-    """Tells a tick how many tasks of the running job are done, until the block ends."""
-
-    def __init__(self, session: SparkSession, tick: Tick) -> None:
-        self._status = session.sparkContext.statusTracker()
-        self._tick = tick
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.3):
-            stages = [
-                info
-                for stage in self._status.getActiveStageIds()
-                if (info := self._status.getStageInfo(stage)) is not None
-            ]
-            if stages:
-                last = max(stages, key=lambda s: s.stageId)
-                self._tick(last.numCompletedTasks, last.numTasks, f"stage {last.stageId}")
 
 
 def _relative(catalog: Catalog, staged: Path) -> str:

@@ -16,7 +16,7 @@ from arclight.errors import DataError
 from arclight.expression import compile_expression
 from arclight.store import discard, flush_tree
 from cluster.spark_errors import describe_spark_error
-from spark.etl import watched
+from spark.watch import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
