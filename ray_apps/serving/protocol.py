@@ -1,0 +1,200 @@
+"""`{"rows": [{column: value}, …]}` in, predictions out: decoding and encoding, no server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from arclight.errors import nearest, printable
+from ray_apps.serving.problem import Problem
+from ray_apps.serving.strict_json import parse_json
+from ray_apps.serving.values import JSON_NAMES, WRONG_VALUE, rules_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from arclight.bundle import ModelBundle
+    from arclight.schema import Column
+
+MAX_ERRORS = 100
+
+
+class RowDecoder:
+    """Turns a request's rows into a record batch by a model's signature."""
+
+    def __init__(self, columns: Sequence[Column], *, max_rows: int) -> None:
+        self._rules = rules_for(columns)
+        self._names = [rule.name for rule in self._rules]
+        self._max_rows = max_rows
+
+    def decode(self, body: bytes) -> pa.RecordBatch:
+        """Return the rows of a JSON document.
+
+        Raises:
+            Problem: `not-json`; `too-large` for too many rows; `fields` with every wrong field.
+        """
+        return self.batch(rows_of(parse_json(body)))
+
+    def batch(self, rows: Sequence[Any]) -> pa.RecordBatch:
+        """Return rows as a record batch; a row is an object of exactly the model's columns.
+
+        Raises:
+            Problem: `too-large` or `fields`.
+        """
+        check_row_count(len(rows), self._max_rows)
+        width = len(self._names)
+        if all(type(row) is dict and len(row) == width for row in rows):
+            try:
+                arrays = [rule.column([row[rule.name] for row in rows]) for rule in self._rules]
+                return pa.RecordBatch.from_arrays(arrays, names=self._names)
+            except (KeyError, *WRONG_VALUE):
+                pass  # explained below, field by field
+        raise _refusal(self._complaints(rows))
+
+    def _complaints(self, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        known = set(self._names)
+        for place, row in enumerate(rows):
+            if type(row) is not dict:
+                got = JSON_NAMES.get(type(row), "something else")
+                yield {"row": place, "field": None, "detail": f"must be an object, got {got}."}
+                continue
+            for rule in self._rules:
+                if rule.name not in row:
+                    text: str | None = "is missing; give null where it is unknown."
+                else:
+                    text = rule.complaint(row[rule.name])
+                if text is not None:
+                    yield {"row": place, "field": rule.name, "detail": text}
+            for name in row:
+                if name not in known:
+                    text = f"is not a column of this model.{nearest(name, self._names)}"
+                    yield {"row": place, "field": printable(name), "detail": text}
+
+
+def rows_of(document: Any) -> list[Any]:
+    """Return the rows of a parsed request: `{"rows": [...]}`, `{"rows": {...}}` or one object.
+
+    Raises:
+        Problem: `fields`, the document is none of these.
+    """
+    if type(document) is not dict:
+        got = JSON_NAMES.get(type(document), "something else")
+        raise Problem("fields", f'The body must be an object with "rows", got {got}.')
+    rows = document.get("rows")
+    if type(rows) is list and len(document) == 1:
+        return rows
+    if type(rows) is dict and len(document) == 1:
+        return [rows]
+    if type(rows) in (list, dict):
+        extra = next(name for name in document if name != "rows")
+        raise Problem("fields", f"'{printable(extra)}' must not stand beside \"rows\".")
+    return [document]
+
+
+def check_row_count(count: int, most: int) -> None:
+    """Refuse a request without rows or with too many.
+
+    Raises:
+        Problem: `fields` or `too-large`.
+    """
+    if count == 0:
+        raise Problem("fields", "A request must hold at least one row.")
+    if count > most:
+        raise Problem(
+            "too-large",
+            f"A request must hold at most {most:,} rows, got {count:,}; send several, or score "
+            "the file with `arclight score`.",
+        )
+
+
+def _refusal(complaints: Iterator[dict[str, Any]]) -> Problem:
+    errors: list[dict[str, Any]] = []
+    for complaint in complaints:
+        if len(errors) == MAX_ERRORS:
+            return Problem(
+                "fields", f"The first {MAX_ERRORS} wrong fields are listed.", errors=tuple(errors)
+            )
+        errors.append(complaint)
+    one = len(errors) == 1
+    text = f"{len(errors)} field{'' if one else 's'} {'is' if one else 'are'} wrong."
+    return Problem("fields", text, errors=tuple(errors))
+
+
+def refuse_rejected(rejected: Mapping[str, npt.NDArray[np.bool_]]) -> None:
+    """Refuse rows the plan cannot score.
+
+    Args:
+        rejected: reason -> rows, as the predictor gives it.
+
+    Raises:
+        Problem: `rows`, with the row and the reason of each.
+    """
+    found = sorted(
+        (int(row), reason) for reason, mask in rejected.items() for row in mask.nonzero()[0]
+    )
+    if found:
+        rows = {row for row, _ in found}
+        errors = tuple(
+            {"row": row, "field": printable(reason.partition(":")[2]), "detail": printable(reason)}
+            for row, reason in found[:MAX_ERRORS]
+        )
+        one = len(rows) == 1
+        raise Problem(
+            "rows",
+            f"{len(rows)} row{'' if one else 's'} cannot be scored: a derived feature has no "
+            "value there, or a number is infinite.",
+            errors=errors,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Scores as columns, named as every answer names them.
+
+    Attributes:
+        names: `score` and perhaps `label`; of several classes `label` and `score_CLASS` each.
+        columns: the values, a list each.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[list[Any], ...]
+
+
+def outcome(bundle: ModelBundle, scores: npt.NDArray[np.float64]) -> Outcome:
+    """Return scores in the shape of the model's task.
+
+    Args:
+        bundle: the model.
+        scores: finite, [rows] or, of several classes, [rows, classes].
+    """
+    if bundle.task == "multiclass":
+        classes = bundle.plan.classes
+        labels = [classes[place] for place in scores.argmax(axis=1).tolist()]
+        names = tuple(f"score_{name}" for name in classes)
+        return Outcome(("label", *names), (labels, *scores.T.tolist()))
+    if bundle.task == "binary" and bundle.threshold is not None:
+        labels = (scores >= bundle.threshold).tolist()
+        return Outcome(("score", "label"), (scores.tolist(), labels))
+    return Outcome(("score",), (scores.tolist(),))
+
+
+def predictions(bundle: ModelBundle, found: Outcome) -> list[dict[str, Any]]:
+    """Return the `predictions` of a JSON answer, an object a row.
+
+    Binary: `{"score": p, "label": bool}`. Regression: `{"score": y}`. Several classes:
+    `{"label": c, "scores": {c: p, …}}`.
+    """
+    if bundle.task != "multiclass":
+        return [
+            dict(zip(found.names, row, strict=True)) for row in zip(*found.columns, strict=True)
+        ]
+    labels, *each = found.columns
+    return [
+        {"label": label, "scores": dict(zip(bundle.plan.classes, row, strict=True))}
+        for label, row in zip(labels, zip(*each, strict=True), strict=True)
+    ]
