@@ -170,3 +170,30 @@ def test_no_resamples_no_intervals():
     assert found.resamples == 0
     assert {(i.low, i.high) for i in found.intervals.values()} == {(None, None)}
     assert found.intervals["auc"].value is not None
+
+
+def test_condensing_keeps_outliers():
+    y = np.zeros(300_000)
+    errors = np.random.default_rng(0).normal(size=300_000)
+    sample = make_sample("regression", y, errors)
+    small = condense(sample, np.random.default_rng(0))
+    assert len(small.errors) == bootstrapping.MAX_KEPT
+    assert (np.diff(np.abs(small.errors)) >= 0).all()
+    tail = bootstrapping.MAX_KEPT // 4
+    assert np.array_equal(small.errors[-tail:], sample.errors[-tail:])
+    assert small.weights.sum() == pytest.approx(300_000)
+
+
+def test_an_interval_stays_where_the_metric_can_be(monkeypatch):
+    # one wrong row of many: where it is kept it weighs more than one row, and the shift is upwards
+    monkeypatch.setattr(bootstrapping, "MAX_KEPT", 500)
+    y = np.arange(1250) % 2
+    p = np.eye(2)[y]
+    p[0] = p[0, ::-1]
+    sample = make_sample("multiclass", y, p)
+    accuracy, loss = METRICS["accuracy"], METRICS["log_loss"]
+    for seed in range(8):
+        found = bootstrap("multiclass", sample, [accuracy, loss], seed=seed, resamples=50)
+        assert found.condensed_to == 500
+        assert found.intervals["accuracy"].high <= 1.0
+        assert found.intervals["log_loss"].low >= 0.0

@@ -213,6 +213,15 @@ def test_r2_of_a_constant_label_is_undefined(label):
     assert measure("regression", "r2", np.full(7, label), np.arange(7.0)) is None
 
 
+def test_r2_of_a_resample_of_one_row_is_undefined():
+    # its spread is a difference of equal squares: zero, or rounding
+    sample = make_sample("regression", np.array([0.0, 0.1, 0.7]), np.array([0.1, 0.3, 1.0]))
+    repeated = np.outer(np.arange(1.0, 60), [1, 0, 0])
+    for row in range(3):
+        lines = METRICS["r2"].lines("regression", sample.drawn(np.roll(repeated, row, axis=1)))
+        assert np.isnan(lines).all()
+
+
 def test_constant_scores_have_no_ranking():
     assert measure("binary", "auc", np.array([0.0, 1.0, 1.0]), np.full(3, 0.4)) == 0.5
 
