@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from arclight.errors import RefusedError
+from arclight.errors import DataError, RefusedError
 from ray_apps.serving.arrow_stream import ARROW_STREAM, decode_stream, encode_stream
 from ray_apps.serving.problem import Problem
 from ray_apps.serving.protocol import Outcome, RowDecoder, outcome, predictions, refuse_rejected
@@ -49,7 +49,11 @@ class Scorer(Protocol):
         """The raw columns."""
 
     def predict(self, raw: pa.RecordBatch) -> Scores:
-        """Score raw rows; called from several threads at once."""
+        """Score raw rows; called from several threads at once.
+
+        Raises:
+            DataError: a row's score is not a finite number.
+        """
 
 
 @dataclass(frozen=True)
@@ -127,14 +131,17 @@ class Endpoint:
             ) from problem
 
     def _score(self, batch: pa.RecordBatch) -> Outcome:
-        found = self._scorer.predict(batch)
+        text = (
+            f"Model '{self.bundle.ref}' gave a score that is not a finite number; "
+            "roll back to the version before."
+        )
+        try:
+            found = self._scorer.predict(batch)
+        except DataError as error:
+            raise Problem("not-finite", text) from error
         refuse_rejected(found.rejected)
         if not np.isfinite(found.scores).all():
-            raise Problem(
-                "not-finite",
-                f"Model '{self.bundle.ref}' gave a score that is not a finite number; "
-                "roll back to the version before.",
-            )
+            raise Problem("not-finite", text)
         return outcome(self.bundle, found.scores)
 
     @staticmethod

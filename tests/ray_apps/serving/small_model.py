@@ -9,15 +9,20 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xgboost as xgb
 
-from arclight.bundle import GoldenRows, ModelBundle, Signature
-from arclight.features import FeatureColumn, FeatureLayout
+from arclight.bundle import BundleFile, GoldenRows, ModelBundle, Signature
+from arclight.catalog import Catalog
+from arclight.features import FeatureBuilder, FeatureColumn, FeatureLayout
 from arclight.lineage import Lineage
-from arclight.plan import Feature, FeaturePlan
+from arclight.plan import Encoder, Feature, FeaturePlan
 from arclight.schema import ARROW_TYPES, Column
+from arclight.store import sha256_file
+from ray_apps.rows import from_json_rows
 from ray_apps.serving.access import Access, Limits
 from ray_apps.serving.app import App
 from ray_apps.serving.endpoint import Endpoint
+from ray_apps.trainers import load_trainer
 
 COLUMNS = tuple(
     Column(name=f"a_{kind}", type=kind)
@@ -33,6 +38,51 @@ ROW: dict[str, object] = {
     "a_date": "2013-11-01",
     "a_timestamp": "2013-11-01T06:00:00+01:00",
 }
+
+
+def publish_small_model(catalog: Catalog, name: str = "delay") -> ModelBundle:
+    """Train a real model of two features and publish it; the features are `a_float64` and `a_string`."""
+    layout = FeatureLayout(
+        inputs=COLUMNS,
+        features=(
+            FeatureColumn(name="a_float64", type="number"),
+            FeatureColumn(name="a_string", type="category"),
+        ),
+    )
+    plan = FeaturePlan(
+        layout=layout,
+        features=(
+            Feature(name="a_float64", type="number"),
+            Feature(name="a_string", type="category", levels=("EWR", "JFK")),
+        ),
+    )
+    dice = np.random.default_rng(7)
+    matrix = np.stack([dice.normal(size=500), dice.integers(0, 3, 500)], axis=1).astype("f4")
+    label = (matrix[:, 0] + (matrix[:, 1] == 1) > 0).astype("f4")
+    data = xgb.DMatrix(matrix, label, feature_types=["q", "c"], enable_categorical=True)
+    booster = xgb.train({"objective": "binary:logistic", "nthread": 1}, data, 5)
+    folder = catalog.store.stage("models", name)
+    path = folder / "model.ubj"
+    booster.save_model(path)
+    rows = [
+        {**ROW, "a_string": level, "a_float64": x} for level in ("JFK", "LGA") for x in (0.5, None)
+    ]
+    encoded = Encoder(plan).matrix(
+        FeatureBuilder(layout).build(from_json_rows(rows, COLUMNS)).columns
+    )
+    scores = load_trainer("xgboost").load(path, threads=1).predict(encoded)
+    file = BundleFile(path="model.ubj", size_bytes=path.stat().st_size, sha256=sha256_file(path))
+    draft = make_bundle().model_copy(
+        update={
+            "name": name,
+            "folder": str(folder.relative_to(catalog.store.root)),
+            "files": (file,),
+            "plan": plan,
+            "rounds": 5,
+            "golden": GoldenRows(rows=tuple(rows), scores=tuple((float(s),) for s in scores)),
+        }
+    )
+    return catalog.publish_model(draft)
 
 
 def make_bundle(task: str = "binary", columns: tuple[Column, ...] = COLUMNS) -> ModelBundle:

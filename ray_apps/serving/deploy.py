@@ -1,0 +1,284 @@
+"""Models on Ray Serve: one application, whole models in each replica, one hop from the proxy."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import AutoscalingConfig, BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.schema import LoggingConfig
+
+from arclight.catalog import Catalog, now
+from arclight.errors import ArclightError, EngineError, SpecError, printable
+from arclight.spec import Replicas
+from arclight.store import open_store
+from cluster.environment import environment
+from cluster.machine import usable_cores
+from cluster.ray_session import ray_session
+from ray_apps.predictor import load_predictor
+from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_binding
+from ray_apps.serving.app import App
+from ray_apps.serving.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+    from cluster.profiles import Profile
+    from ray_apps.serving.api_keys import ApiKeys
+
+APPLICATION = "arclight"
+LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 8000
+REQUEST_TIMEOUT_S = 60.0
+HEALTH_CHECK_PERIOD_S = 5.0
+GRACE_S = 5.0
+# The replica answers small requests in its one loop and large ones in a thread of ours.
+VARIABLES: dict[str, str | None] = {
+    "RAY_SERVE_ENABLE_HA_PROXY": None,  # it binds all interfaces, whatever the host
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": None,  # it makes replicas listen too
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": None,
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Which address the server listens on and whom it lets in.
+
+    Attributes:
+        host: an address of this machine.
+        keys: needed beyond loopback; None lets every local caller in.
+        hosts: names a request may be for besides loopback's, such as a TLS proxy's.
+        tls_cert: a certificate file in PEM; needed beyond loopback.
+        tls_key: its key file.
+    """
+
+    host: str = LOOPBACK
+    keys: ApiKeys | None = None
+    hosts: frozenset[str] = frozenset()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether answers are encrypted."""
+        return self.tls_cert is not None and self.tls_key is not None
+
+    def url(self, port: int) -> str:
+        """Return where a caller on this machine asks."""
+        everywhere = ipaddress.ip_address(0), ipaddress.IPv6Address(0)
+        host = LOOPBACK if self.host in map(str, everywhere) else self.host
+        return f"{'https' if self.has_tls else 'http'}://{host}:{port}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything a replica is made from; it crosses a process, so it holds values only."""
+
+    store: str
+    refs: tuple[str, ...]
+    access: Access
+    limits: Limits
+    threads: int = 1
+
+
+@contextmanager
+def served(
+    catalog: Catalog,
+    refs: Sequence[str],
+    *,
+    profile: Profile,
+    port: int = DEFAULT_PORT,
+    binding: Binding = Binding(),
+    replicas: Replicas = Replicas(),  # noqa: B008 -- frozen
+) -> Iterator[str]:
+    """Serve models for the length of a block and yield the address.
+
+    Every model is checked and asked for its golden rows before anything listens. When the block
+    ends, no process of the server is left.
+
+    Args:
+        catalog: where the models are.
+        refs: NAME, NAME@N or NAME@ALIAS, each name once; pinned to a version here.
+        profile: where to run and how big; must be this machine's own Ray.
+        port: where to listen; 0 takes a free one.
+        binding: on which address, and whom to let in.
+        replicas: how many copies, one a core at most.
+
+    Raises:
+        RefusedError: the address is open to others without TLS and keys, or a model does not
+            repeat its golden rows.
+        SpecError: the port is taken, a name stands twice, there are too few cores.
+        EngineError: Ray Serve did not start; its logs are in the store under `serving/`.
+    """
+    check_binding(binding.host, has_tls=binding.has_tls, has_keys=binding.keys is not None)
+    _check_place(profile, replicas)
+    port = find_port(binding.host, port)
+    bundles = pin(catalog, refs)
+    service = Service(
+        store=str(catalog.store.root),
+        refs=tuple(bundle.ref for bundle in bundles),
+        access=Access(hosts=LOOPBACK_HOSTS | binding.hosts, keys=binding.keys),
+        limits=replace(Limits(), concurrent=replicas.ongoing_per_replica),
+    )
+    load_endpoints(service)
+    logs = catalog.store.path("serving", f"{now().replace(':', '')}-{port}")
+    with environment(VARIABLES), ray_session(profile, log_folder=logs):
+        _start(service, replicas, _http_options(binding, port))
+        try:
+            yield binding.url(port)
+        finally:
+            _stop()
+
+
+def pin(catalog: Catalog, refs: Sequence[str]) -> tuple[ModelBundle, ...]:
+    """Return the versions that references mean now.
+
+    Raises:
+        MissingError: there is no such model.
+        SpecError: one name stands twice: a caller could not tell which version answers.
+    """
+    bundles = tuple(catalog.model(ref) for ref in refs)
+    names = [bundle.name for bundle in bundles]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(f"model '{name}' must be given once; serve each version on its port.")
+    if not bundles:
+        raise SpecError("at least one model must be given, as NAME, NAME@N or NAME@ALIAS.")
+    return bundles
+
+
+def find_port(host: str, port: int) -> int:
+    """Return the port, or a free one for 0, after proving that nothing listens there.
+
+    Raises:
+        SpecError: the port is taken or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SpecError(
+                f"port {port} of '{printable(host)}' must be free, but {error.strerror}; "
+                "stop what listens there or give another with --port."
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _check_place(profile: Profile, replicas: Replicas) -> None:
+    if profile.ray.address is not None:
+        raise SpecError(
+            f"profile '{profile.name}' must not be an attached cluster for serving; run "
+            "`arclight serve` where the server shall listen, with a local profile."
+        )
+    cores = profile.cores or usable_cores()
+    if replicas.max > cores:
+        raise SpecError(
+            f"replicas must be at most {cores}, one a core of profile '{profile.name}', got "
+            f"{replicas.max}; give fewer with --replicas."
+        )
+
+
+def load_endpoints(service: Service) -> dict[str, Endpoint]:
+    """Load every model of a service, prove it, and ask it once.
+
+    Raises:
+        IntegrityError: stored bytes are not those published.
+        RefusedError: a model does not repeat its golden rows.
+    """
+    catalog = Catalog(open_store(service.store))
+    endpoints = {}
+    for ref in service.refs:
+        bundle = catalog.model(ref)
+        predictor = load_predictor(catalog, bundle, threads=service.threads)
+        endpoint = Endpoint(predictor, max_rows=service.limits.rows)
+        endpoint.warm_up()
+        endpoints[bundle.name] = endpoint
+    return endpoints
+
+
+class Replica:
+    """One copy of every model, behind the application; Ray Serve makes and ends it."""
+
+    def __init__(self, service: Service) -> None:
+        self._application = App(
+            load_endpoints(service), access=service.access, limits=service.limits
+        )
+
+    def __serve_build_asgi_app__(self) -> App:
+        """Give Ray Serve the application, once the models are loaded and warm."""
+        return self._application
+
+
+def _start(service: Service, replicas: Replicas, options: HTTPOptions) -> None:
+    ongoing = replicas.ongoing_per_replica
+    scale: dict[str, object] = {"num_replicas": replicas.max}
+    if replicas.min < replicas.max:
+        scale = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=replicas.min,
+                max_replicas=replicas.max,
+                target_ongoing_requests=max(1, ongoing // 2),
+            )
+        }
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="models",
+        # twice what a replica works on, so that it is the one to say 503 with its reason
+        max_ongoing_requests=2 * ongoing,
+        max_queued_requests=2 * ongoing,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        graceful_shutdown_timeout_s=GRACE_S,
+        ray_actor_options={"num_cpus": service.threads},
+        **scale,
+    )
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=options,
+            logging_config=quiet,
+        )
+        serve.run(
+            deployment.bind(service), name=APPLICATION, route_prefix="/", logging_config=quiet
+        )
+    except ArclightError:
+        raise
+    except (RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+        _stop()
+        raise EngineError(
+            f"Ray Serve did not start {', '.join(service.refs)} ({printable(error)}); see its "
+            "logs in the store under 'serving/'."
+        ) from error
+
+
+def _http_options(binding: Binding, port: int) -> HTTPOptions:
+    return HTTPOptions(
+        host=binding.host,
+        port=port,
+        request_timeout_s=REQUEST_TIMEOUT_S,
+        ssl_certfile=None if binding.tls_cert is None else str(binding.tls_cert),
+        ssl_keyfile=None if binding.tls_key is None else str(binding.tls_key),
+    )
+
+
+def _stop() -> None:
+    """End Serve; Ray itself ends with its session."""
+    try:
+        serve.shutdown()
+    except (RayError, OSError, RuntimeError, TimeoutError) as error:
+        raise EngineError(f"Ray Serve did not stop ({printable(error)}).") from error

@@ -1,0 +1,364 @@
+"""S1, S2, S4, S9 and the forms of a request, against the application itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import orjson
+import pyarrow as pa
+import pytest
+
+from arclight.errors import RefusedError
+from arclight.schema import ARROW_TYPES
+from ray_apps.serving.access import Limits
+from ray_apps.serving.app import INLINE_BYTES, App
+from ray_apps.serving.endpoint import Endpoint
+from tests.ray_apps.serving.small_model import (
+    COLUMNS,
+    ROW,
+    FakeScorer,
+    client,
+    make_app,
+    make_bundle,
+)
+
+pytestmark = pytest.mark.anyio
+PREDICT = "/v1/models/delay:predict"
+STREAM = "application/vnd.apache.arrow.stream"
+
+
+def serve(task: str = "binary", **limits: Any) -> tuple[App, FakeScorer]:
+    scorer = FakeScorer(make_bundle(task))
+    return make_app(scorer, limits=Limits(**limits)), scorer
+
+
+async def post(app: App, body: Any, path: str = PREDICT, **headers: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    async with client(app) as calls:
+        return await calls.post(
+            path, content=content, headers={"content-type": "application/json", **headers}
+        )
+
+
+async def test_rows_are_answered_in_order_by_name_and_version() -> None:
+    app, _ = serve()
+    answer = await post(app, {"rows": [ROW, {**ROW, "a_float64": 0.75}]})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert body["request_id"] == answer.headers["x-request-id"]
+    del body["request_id"]
+    assert body == {
+        "model": "delay",
+        "version": 3,
+        "predictions": [{"score": 0.25, "label": False}, {"score": 0.75, "label": True}],
+    }
+
+
+async def test_many_rows_go_through_a_thread_with_the_same_answer() -> None:
+    app, _ = serve()
+    rows = [{**ROW, "a_float64": i / 1000} for i in range(1000)]
+    assert len(orjson.dumps(rows)) > INLINE_BYTES
+    scores = [p["score"] for p in (await post(app, {"rows": rows})).json()["predictions"]]
+    assert scores == [i / 1000 for i in range(1000)]
+
+
+async def test_a_long_prediction_does_not_hold_up_the_others() -> None:
+    app, scorer = serve()
+    loop = asyncio.get_running_loop()
+    go, began = asyncio.Event(), asyncio.Event()
+
+    def wait() -> None:
+        loop.call_soon_threadsafe(began.set)
+        asyncio.run_coroutine_threadsafe(go.wait(), loop).result(timeout=10)
+
+    scorer.wait = wait
+    slow = asyncio.create_task(post(app, {"rows": [ROW] * 500}))
+    await asyncio.wait_for(began.wait(), 10)
+    async with client(app) as calls:
+        assert (await calls.get("/v2/health/live")).status_code == 200
+    go.set()
+    assert (await slow).status_code == 200
+
+
+@pytest.mark.parametrize("task", ["binary", "regression", "multiclass"])
+async def test_the_same_rows_as_json_tensors_and_arrow(task: str) -> None:
+    app, _ = serve(task)
+    rows = [ROW, {**dict.fromkeys(ROW), "a_float64": 0.75}]
+    by_rows = (await post(app, {"rows": rows})).json()["predictions"]
+
+    kinds = ["BOOL", "INT64", "INT64", "FP64", "FP64", "BYTES", "BYTES", "BYTES"]
+    inputs = [
+        {"name": name, "datatype": kind, "shape": [2, 1], "data": [row[name] for row in rows]}
+        for name, kind in zip(ROW, kinds, strict=True)
+    ]
+    tensors = await post(app, {"id": "mine", "inputs": inputs}, "/v2/models/delay/infer")
+    assert tensors.json()["id"] == "mine"
+    assert tensors.json()["model_version"] == "3"
+    outputs = {o["name"]: o["data"] for o in tensors.json()["outputs"]}
+
+    schema = pa.schema([(c.name, ARROW_TYPES[c.type]) for c in COLUMNS])
+    from ray_apps.serving.protocol import RowDecoder
+
+    batch = RowDecoder(COLUMNS, max_rows=9).batch(rows).cast(schema)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batch)
+    streamed = await post(app, sink.getvalue().to_pybytes(), **{"content-type": STREAM})
+    assert streamed.headers["content-type"] == STREAM
+    table = pa.ipc.open_stream(streamed.content).read_all()
+    assert table.to_pydict() == outputs
+    assert table.schema.metadata[b"version"] == b"3"
+
+    if task == "multiclass":
+        assert [p["label"] for p in by_rows] == outputs["label"]
+        assert [p["scores"]["late"] for p in by_rows] == outputs["score_late"]
+    else:
+        assert [p["score"] for p in by_rows] == outputs["score"]
+        assert [p.get("label") for p in by_rows] == outputs.get("label", [None, None])
+
+
+async def test_metadata() -> None:
+    app, _ = serve()
+    async with client(app) as calls:
+        plain = (await calls.get("/v1/models/delay")).json()
+        open_inference = (await calls.get("/v2/models/delay/versions/3")).json()
+        models = (await calls.get("/v1/models")).json()
+    assert plain["inputs"][1] == {"name": "a_int8", "type": "int8"}
+    assert (plain["version"], plain["threshold"]) == (3, 0.5)
+    assert open_inference["inputs"][1] == {"name": "a_int8", "datatype": "INT8", "shape": [-1]}
+    assert [o["name"] for o in open_inference["outputs"]] == ["score", "label"]
+    assert models == {"models": [{"model": "delay", "version": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"{", 400), (b'{"rows": [{"a": NaN}]}', 400), (b'{"a": 1, "a": 1}', 400),
+     (b"[" * 10_000, 400), (b"[]", 422), (b'{"rows": []}', 422), (b"{}", 422),
+     (orjson.dumps({**ROW, "x": 1}), 422)],
+)  # fmt: skip
+async def test_a_wrong_body_is_told_as_a_problem(body: bytes, status: int) -> None:
+    app, _ = serve()
+    answer = await post(app, body)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert {"type", "title", "status", "detail", "errors", "request_id"} <= set(problem)
+    assert "Traceback" not in answer.text
+    assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [(lambda i: i.pop(), "is missing"), (lambda i: i.append(i[0]), "stands twice"),
+     (lambda i: i[0].update(name="b"), "not a column"), (lambda i: i[1].update(shape=[2]), "shape"),
+     (lambda i: i[1].update(datatype="FP64"), "INT8"), (lambda i: i[1].update(data=[1.5]), "integer"),
+     (lambda i: i[1].update(data=[1, 2], shape=[2]), "equal shapes"), (lambda i: i[1].pop("data"), "data"),
+     (lambda i: i[1].update(more=1), "more"), (lambda i: i.append(7), "object with a name"),
+     (lambda i: i.clear(), "is missing")],
+)  # fmt: skip
+async def test_wrong_tensors_are_named(change: Callable[[Any], Any], text: str) -> None:
+    app, _ = serve()
+    kinds = ["BOOL", "INT8", "INT64", "FP32", "FP64", "BYTES", "BYTES", "BYTES"]
+    inputs = [
+        {"name": name, "datatype": kind, "shape": [1], "data": [ROW[name]]}
+        for name, kind in zip(ROW, kinds, strict=True)
+    ]
+    change(inputs)
+    answer = await post(app, {"inputs": inputs}, "/v2/models/delay/infer")
+    assert answer.status_code == 422
+    assert text in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/models/other:predict", 404), ("/v2/models/delay/versions/2/infer", 404)],
+)
+async def test_what_is_not_served_is_not_found(path: str, status: int) -> None:
+    app, _ = serve()
+    assert (await post(app, ROW, path)).status_code == status
+
+
+async def test_other_content_types_are_refused() -> None:
+    app, _ = serve()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        assert (await post(app, ROW, **{"content-type": kind})).status_code == 415
+    good = await post(app, ROW, **{"content-type": "Application/JSON; charset=utf-8"})
+    assert good.status_code == 200
+
+
+async def test_rows_the_plan_rejects_are_named() -> None:
+    app, scorer = serve()
+    scorer.reject = {"infinite:distance": [1]}
+    answer = await post(app, {"rows": [ROW, ROW]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["row"] == 1
+    assert "infinite:distance" in answer.text
+
+
+async def test_a_score_that_is_no_number_is_said_and_never_sent(caplog: Any) -> None:
+    app, scorer = serve()
+    scorer.spoil = [0]
+    answer = await post(app, ROW)
+    assert answer.status_code == 500
+    assert "score" in answer.json()["title"]
+    assert "NaN" not in answer.text
+    assert "null" not in answer.text
+    assert "delay@3" in caplog.text
+
+
+async def test_a_failure_inside_shows_its_id_and_nothing_else(caplog: Any) -> None:
+    app, scorer = serve()
+    scorer.wait = lambda: [][1]
+    answer = await post(app, ROW)
+    assert answer.status_code == 500
+    assert "IndexError" not in answer.text
+    assert "IndexError" in caplog.text
+    assert answer.json()["request_id"] in caplog.text
+    scorer.wait = None
+    assert (await post(app, ROW)).status_code == 200
+
+
+async def chunks(count: int, size: int, seen: list[int]) -> AsyncIterator[bytes]:
+    for number in range(count):
+        seen.append(number)
+        yield b"x" * size
+
+
+async def test_a_body_too_large_is_refused_by_its_announced_length() -> None:
+    app, _ = serve(body_bytes=1000)
+    seen: list[int] = []
+    answer = await post_stream(app, chunks(100, 1000, seen), **{"content-length": "100000"})
+    assert answer.status_code == 413
+    assert len(seen) <= 1
+
+
+async def test_a_body_too_large_is_refused_as_it_comes() -> None:
+    app, _ = serve(body_bytes=5000)
+    seen: list[int] = []
+    answer = await post_stream(app, chunks(100_000, 1000, seen))
+    assert answer.status_code == 413
+    assert len(seen) <= 10
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "", "9" * 40])
+async def test_a_length_that_is_none_is_refused(length: str) -> None:
+    app, _ = serve()
+    answer = await post_stream(app, chunks(1, 10, []), **{"content-length": length})
+    assert answer.status_code in (400, 413)
+
+
+async def post_stream(app: App, body: AsyncIterator[bytes], **headers: str) -> httpx.Response:
+    """Send messages one at a time, as a server does; httpx's own transport joins them first."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        part = await anext(body, None)
+        return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    pairs = {"host": "localhost", "content-type": "application/json", **headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PREDICT,
+        "headers": [(k.encode(), v.encode()) for k, v in pairs.items()],
+    }
+    await app(scope, receive, send)
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=sent[1]["body"])
+
+
+async def test_a_slow_body_is_given_up() -> None:
+    app, _ = serve(read_s=0.05)
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.01)
+            yield b" "
+
+    answer = await asyncio.wait_for(post_stream(app, drip()), 5)
+    assert answer.status_code == 408
+    assert answer.headers["connection"] == "close"
+
+
+async def test_beyond_the_limit_callers_are_told_to_come_back() -> None:
+    app, _ = serve(concurrent=2, retry_after_s=7)
+    go = asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        await go.wait()
+        yield orjson.dumps(ROW)
+
+    busy = [asyncio.create_task(post_stream(app, held())) for _ in range(2)]
+    await asyncio.sleep(0)
+    refused = await post(app, ROW)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "7"
+    go.set()
+    assert [(await task).status_code for task in busy] == [200, 200]
+    assert (await post(app, ROW)).status_code == 200
+
+
+async def test_a_client_that_left_is_not_answered_and_frees_its_place() -> None:
+    app, scorer = serve(concurrent=1)
+    scorer.wait = lambda: pytest.fail("work for nobody")
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": headers}
+    await app(scope, receive, send)
+    assert sent == []
+    scorer.wait = None
+    assert (await post(app, ROW)).status_code == 200
+
+
+async def test_a_cancelled_request_frees_its_place() -> None:
+    app, _ = serve(concurrent=1)
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    task = asyncio.create_task(post_stream(app, never()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await post(app, ROW)).status_code == 200
+
+
+async def test_the_lifespan_is_answered_and_websockets_are_not() -> None:
+    app, _ = serve()
+    said: list[str] = []
+    asked = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> dict[str, str]:
+        return {"type": next(asked)}
+
+    async def send(message: dict[str, str]) -> None:
+        said.append(message["type"])
+
+    await app({"type": "lifespan"}, receive, send)
+    await app({"type": "websocket"}, receive, send)
+    assert said == [
+        "lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close",
+    ]  # fmt: skip
+
+
+async def test_golden_rows_warm_the_whole_path() -> None:
+    scorer = FakeScorer(make_bundle())
+    Endpoint(scorer, max_rows=10).warm_up()
+    scorer.spoil = [0]
+    with pytest.raises(RefusedError, match="delay@3.*golden rows"):
+        Endpoint(scorer, max_rows=10).warm_up()
