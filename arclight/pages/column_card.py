@@ -1,0 +1,209 @@
+"""One column of a dataset as a page shows it: its chart, its figures a split, its levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from arclight.pages.column_charts import histogram_chart, level_chart
+from arclight.pages.findings import has_ordered_label, shifts
+from arclight.pages.histogram import make_histogram
+from arclight.pages.words import UNKNOWN, count, fixed, number, share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from markupsafe import Markup
+
+    from arclight.manifest import DatasetManifest
+    from arclight.summary import ColumnSummary, Level
+
+Lines = list[tuple[str, list[str]]]
+
+SHOWN_LEVELS = 12
+_QUANTILES = (("1 %", 0.01), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("99 %", 0.99))
+
+
+@dataclass(frozen=True)
+class ColumnCard:
+    """What the template shows of a column; every text is already written.
+
+    Attributes:
+        anchor: where links to the column lead.
+        name: as users wrote it.
+        type: `number` or `category`.
+        splits: the splits it is known in.
+        flags: short warnings.
+        facts: a line to read while the card is shut.
+        chart: the distribution.
+        caption: what the chart leaves out, empty for nothing.
+        lines: figure -> one cell a split.
+        level_head: heads of the level table after the level itself.
+        levels: level -> cells.
+        index: cells of the index: null, distinct, association, shift.
+    """
+
+    anchor: str
+    name: str
+    type: str
+    splits: tuple[str, ...]
+    flags: tuple[str, ...]
+    facts: str
+    chart: Markup
+    caption: str
+    lines: Lines
+    level_head: tuple[str, ...]
+    levels: Lines
+    index: tuple[str, ...]
+
+
+def make_card(
+    manifest: DatasetManifest,
+    splits: Mapping[str, ColumnSummary],
+    *,
+    anchor: str,
+    flags: tuple[str, ...],
+    small: bool,
+) -> ColumnCard:
+    """Write a column's card.
+
+    Args:
+        manifest: the dataset; says what its label is.
+        splits: the column's summary of each split, at least one.
+        anchor: where links to the column lead.
+        flags: short warnings to show beside its name.
+        small: draw the chart smaller, for datasets of many columns.
+    """
+    first = next(iter(splits.values()))
+    is_label = first.name == manifest.label
+    with_label = has_ordered_label(manifest) and not is_label
+    is_number = first.type == "number"
+    draw = histogram_chart if is_number else _levels_drawn
+    index = _index(splits, with_label=with_label)
+    return ColumnCard(
+        anchor=anchor,
+        name=first.name,
+        type=first.type,
+        splits=tuple(splits),
+        flags=("label", *flags) if is_label else flags,
+        facts=_facts(first, index, with_label=with_label),
+        chart=draw(first.name, splits, small=small),
+        caption=_caption(splits, is_number=is_number),
+        lines=_lines(splits, with_label=with_label),
+        level_head=() if is_number else _level_head(splits, manifest, with_label=with_label),
+        levels=[] if is_number else _levels(splits, with_label=with_label),
+        index=index,
+    )
+
+
+def _levels_drawn(name: str, splits: Mapping[str, ColumnSummary], *, small: bool) -> Markup:
+    return level_chart(name, splits, limit=4 if small else 8)
+
+
+def _facts(first: ColumnSummary, index: Sequence[str], *, with_label: bool) -> str:
+    nulls, distinct, association, shift = index
+    parts = [f"{nulls} null"]
+    if first.type == "category":
+        parts.append(f"{distinct} levels")
+    if with_label and association != UNKNOWN:
+        parts.append(f"association {association}")
+    if shift != UNKNOWN:
+        parts.append(f"shift {shift}")
+    return " · ".join(parts)
+
+
+def _index(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> tuple[str, ...]:
+    first = next(iter(splits.values()))
+    moved = [shift.psi for shift in shifts(splits).values()]
+    return (
+        share(first.nulls, first.rows),
+        count(first.distinct) if first.type == "category" else UNKNOWN,
+        fixed(first.association) if with_label else UNKNOWN,
+        fixed(max(moved)) if moved else UNKNOWN,
+    )
+
+
+def _caption(splits: Mapping[str, ColumnSummary], *, is_number: bool) -> str:
+    found = make_histogram(splits) if is_number else None
+    if found is not None and found.is_cut:
+        return "Up to 0.5 % of the rows lie beyond each end of the axis."
+    return ""
+
+
+def _lines(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> Lines:
+    found = list(splits.values())
+
+    def line(name: str, write: Callable[[ColumnSummary], str]) -> tuple[str, list[str]]:
+        return name, [write(summary) for summary in found]
+
+    lines = [
+        line("rows", lambda s: count(s.rows)),
+        line("null", lambda s: count(s.nulls)),
+        line("null share", lambda s: share(s.nulls, s.rows)),
+    ]
+    if any(s.nans for s in found):
+        lines.append(line("of them NaN", lambda s: count(s.nans)))
+    if found[0].type == "number":
+        lines += _number_lines(found)
+    else:
+        lines.append(line("distinct", _distinct))
+        lines.append(line("in no listed level", lambda s: share(s.other_rows, s.rows)))
+    if with_label:
+        name = "r with label" if found[0].type == "number" else "η with label"
+        lines.append(line(name, _association))
+    moved = shifts(splits)
+    if moved:
+        cells = [fixed(moved[split].psi) if split in moved else UNKNOWN for split in splits]
+        lines.append(("PSI from train", cells))
+    return lines
+
+
+def _number_lines(found: list[ColumnSummary]) -> Lines:
+    quantiles = [s.sketch.quantiles([at for _, at in _QUANTILES]) for s in found]
+    return [
+        ("zero", [share(s.zeros, s.rows) for s in found]),
+        ("min", [number(s.low) for s in found]),
+        *(
+            (name, [number(values[place]) for values in quantiles])
+            for place, (name, _) in enumerate(_QUANTILES)
+        ),
+        ("max", [number(s.high) for s in found]),
+        ("mean", [number(s.moments.mean if s.moments.count else None) for s in found]),
+        ("± std", [number(s.moments.std if s.moments.count else None) for s in found]),
+    ]
+
+
+def _distinct(summary: ColumnSummary) -> str:
+    return count(summary.distinct) if summary.distinct < 1024 else f"≈ {count(summary.distinct)}"
+
+
+def _association(summary: ColumnSummary) -> str:
+    if summary.type == "number":
+        return fixed(summary.moments.correlation)
+    return fixed(summary.association)
+
+
+def _level_head(
+    splits: Mapping[str, ColumnSummary], manifest: DatasetManifest, *, with_label: bool
+) -> tuple[str, ...]:
+    if not with_label:
+        return tuple(splits)
+    what = "rate" if manifest.task == "binary" else "mean"
+    return (*splits, *(f"label {what}, {split}" for split in splits))
+
+
+def _levels(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> Lines:
+    first = next(iter(splits.values()))
+    found = {s: {lv.value: lv for lv in summary.levels} for s, summary in splits.items()}
+    lines = []
+    for level in first.levels[:SHOWN_LEVELS]:
+        mine = {split: found[split].get(level.value) for split in splits}
+        cells = [share(lv.count if lv else 0, splits[s].rows) for s, lv in mine.items()]
+        if with_label:
+            cells += [_label_mean(lv) for lv in mine.values()]
+        lines.append((level.value, cells))
+    return lines
+
+
+def _label_mean(level: Level | None) -> str:
+    return fixed(level.label_sum / level.count) if level and level.count else UNKNOWN
