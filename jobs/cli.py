@@ -6,22 +6,26 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from arclight.errors import ArclightError, printable
 from jobs.options import JsonOption, ProfileOption, SpecFile, StoreOption
 from jobs.say import say
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 app = typer.Typer(
     help="Raw tables to a served model: ETL on Spark, training and serving on Ray.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# typer may carry a copy of click of its own, and exports only the subclasses
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 AcceptSchema = Annotated[
     bool, typer.Option("--accept-schema", help="Take changed source columns as the new contract.")
@@ -222,28 +226,28 @@ def doctor(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its status: 0, 1, 2, 3 or 130."""
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(_status(arguments))
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    sys.exit(guarded(lambda: app(words, standalone_mode=False)))
 
 
-def _status(arguments: list[str] | None) -> int:
+def guarded(work: Callable[[], object]) -> int:
+    """Do some work and return its exit status; what went wrong is said in one sentence."""
     try:
-        app(arguments, standalone_mode=False)
+        work()
     except ArclightError as error:
         say(f"arclight: {printable(error.message, limit=4000)}", style="red")
         return error.exit_status
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.ClickException as error:
-        say(f"arclight: {error.format_message()} See 'arclight --help'.", style="red")
+    except UsageError as error:
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        say(f"arclight: {message}; see 'arclight --help'.", style="red")
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
         return 130
     except Exception as error:  # noqa: BLE001 -- the boundary of the process
         traceback.print_exc()
-        say(
-            f"arclight: {type(error).__name__}: {printable(error)}. Please report it.", style="red"
-        )
+        text = f"{type(error).__name__}: {printable(error)}"
+        say(f"arclight: {text}; please report it.", style="red")
         return 1
     return 0
 
