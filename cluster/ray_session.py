@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from cluster.sizing import Sizes
 
 LOOPBACK = "127.0.0.1"
-# A socket's path may have 107 bytes; Ray appends
-# /session_YYYY-MM-DD_HH-MM-SS_ffffff_PID/sockets/plasma_store, up to 70 of them.
-MAX_TEMP_PATH = 36
+# A socket's path may have 107 bytes; Ray appends 64 of them:
+# /session_YYYY-MM-DD_HH-MM-SS_ffffff_PID/sockets/plasma_store
+MAX_TEMP_PATH = 43
+# /arc-PID-random/r is up to 23 of those
+MAX_PARENT_PATH = MAX_TEMP_PATH - 23
 SHORT_TEMP = Path("/tmp")  # noqa: S108 -- only a private 0700 folder is made in it
 TEMP_PREFIX = "arc-"
+RAY_FOLDER = "r"
 EXIT_TIMEOUT_S = 5
 UNSAFE_PREFIXES = ("RAY_DATA_AUTOLOAD_", "RAY_testing_")
 UNSAFE_PARTS = ("ALLOW_UNSAFE",)
@@ -55,6 +58,9 @@ VARIABLES: dict[str, str | None] = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # keeps CUDA_VISIBLE_DEVICES as it is for workers without a GPU, and Ray from warning of it
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+LOCAL_VARIABLES: dict[str, str | None] = {
     # fixed ports would make a second cluster on this host fail
     "AUTOSCALER_METRIC_PORT": "0",
     "DASHBOARD_METRIC_PORT": "0",
@@ -107,12 +113,14 @@ def refuse_unsafe_variables(variables: Iterable[str]) -> None:
 def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None) -> Iterator[str]:
     folder = _short_folder(temp_folder)
     token = create_token(folder / "token")
+    variables = {**VARIABLES, **LOCAL_VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}
     sizes = plan_sizes(profile, look_at_machine(folder))
     before = set(psutil.Process().children())
     try:
-        with environment({**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}), _loopback_only():
+        with environment(variables), _loopback_only():
             _reload_token()
-            address = _start(sizes, folder)
+            # Ray opens its own folder to everybody, so it gets one inside ours
+            address = _start(sizes, folder / RAY_FOLDER)
             roots = set(psutil.Process().children()) - before
             try:
                 with environment({"RAY_ADDRESS": address}):
@@ -199,18 +207,24 @@ def _short_folder(wanted: Path | None) -> Path:
         RefusedError: the wanted folder's path is too long.
     """
     if wanted is not None:
-        folder = private_folder(wanted).resolve() / f"{TEMP_PREFIX}{os.getpid()}"
-        if len(os.fsencode(folder)) > MAX_TEMP_PATH:
-            raise RefusedError(
-                f"Ray's temporary folder must have a path of at most {MAX_TEMP_PATH} bytes, got "
-                f"'{printable(folder)}'; leave it out."
-            )
-        folder.mkdir(mode=0o700)
-        return folder
+        return _private_in(private_folder(wanted).resolve())
     system = Path(tempfile.gettempdir()).resolve()
-    parent = system if len(os.fsencode(system)) <= MAX_TEMP_PATH - 20 else SHORT_TEMP
+    parent = system if _fits(system) else SHORT_TEMP
     _sweep(parent)
+    return _private_in(parent)
+
+
+def _private_in(parent: Path) -> Path:
+    if not _fits(parent):
+        raise RefusedError(
+            f"Ray's temporary folder must have a path of at most {MAX_PARENT_PATH} bytes, got "
+            f"'{printable(parent)}'; leave it out."
+        )
     return Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{os.getpid()}-", dir=parent))
+
+
+def _fits(parent: Path) -> bool:
+    return len(os.fsencode(parent)) <= MAX_PARENT_PATH
 
 
 def _sweep(parent: Path) -> None:
@@ -242,7 +256,7 @@ def _end(processes: set[psutil.Process]) -> None:
 
 def _keep_logs(folder: Path, log_folder: Path) -> None:
     """Copy Ray's logs beside the run's; the temporary folder goes away."""
-    for logs in sorted(folder.glob("session_2*/logs")):
+    for logs in sorted(folder.glob(f"{RAY_FOLDER}/session_2*/logs")):
         shutil.copytree(
             logs, log_folder / "ray", ignore=EMPTY_LOGS, dirs_exist_ok=True, symlinks=True
         )
