@@ -1,0 +1,243 @@
+"""One training, start to end, wherever it runs: request file -> model file and outcome file.
+
+The same function runs in this process, in a Ray Train worker, and in a test; it reads its request
+from a folder and leaves its results there, so nothing but paths travels through an engine.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from arclight.bundle import GoldenRows
+from arclight.catalog import Catalog
+from arclight.contract import Contract
+from arclight.errors import IntegrityError
+from arclight.features import FeatureBuilder
+from arclight.metrics import best_f1_threshold, measure
+from arclight.plan import Encoder
+from arclight.spec import Train
+from arclight.store import Store, open_private
+from ray_apps.rows import conform, from_json_rows, to_json_rows
+from ray_apps.shards import Reader, dense, open_split, read_shard
+from ray_apps.trainers import TrainJob, load_trainer
+from ray_apps.trainers.labels import check_labels
+
+if TYPE_CHECKING:
+    from arclight.manifest import DatasetManifest
+    from arclight.plan import Matrix
+    from arclight.progress import Tick
+    from ray_apps.shards import Doubles, Shard
+    from ray_apps.trainers import Fitted, Model
+
+REQUEST, OUTCOME, PROGRESS, MODEL = "request.json", "outcome.json", "progress.json", "model"
+GOLDEN_ROWS = 64
+MEASURED_TRAIN_ROWS = 200_000
+_PROGRESS_EVERY_S = 0.2
+
+
+class FitRequest(Contract):
+    """What to train, on what, with how many threads."""
+
+    kind: ClassVar[str] = "fit-request"
+
+    store: str
+    dataset: str
+    dataset_digest: str
+    task: Literal["binary", "multiclass", "regression"]
+    metric: str
+    train: Train
+    threads: int
+
+
+class FitOutcome(Contract):
+    """What a training gave; the model lies beside it."""
+
+    kind: ClassVar[str] = "fit-outcome"
+
+    model_file: str
+    rounds: int
+    threshold: float | None
+    train_metrics: dict[str, float]
+    params: dict[str, str | int | float | bool]
+    golden: GoldenRows
+    seconds: dict[str, float]
+
+
+class FitProgress(Contract):
+    """How far a training is; written by the worker, read by the driver."""
+
+    kind: ClassVar[str] = "fit-progress"
+
+    done: int
+    total: int
+    note: str
+
+
+def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
+    """Return the trainer's view of a request."""
+    return TrainJob(
+        task=request.task,
+        categorical=manifest.plan.categorical,
+        classes=len(manifest.plan.classes),
+        rounds=request.train.rounds,
+        early_stopping=request.train.early_stopping,
+        metric=request.metric,
+        params=dict(request.train.params),
+        imbalance=request.train.imbalance,
+        seed=request.train.seed,
+        threads=request.threads,
+    )
+
+
+def run_fit(folder: Path, tick: Tick) -> None:
+    """Train what a folder's request asks for and leave model and outcome there, outcome last.
+
+    Raises:
+        ArclightError: data, labels or the library said no.
+    """
+    request = FitRequest.from_json((folder / REQUEST).read_bytes(), source=str(folder / REQUEST))
+    pa.set_cpu_count(max(1, request.threads))
+    catalog = Catalog(Store(Path(request.store)))
+    manifest = _dataset(catalog, request)
+    job = job_of(request, manifest)
+    trainer = load_trainer(request.train.trainer)
+    fitted, measured, seconds = _train(catalog.folder(manifest), manifest, request, tick)
+    path = folder / f"{MODEL}{trainer.suffix}"
+    _write(path, fitted.model)
+    start = time.monotonic()
+    tick(job.rounds, job.rounds, "measuring")
+    model = trainer.load(path, threads=request.threads)
+    threshold, figures = _judge(model, measured, job)
+    outcome = FitOutcome(
+        model_file=path.name,
+        rounds=fitted.rounds,
+        threshold=threshold,
+        train_metrics=figures,
+        params=fitted.params,
+        golden=golden_rows(catalog.folder(manifest), manifest, model),
+        seconds={**seconds, "judge": time.monotonic() - start},
+    )
+    _write(folder / OUTCOME, outcome.to_json().encode())
+
+
+def write_progress(folder: Path) -> Tick:
+    """Return a tick that leaves progress in a folder, a few times a second."""
+    last = 0.0
+
+    def tick(done: int, total: int | None, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _PROGRESS_EVERY_S and done != total:
+            return
+        last = now
+        text = FitProgress(done=done, total=total or 0, note=note).to_json()
+        temporary = folder / f".{PROGRESS}"
+        temporary.write_text(text)
+        temporary.replace(folder / PROGRESS)
+
+    return tick
+
+
+def golden_rows(home: Path, manifest: DatasetManifest, model: Model) -> GoldenRows:
+    """Return up to 64 raw rows of the dataset's sample and the scores the model gives them.
+
+    The rows make the way that requests make: to JSON and back, then the builder and the encoder.
+    """
+    layout = manifest.plan.layout
+    batches = list(open_split(home, manifest, "sample"))
+    if not batches:
+        return GoldenRows(rows=(), scores=())
+    sample = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
+    raw = conform(sample, layout.input_schema, where=f"sample of {manifest.ref}")
+    rejected = FeatureBuilder(layout).build(raw).rejected
+    bad = np.zeros(raw.num_rows, dtype=np.bool_)
+    for mask in rejected.values():
+        bad |= mask
+    good = np.flatnonzero(~bad)
+    places = good[np.linspace(0, len(good) - 1, min(GOLDEN_ROWS, len(good))).astype(np.int64)]
+    rows = to_json_rows(raw.take(pa.array(places)))
+    built = FeatureBuilder(layout).build(from_json_rows(rows, layout.inputs))
+    scores = model.predict(Encoder(manifest.plan).matrix(built.columns))
+    lines = scores.reshape(len(rows), -1).tolist()
+    return GoldenRows(rows=tuple(rows), scores=tuple(tuple(line) for line in lines))
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Rows the kept model is measured on: some of train, all of valid."""
+
+    train: Matrix
+    train_label: Doubles
+    valid: Shard
+
+
+def _train(
+    home: Path, manifest: DatasetManifest, request: FitRequest, tick: Tick
+) -> tuple[Fitted, _Measured, dict[str, float]]:
+    """Read, check, bin and train; nothing of train but the bins is held while training."""
+    job, trainer = job_of(request, manifest), load_trainer(request.train.trainer)
+    laps = [time.monotonic()]
+    tick(0, job.rounds, "reading")
+    reader = Reader(threads=request.threads)
+    train = read_shard(home, manifest, "train", reader=reader)
+    valid = read_shard(home, manifest, "valid", reader=reader)
+    check_labels(train.label, valid.label, job)
+    laps.append(time.monotonic())
+    tick(0, job.rounds, "binning")
+    seen = train.head(MEASURED_TRAIN_ROWS)
+    measured = _Measured(np.concatenate([dense(t) for t in seen.tables]), seen.label, valid)
+    data = trainer.prepare(train, valid, job)
+    del train, seen
+    laps.append(time.monotonic())
+
+    def watch(done: int, value: float) -> bool:
+        tick(done, job.rounds, f"valid {job.metric} {value:.5f}")
+        return True
+
+    fitted = trainer.fit(data, job, watch)
+    laps.append(time.monotonic())
+    spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
+    return fitted, measured, spent
+
+
+def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
+    manifest = catalog.dataset(request.dataset)
+    if manifest.content_digest != request.dataset_digest:
+        raise IntegrityError(
+            f"dataset '{request.dataset}' must be the one the training was asked for, but its "
+            "record changed; run again."
+        )
+    return manifest
+
+
+def _judge(model: Model, rows: _Measured, job: TrainJob) -> tuple[float | None, dict[str, float]]:
+    """Return the threshold, and the metric on train and valid, of the model as read back."""
+    scores = np.concatenate([model.predict(dense(table)) for table in rows.valid.tables])
+    label = rows.valid.label
+    threshold = best_f1_threshold(label, scores) if job.task == "binary" else None
+    found = {
+        "train": measure(job.task, job.metric, rows.train_label, model.predict(rows.train)),
+        "valid": measure(job.task, job.metric, label, scores),
+    }
+    return threshold, {split: value for split, value in found.items() if value is not None}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file all at once: a name that is there is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with open_private(temporary) as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)

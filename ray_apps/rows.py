@@ -1,0 +1,145 @@
+"""Raw rows as a table gives them, made into the rows a model takes; and as JSON, both ways."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from arclight.errors import SchemaError, printable
+from arclight.features import FLOAT32_MAX
+from ray_apps.serving.values import rules_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arclight.schema import Column
+
+JsonValue = str | int | float | bool | None
+
+
+def check_columns(found: pa.Schema, wanted: pa.Schema, *, where: str) -> None:
+    """Refuse a table that lacks inputs of a model, before any row is read.
+
+    Types may be narrower or another form of the same (int32 for int64, text in a dictionary) and
+    wider ones of the same kind, whose values are then checked one by one.
+
+    Raises:
+        SchemaError: columns are missing, stand twice or are of another kind; all are named.
+    """
+    wrong = []
+    for field in wanted:
+        places = found.get_all_field_indices(field.name)
+        if len(places) != 1:
+            state = "is missing" if not places else "stands more than once"
+            wrong.append(f"column '{printable(field.name)}' ({field.type}) {state}")
+        elif not _fits(found.field(places[0]).type, field.type):
+            was = found.field(places[0]).type
+            wrong.append(f"column '{printable(field.name)}' must be {field.type}, is {was}")
+    if wrong:
+        raise SchemaError(
+            f"{where}: {'; '.join(wrong)}; give the columns the model was trained on "
+            "(`arclight models NAME@VERSION` lists them)."
+        )
+
+
+def conform(batch: pa.RecordBatch, wanted: pa.Schema, *, where: str) -> pa.RecordBatch:
+    """Return the wanted columns of a checked batch with the wanted types.
+
+    Raises:
+        SchemaError: a value of a wider type does not fit; the column is named.
+    """
+    columns = []
+    for field in wanted:
+        values = batch.column(field.name)
+        try:
+            columns.append(_cast(values, field.type))
+        except pa.ArrowException as error:
+            raise SchemaError(
+                f"{where}: column '{printable(field.name)}' is {values.type} and must fit "
+                f"{field.type}, but a value does not ({printable(error)}); mend it or give the "
+                "column its type."
+            ) from error
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+def to_json_rows(batch: pa.RecordBatch) -> list[dict[str, JsonValue]]:
+    """Return rows as JSON objects: times in ISO and UTC, bytes in base64, NaN as null."""
+    columns = {
+        name: [_json_value(value) for value in batch.column(name).to_pylist()]
+        for name in batch.schema.names
+    }
+    return [{name: values[i] for name, values in columns.items()} for i in range(batch.num_rows)]
+
+
+def from_json_rows(rows: Sequence[dict[str, Any]], inputs: Sequence[Column]) -> pa.RecordBatch:
+    """Return JSON rows as a batch; the inverse of `to_json_rows`, by the rules of serving."""
+    arrays = [rule.column([row[rule.name] for row in rows]) for rule in rules_for(inputs)]
+    return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in inputs])
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        return _fits(found.value_type, wanted)
+    if pa.types.is_null(found):
+        return True
+    pair = {_kind(found), _kind(wanted)}
+    # whole numbers come as floats from tools that have no null integer
+    return len(pair) == 1 or pair == {"integer", "float"}
+
+
+_TESTS = (
+    ("integer", pa.types.is_integer),
+    ("float", pa.types.is_floating),
+    ("float", pa.types.is_decimal),
+    ("boolean", pa.types.is_boolean),
+    ("text", pa.types.is_string),
+    ("text", pa.types.is_large_string),
+    ("text", pa.types.is_string_view),
+    ("bytes", pa.types.is_binary),
+    ("bytes", pa.types.is_large_binary),
+    ("date", pa.types.is_date),
+    ("time", pa.types.is_timestamp),
+)
+
+
+def _kind(kind: pa.DataType) -> str:
+    return next((name for name, test in _TESTS if test(kind)), str(kind))
+
+
+def _cast(values: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if values.type == wanted:
+        return values
+    if pa.types.is_timestamp(wanted) and values.type.tz is None:
+        # Arrow refuses to guess a zone; a time without one is UTC everywhere in Arclight
+        values = values.cast(pa.timestamp(values.type.unit, tz="UTC"))
+    if pa.types.is_float32(wanted):
+        return _narrow_float(values)
+    is_rounded = pa.types.is_decimal(values.type) or pa.types.is_timestamp(values.type)
+    return pc.cast(values, wanted, safe=not is_rounded)
+
+
+def _narrow_float(values: pa.Array) -> pa.Array:
+    """Return float32, rounded as serving rounds a JSON number, if every value is within it."""
+    wide = pc.cast(values, pa.float64(), safe=False)
+    finite = pc.is_finite(wide)
+    if pc.any(pc.and_(finite, pc.greater(pc.abs(wide), FLOAT32_MAX))).as_py():
+        raise pa.ArrowInvalid("a number is beyond float32")
+    return pc.cast(wide, pa.float32(), safe=False)
+
+
+def _json_value(value: Any) -> JsonValue:
+    if isinstance(value, float):
+        return value if value == value else None  # noqa: PLR0124 -- the test for NaN
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,339 @@
+"""The only reader of datasets: manifest -> row groups of one worker -> Arrow batches.
+
+A row group is the unit of work. Its file is checked against the manifest before anything parses
+it, and the rows that came out are proven against the rows that were published.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arclight.errors import DataError, IntegrityError, LockedError, printable
+from arclight.features import FLOAT32_MAX, level_names
+from arclight.plan import Encoder, class_codes
+from arclight.store import check_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from arclight.catalog import Opening
+    from arclight.manifest import DataFile, DatasetManifest, Part
+    from arclight.plan import Feature, FeaturePlan, Matrix
+
+Doubles = npt.NDArray[np.float64]
+Piece = tuple["DataFile", int]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who reads: worker `rank` of `world`, decoding on so many threads."""
+
+    rank: int = 0
+    world: int = 1
+    threads: int = 1
+
+
+ALONE = Reader()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One worker's rows, encoded, one part per row group.
+
+    Attributes:
+        tables: features f0, f1, … in the plan's order, float32 and int32, null for unknown.
+        labels: float64, one per row; the class index of a multiclass task.
+    """
+
+    tables: tuple[pa.Table, ...]
+    labels: tuple[Doubles, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all parts."""
+        return sum(len(part) for part in self.labels)
+
+    @property
+    def label(self) -> Doubles:
+        """The labels of all parts in one array."""
+        return np.concatenate(self.labels)
+
+    def head(self, rows: int) -> Shard:
+        """Return about so many rows, the first ones of every part, none of them copied."""
+        if rows >= self.rows:
+            return self
+        share = rows / self.rows
+        kept = [max(1, int(len(part) * share)) for part in self.labels]
+        return Shard(
+            tables=tuple(t.slice(0, n) for t, n in zip(self.tables, kept, strict=True)),
+            labels=tuple(y[:n] for y, n in zip(self.labels, kept, strict=True)),
+        )
+
+
+def assign(files: Sequence[DataFile], rank: int, world: int) -> tuple[Piece, ...]:
+    """Return the row groups of one worker, in file order; empty ones belong to nobody.
+
+    The largest group goes to the worker with the fewest rows so far, so that no worker has more
+    than 4/3 of the best possible load (Graham 1969). Pure: every worker computes the same.
+    """
+    groups = [(file, i) for file in files for i, rows in enumerate(file.row_groups) if rows]
+    loads = [(0, worker) for worker in range(world)]
+    mine = []
+    for place in sorted(range(len(groups)), key=lambda g: -_rows(groups[g])):
+        load, worker = heapq.heappop(loads)
+        heapq.heappush(loads, (load + _rows(groups[place]), worker))
+        if worker == rank:
+            mine.append(place)
+    return tuple(groups[place] for place in sorted(mine))
+
+
+def open_split(
+    folder: Path,
+    manifest: DatasetManifest,
+    part: Part,
+    *,
+    columns: Sequence[str] | None = None,
+    reader: Reader = ALONE,
+    opening: Opening | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Read a part of a dataset, one record batch per row group, in order.
+
+    Args:
+        folder: the dataset's folder (`Catalog.folder`).
+        manifest: what was published.
+        part: a split, the sample or the quarantine.
+        columns: columns to read; None reads all.
+        reader: who reads.
+        opening: the record that opened the test split; needed for `test` only.
+
+    Raises:
+        LockedError: the test split without an opening of this very dataset.
+        DataError: this worker would have no rows of a split.
+        IntegrityError: bytes or rows are not those published (raised while reading).
+    """
+    return _read(folder, _pieces(manifest, part, reader, opening), columns, _as_batch, reader)
+
+
+def read_shard(
+    folder: Path,
+    manifest: DatasetManifest,
+    part: Part,
+    *,
+    reader: Reader = ALONE,
+    opening: Opening | None = None,
+) -> Shard:
+    """Read one worker's rows of a split as encoded features and labels.
+
+    Raises:
+        LockedError, DataError, IntegrityError: as `open_split`.
+    """
+    pieces = _pieces(manifest, part, reader, opening)
+    encode = ShardEncoder(manifest)
+    columns = tuple(dict.fromkeys((*manifest.plan.names, manifest.label)))
+    parts = list(_read(folder, pieces, columns, encode, reader))
+    return Shard(tables=tuple(p[0] for p in parts), labels=tuple(p[1] for p in parts))
+
+
+class ShardEncoder:
+    """Turns stored rows into encoded features and labels; safe to call from several threads."""
+
+    def __init__(self, manifest: DatasetManifest) -> None:
+        self._manifest = manifest
+        self._encoder = Encoder(manifest.plan)
+
+    def __call__(self, stored: pa.RecordBatch) -> tuple[pa.Table, Doubles]:
+        """Return the encoded features and the labels of a batch of stored rows."""
+        table = self._encoder.table(stored_features(stored, self._manifest.plan))
+        return table, labels_of(stored, self._manifest)
+
+
+def labels_of(stored: pa.RecordBatch, manifest: DatasetManifest) -> Doubles:
+    """Return the labels of stored rows: 0/1, the class index, or the number; NaN for none."""
+    values = stored.column(manifest.label)
+    if manifest.task == "multiclass":
+        return class_codes(level_names(values), manifest.plan.classes)
+    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def stored_features(stored: pa.RecordBatch, plan: FeaturePlan) -> dict[str, pa.Array]:
+    """Return the features of stored rows as the encoder takes them.
+
+    A feature that is also a carried column is stored once, with its raw type.
+    """
+    return {f.name: _feature(f, stored.column(f.name)) for f in plan.features}
+
+
+def dense(table: pa.Table, out: Matrix | None = None) -> Matrix:
+    """Return encoded features as a C-ordered float32 matrix, NaN for null."""
+    if out is None:
+        out = np.empty((table.num_rows, table.num_columns), dtype=np.float32)
+    for place, column in enumerate(table.columns):
+        values = column.cast(pa.float32()) if pa.types.is_integer(column.type) else column
+        out[: table.num_rows, place] = values.to_numpy()
+    return out[: table.num_rows]
+
+
+def ahead(items: Iterator[Callable[[], T]], threads: int) -> Iterator[T]:
+    """Run calls on a few threads and yield their results in order, a few ahead of the taker."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
+    waiting: deque[Future[T]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _rows(piece: Piece) -> int:
+    return piece[0].row_groups[piece[1]]
+
+
+def _pieces(
+    manifest: DatasetManifest, part: Part, reader: Reader, opening: Opening | None
+) -> tuple[Piece, ...]:
+    if part == "test" and (opening is None or opening.dataset != manifest.ref):
+        held = "none" if opening is None else f"one of {opening.dataset}"
+        raise LockedError(
+            f"the test split of '{manifest.ref}' must be opened by an evaluation, got the opening "
+            f"record {held}; run `arclight evaluate`."
+        )
+    files = manifest.files_of(part)
+    published = manifest.rows.get(part, 0)
+    if sum(file.rows for file in files) != published:
+        raise IntegrityError(
+            f"the {part} files of '{manifest.ref}' must have {published:,} rows as published, but "
+            f"their records add up to {sum(file.rows for file in files):,}; publish a new version."
+        )
+    pieces = assign(files, reader.rank, reader.world)
+    if not pieces and part in ("train", "valid", "test"):
+        raise DataError(
+            f"worker {reader.rank + 1} of {reader.world} must get at least one row group of the "
+            f"{part} split of '{manifest.ref}', which has {published:,} rows; use fewer workers "
+            "or split so that it has rows."
+        )
+    return pieces
+
+
+def _read(
+    folder: Path,
+    pieces: tuple[Piece, ...],
+    columns: Sequence[str] | None,
+    then: Callable[[pa.RecordBatch], T],
+    reader: Reader,
+) -> Iterator[T]:
+    """Yield `then(row group)` of each piece; hashes run one file ahead of the decoding."""
+    files = list(dict.fromkeys(file for file, _ in pieces))
+    with ThreadPoolExecutor(reader.threads, thread_name_prefix="hash") as hashing:
+        checks: dict[str, Future[pq.FileMetaData]] = {}
+
+        def check_next(place: int) -> None:
+            for file in files[place : place + 2]:
+                if file.path not in checks:
+                    checks[file.path] = hashing.submit(_check, folder / file.path, file)
+
+        def tasks() -> Iterator[Callable[[], T]]:
+            for place, file in enumerate(files):
+                check_next(place)
+                for group in (g for f, g in pieces if f is file):
+                    path, check = folder / file.path, checks[file.path]
+                    yield functools.partial(_decode, path, (file, group), columns, check, then)
+
+        yield from ahead(tasks(), reader.threads)
+
+
+def _check(path: Path, file: DataFile) -> pq.FileMetaData:
+    """Check a file's bytes, then its footer, against the manifest."""
+    check_file(path, size_bytes=file.size_bytes, sha256=file.sha256)
+    found = pq.read_metadata(path, memory_map=True)
+    groups = tuple(found.row_group(i).num_rows for i in range(found.num_row_groups))
+    if groups != file.row_groups or sum(groups) != file.rows:
+        raise IntegrityError(
+            f"'{path}' must have row groups of {file.row_groups} rows as published, got {groups}; "
+            "publish a new version."
+        )
+    return found
+
+
+def _decode(
+    path: Path,
+    piece: Piece,
+    columns: Sequence[str] | None,
+    checked: Future[pq.FileMetaData],
+    then: Callable[[pa.RecordBatch], T],
+) -> T:
+    """Decode one row group once its file is checked, and hand it on."""
+    metadata = checked.result()
+    schema = metadata.schema.to_arrow_schema()
+    missing = [name for name in columns or () if name not in schema.names]
+    if missing:
+        raise IntegrityError(
+            f"'{path}' must have the column '{missing[0]}' as published; publish a new version."
+        )
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    try:
+        with pq.ParquetFile(
+            path,
+            metadata=metadata,
+            memory_map=True,
+            page_checksum_verification=True,
+            read_dictionary=texts,
+        ) as file:
+            wanted = None if columns is None else list(columns)
+            table = file.read_row_group(piece[1], columns=wanted, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(
+            f"'{path}' cannot be decoded in row group {piece[1]} ({printable(error)}); restore it "
+            "from a backup or publish a new version."
+        ) from error
+    if table.num_rows != _rows(piece):
+        raise IntegrityError(
+            f"'{path}' must give {_rows(piece):,} rows in row group {piece[1]}, gave "
+            f"{table.num_rows:,}; publish a new version."
+        )
+    return then(_one_batch(table if wanted is None else table.select(wanted)))
+
+
+def _as_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.unify_dictionaries().combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _feature(feature: Feature, values: pa.Array) -> pa.Array:
+    if feature.type == "category":
+        is_coded = pa.types.is_dictionary(values.type)
+        return values if is_coded else level_names(values)
+    if pa.types.is_float32(values.type):
+        return values
+    return as_number(values)
+
+
+def as_number(values: pa.Array) -> pa.Array:
+    """Return a carried raw column as a stored number: float32 within its range, null for NaN."""
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.uint8())
+    x = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    fits = np.clip(x, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
+    return pa.array(fits, mask=np.isnan(x))

@@ -1,0 +1,208 @@
+"""Dataset -> published model: one training, its bundle, the same answer to the same command."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from typing import TYPE_CHECKING
+
+from arclight.bundle import BundleFile, ModelBundle, Signature
+from arclight.catalog import now
+from arclight.contract import digest_of
+from arclight.errors import RefusedError
+from arclight.lineage import Lineage, code_digest, library_versions, python_version
+from arclight.schema import Column
+from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
+from cluster.machine import look_at_machine
+from cluster.sizing import plan_sizes
+from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
+from ray_apps.trainers import load_trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.catalog import Catalog
+    from arclight.manifest import DatasetManifest
+    from arclight.progress import Tick
+    from arclight.spec import Spec
+    from cluster.profiles import Profile
+
+CODE = ("arclight", "ray_apps")
+_LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
+
+
+def model_key(manifest: DatasetManifest, spec: Spec) -> str:
+    """Return what decides whether a model is there already: data, train section, code, library.
+
+    The number of workers, threads and hosts is no part of it.
+    """
+    versions = library_versions()
+    return digest_of(
+        {
+            "dataset": manifest.content_digest,
+            "task": manifest.task,
+            "train": spec.train.model_dump(mode="json", exclude={"workers"}),
+            "metric": spec.metric,
+            "code": code_digest(CODE),
+            "library": {n: versions.get(n) for n in _LIBRARY[spec.train.trainer]},
+        }
+    )
+
+
+def train_model(
+    catalog: Catalog,
+    manifest: DatasetManifest,
+    spec: Spec,
+    *,
+    profile: Profile,
+    run_folder: Path,
+    tick: Tick,
+) -> ModelBundle:
+    """Train a model and publish it, or return the one that the same inputs gave before.
+
+    With `train.workers: 1` Ray must be connected (`cluster.ray_session`); 0 trains right here.
+
+    Args:
+        catalog: where dataset and model live.
+        manifest: the dataset.
+        spec: what to train.
+        profile: how many cores.
+        run_folder: the run's folder; holds the work until the model is published.
+        tick: told about the rounds done.
+
+    Raises:
+        SpecError: a parameter is wrong.
+        RefusedError: more than one worker.
+        ArclightError: the training failed; nothing is published.
+    """
+    key = model_key(manifest, spec)
+    known = catalog.find_model(spec.name, key)
+    if known is not None:
+        return known
+    threads = plan_sizes(profile, look_at_machine(run_folder)).worker_threads
+    request = fit_request(catalog, manifest, spec, threads=threads)
+    check_request(request, manifest)
+    work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
+    make_folder(work)
+    try:
+        _put(work / REQUEST, request.to_json().encode())
+        _run(request, work, tick)
+        outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
+        return _publish(catalog, manifest, spec, (work, outcome))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def fit_request(
+    catalog: Catalog, manifest: DatasetManifest, spec: Spec, *, threads: int
+) -> FitRequest:
+    """Return the request of one training."""
+    return FitRequest(
+        store=str(catalog.store.root),
+        dataset=manifest.ref,
+        dataset_digest=manifest.content_digest,
+        task=manifest.task,
+        metric=spec.metric,
+        train=spec.train,
+        threads=threads,
+    )
+
+
+def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
+    """Refuse what can be known to fail, before any engine starts.
+
+    Raises:
+        SpecError: a parameter is wrong, or the trainer is not there.
+        RefusedError: more than one worker.
+    """
+    if request.train.workers > 1:
+        raise RefusedError(
+            f"train.workers must be 0 or 1, got {request.train.workers}: several workers come "
+            "with distributed training; one worker uses every core of a machine."
+        )
+    load_trainer(request.train.trainer).check_params(job_of(request, manifest))
+
+
+def _run(request: FitRequest, work: Path, tick: Tick) -> None:
+    if request.train.workers == 0:
+        run_fit(work, tick)
+        return
+    from ray_apps.ray_train import run_fit_on_ray  # noqa: PLC0415 -- workers=0 needs no Ray
+
+    run_fit_on_ray(work, tick, threads=request.threads)
+
+
+def _publish(
+    catalog: Catalog,
+    manifest: DatasetManifest,
+    spec: Spec,
+    fitted: tuple[Path, FitOutcome],
+) -> ModelBundle:
+    work, outcome = fitted
+    stage = catalog.store.stage("models", spec.name)
+    try:
+        _put(stage / outcome.model_file, (work / outcome.model_file).read_bytes())
+        _put(stage / "plan.json", manifest.plan.to_json().encode())
+        files = tuple(
+            BundleFile(path=p.name, size_bytes=p.stat().st_size, sha256=sha256_file(p))
+            for p in sorted(stage.iterdir())
+        )
+        flush_tree(stage)
+        bundle = _bundle(manifest, spec, outcome).model_copy(
+            update={"files": files, "folder": stage.relative_to(catalog.store.root).as_posix()}
+        )
+        published = catalog.publish_model(bundle)
+    except BaseException:
+        discard(stage)
+        raise
+    if published.folder != bundle.folder:
+        discard(stage)  # somebody else published the same model first
+    return published
+
+
+def _bundle(manifest: DatasetManifest, spec: Spec, outcome: FitOutcome) -> ModelBundle:
+    return ModelBundle(
+        name=spec.name,
+        number=0,
+        key=model_key(manifest, spec),
+        folder="",
+        task=manifest.task,
+        trainer=spec.train.trainer,
+        model_file=outcome.model_file,
+        files=(),
+        plan=manifest.plan,
+        signature=Signature(
+            inputs=manifest.plan.layout.inputs,
+            outputs=outputs_of(manifest.task, manifest.plan.classes),
+        ),
+        threshold=outcome.threshold,
+        rounds=outcome.rounds,
+        metric=spec.metric,
+        train_metrics=outcome.train_metrics,
+        golden=outcome.golden,
+        params=outcome.params,
+        dataset=manifest.ref,
+        dataset_digest=manifest.content_digest,
+        lineage=Lineage(
+            made_at=now(),
+            spec_digest=spec.digest,
+            code_digest=code_digest(CODE),
+            inputs={"dataset": manifest.content_digest},
+            libraries=library_versions(),
+            python=python_version(),
+        ),
+    )
+
+
+def outputs_of(task: str, classes: tuple[str, ...]) -> tuple[Column, ...]:
+    """Return the columns a model's scores have when they are written to a table."""
+    if task == "multiclass":
+        scores = tuple(Column(name=f"score_{name}", type="float64") for name in classes)
+        return (*scores, Column(name="predicted", type="string"))
+    score = Column(name="score", type="float64")
+    return (score, Column(name="predicted", type="int8")) if task == "binary" else (score,)
+
+
+def _put(path: Path, content: bytes) -> None:
+    with open_private(path) as stream:
+        stream.write(content)

@@ -1,0 +1,160 @@
+"""One file per library behind one small Protocol, and the dict that loads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from arclight.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from arclight.plan import Matrix
+    from ray_apps.shards import Shard
+
+Param = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """What to fit, by our names; each trainer turns it into its library's parameters.
+
+    Attributes:
+        task: what is predicted.
+        categorical: places of category features.
+        classes: how many, for a multiclass task.
+        metric: a name of `arclight.metrics`; it stops training and chooses the round.
+        params: the library's own parameters, as the user gave them.
+        threads: of the library, said explicitly on every call.
+    """
+
+    task: Literal["binary", "multiclass", "regression"]
+    categorical: tuple[int, ...]
+    metric: str
+    classes: int = 0
+    rounds: int = 300
+    early_stopping: int | None = 20
+    params: dict[str, Param] = field(default_factory=dict)
+    imbalance: Literal["none", "weight"] = "none"
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model.
+
+    Attributes:
+        model: the bytes of the model file, the kept rounds only.
+        rounds: rounds kept.
+        valid: the metric on the valid rows at the kept round, as the library computed it.
+        params: everything that was passed to the library.
+    """
+
+    model: bytes
+    rounds: int
+    valid: float
+    params: dict[str, Param]
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def features(self) -> int:
+        """Features it was trained on."""
+
+    @property
+    def rounds(self) -> int:
+        """Boosting rounds in the file."""
+
+    def predict(self, matrix: Matrix) -> npt.NDArray[np.float64]:
+        """Return probabilities or numbers: [rows], or [rows, classes] for a multiclass task.
+
+        Args:
+            matrix: C-ordered float32 [rows, features] in the plan's order, NaN for unknown.
+        """
+
+
+class Trainer(Protocol):
+    """A library that trains on one machine."""
+
+    suffix: str
+    """Of its model files."""
+
+    def check_params(self, job: TrainJob) -> None:
+        """Refuse parameters the library would not use, before anything is started.
+
+        Raises:
+            SpecError: unknown, reserved or out of range.
+        """
+
+    def prepare(self, train: Shard, valid: Shard, job: TrainJob) -> Any:
+        """Return the library's own binned data; the shards may be let go afterwards."""
+
+    def fit(self, data: Any, job: TrainJob, watch: Callable[[int, float], bool]) -> Fitted:
+        """Train on prepared data; the same data, job and threads give the same bytes.
+
+        Args:
+            data: what `prepare` returned, for the same features, labels and bin parameters.
+            job: what to fit.
+            watch: called after each round with the rounds done and the metric on valid; False
+                ends the training there.
+
+        Raises:
+            EngineError: the library failed.
+        """
+
+    def load(self, path: Path, *, threads: int) -> Model:
+        """Load a model file whose bytes were checked.
+
+        Raises:
+            IntegrityError: the library cannot read it.
+        """
+
+
+def _xgboost() -> Trainer:
+    try:
+        from ray_apps.trainers.xgb import XgbTrainer
+    except ImportError as error:
+        raise _missing("xgboost") from error
+    return XgbTrainer()
+
+
+def _lightgbm() -> Trainer:
+    try:
+        from ray_apps.trainers.lgbm import LgbmTrainer
+    except ImportError as error:
+        raise _missing("lightgbm") from error
+    return LgbmTrainer()
+
+
+def _torch() -> Trainer:
+    raise SpecError(
+        "trainer 'torch' comes in a later release; use train.trainer: xgboost or lightgbm."
+    )
+
+
+def _missing(name: str) -> SpecError:
+    return SpecError(f"trainer '{name}' must be installed; run `pip install 'arclight[{name}]'`.")
+
+
+TRAINERS: dict[str, Callable[[], Trainer]] = {
+    "xgboost": _xgboost,
+    "lightgbm": _lightgbm,
+    "torch": _torch,
+}
+
+
+def load_trainer(name: str) -> Trainer:
+    """Return a trainer by its name in a spec.
+
+    Raises:
+        SpecError: its library is not installed, or it comes later.
+    """
+    return TRAINERS[name]()

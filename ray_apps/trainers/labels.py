@@ -1,0 +1,70 @@
+"""What both libraries get wrong about labels: checked and weighted here, once for all trainers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from arclight.errors import DataError
+
+if TYPE_CHECKING:
+    from ray_apps.shards import Doubles
+    from ray_apps.trainers import TrainJob
+
+_RANKED = ("auc", "average_precision", "macro_auc")
+
+
+def check_labels(train: Doubles, valid: Doubles, job: TrainJob) -> None:
+    """Refuse labels a model must not be trained on; LightGBM takes any without a word.
+
+    Raises:
+        DataError: a label is NaN, infinite or in no class, or all are of one class.
+    """
+    for split, labels in (("train", train), ("valid", valid)):
+        wrong = int(np.count_nonzero(~_allowed(labels, job)))
+        if wrong:
+            rule = _RULES[job.task].format(classes=job.classes)
+            raise DataError(
+                f"every label of a {job.task} task must be {rule}, but {wrong:,} of "
+                f"{len(labels):,} rows of the {split} split are not; clean them in etl.sql."
+            )
+    if job.task == "regression":
+        return
+    for split, labels in (("train", train), ("valid", valid)):
+        found = np.unique(labels)
+        if len(found) < 2 and (split == "train" or job.metric in _RANKED):
+            raise DataError(
+                f"the {split} split must have rows of two classes at least, but all "
+                f"{len(labels):,} are of class {found[0]:g}; split otherwise or add data."
+            )
+
+
+_RULES = {
+    "binary": "0 or 1",
+    "multiclass": "one of the {classes} classes of the plan",
+    "regression": "a finite number",
+}
+
+
+def _allowed(labels: Doubles, job: TrainJob) -> npt.NDArray[np.bool_]:
+    if job.task == "regression":
+        return np.isfinite(labels)
+    if job.task == "binary":
+        return np.isin(labels, (0.0, 1.0))
+    is_class: npt.NDArray[np.bool_] = np.isfinite(labels) & (labels >= 0) & (labels < job.classes)
+    return is_class
+
+
+def row_weights(labels: Doubles, job: TrainJob) -> npt.NDArray[np.float32] | None:
+    """Return a weight per row that gives every class the same total, None without imbalance."""
+    if job.imbalance == "none":
+        return None
+    codes = labels.astype(np.int64)
+    counts = np.bincount(codes)
+    present = np.count_nonzero(counts)
+    share = np.zeros(len(counts), dtype=np.float32)
+    share[counts > 0] = len(labels) / (present * counts[counts > 0])
+    weights: npt.NDArray[np.float32] = share[codes]
+    return weights
