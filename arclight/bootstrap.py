@@ -4,7 +4,7 @@ Rows are redrawn with replacement (Efron 1979): a resample is a line of counts, 
 `arclight.metrics` read lines of counts. Large samples are first condensed, so that the cost of a
 resample is bounded; each resample still draws as many rows as there are.
 
-- binary: more than 2^16 distinct scores are merged into about 2^14, each with an equal share of
+- binary: more than 2^15 distinct scores are merged into about 2^12, each with an equal share of
   the positives and negatives, and never across the threshold or a reliability bin. Every row
   takes part.
 - multiclass and regression: a random subset stands for all rows, each kept row with the weight of
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from arclight.samples import Floats, Ints, Sample, Task
 
 RESAMPLES = 400
-MAX_SCORES = 2**16  # distinct scores resampled as they are
-SCORE_CELLS = 2**14  # distinct scores kept of more than that
+MAX_SCORES = 2**15  # distinct scores resampled as they are
+SCORE_CELLS = 2**12  # distinct scores kept of more than that
 MAX_KEPT = 50_000  # rows kept of a multiclass or regression sample of more than twice as many
 _MIN_KEPT = 20_000
 _CLASS_CELLS = 2**19  # rows x classes kept

@@ -94,13 +94,13 @@ def test_the_interval_of_a_mean_is_the_one_of_theory():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_condensing_keeps_figures_and_widths(task, monkeypatch):
-    whole = run(task, 40_000, resamples=300)
+    whole = run(task, 30_000, resamples=300)
     monkeypatch.setattr(bootstrapping, "MAX_SCORES", 5000)
     monkeypatch.setattr(bootstrapping, "MAX_KEPT", 12_000)
-    small = run(task, 40_000, resamples=300)
+    small = run(task, 30_000, resamples=300)
     assert whole.condensed_to is None
     assert small.condensed_to is not None
-    assert small.condensed_to < 40_000
+    assert small.condensed_to < 30_000
     for name, interval in small.intervals.items():
         full = whole.intervals[name]
         assert interval.value == full.value, name
@@ -120,8 +120,8 @@ def test_merged_scores_keep_counts_and_stay_on_their_side():
         assert getattr(merged.counts, kind)[0] == getattr(sample.counts, kind)[0]
     for name in ("auc", "average_precision", "log_loss", "brier", "ece"):
         exact, near = (METRICS[name].value("binary", s) for s in (sample, merged))
-        # intervals are some 1e-3 wide here, and the shift is put back besides
-        assert near == pytest.approx(exact, abs=1e-4), name
+        # intervals are 1.8e-3 to 7.6e-3 wide here, and the shift is put back besides
+        assert near == pytest.approx(exact, abs=3e-4), name
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
