@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from cluster.profiles import load_profile
 from jobs.runs import store_for
 from jobs.say import answer, say
 from ray_apps.serving.api_keys import load_keys
-from ray_apps.serving.deploy import Binding, pin, served
+from ray_apps.serving.deploy import DEFAULT_PORT, Binding, pin, served
+from ray_apps.serving.loopback import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,52 +23,69 @@ if TYPE_CHECKING:
     from arclight.bundle import ModelBundle
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What is typed after `arclight serve MODEL...`.
+
+    Attributes:
+        hosts: further names a request may be for, such as a TLS proxy's.
+        keys: a file that `arclight keys` wrote.
+    """
+
+    port: int = DEFAULT_PORT
+    replicas: int = 1
+    host: str = LOOPBACK
+    hosts: tuple[str, ...] = ()
+    keys: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def binding(self) -> Binding:
+        """Return where to listen and whom to let in.
+
+        Raises:
+            MissingError: the file of keys does not exist.
+            RefusedError: others can read it.
+        """
+        return Binding(
+            host=self.host,
+            keys=None if self.keys is None else load_keys(self.keys),
+            hosts=frozenset(name.lower() for name in (self.host, *self.hosts)),
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+        )
+
+
 def serve_command(
     refs: Sequence[str],
+    options: ServeOptions,
     *,
     store: str | None,
     profile: str,
-    port: int,
-    replicas: int,
-    binding: Binding,
     as_json: bool,
 ) -> None:
     """Serve models until Ctrl-C or SIGTERM."""
     catalog = store_for(store, Path.cwd())
     bundles = pin(catalog, refs)
     place = load_profile(profile)
-    names = ", ".join(bundle.ref for bundle in bundles)
-    say(f"serve: checking {names} and starting; this takes about 20 s.")
-    copies = Replicas(min=replicas, max=replicas)
+    binding = options.binding()
     pinned = [bundle.ref for bundle in bundles]
-    with served(
-        catalog, pinned, profile=place, port=port, binding=binding, replicas=copies
-    ) as url:
+    names = ", ".join(pinned)
+    say(f"serve: checking {names} and starting; this takes about 20 s.")
+    server = served(
+        catalog,
+        pinned,
+        profile=place,
+        port=options.port,
+        binding=binding,
+        replicas=Replicas(min=options.replicas, max=options.replicas),
+    )
+    with server as url:
         say(f"serve: {names} at {url}; stop with Ctrl-C. Try:", style="green")
         for bundle in bundles:
             say(curl_line(url, bundle, has_keys=binding.keys is not None))
         answer({"url": url, "models": pinned}, as_json=as_json)
         threading.Event().wait()
-
-
-def binding_of(
-    *, host: str, keys: Path | None, hosts: Sequence[str], tls: tuple[Path | None, Path | None]
-) -> Binding:
-    """Return where to listen and whom to let in, as the options say it.
-
-    Raises:
-        MissingError: the file of keys does not exist.
-        RefusedError: others can read it.
-    """
-    known = None if keys is None else load_keys(keys)
-    cert, key = tls
-    return Binding(
-        host=host,
-        keys=known,
-        hosts=frozenset(name.lower() for name in (host, *hosts)),
-        tls_cert=cert,
-        tls_key=key,
-    )
 
 
 def curl_line(url: str, bundle: ModelBundle, *, has_keys: bool) -> str:

@@ -25,6 +25,7 @@ from ray_apps.predictor import load_predictor
 from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_binding
 from ray_apps.serving.app import App
 from ray_apps.serving.endpoint import Endpoint
+from ray_apps.serving.loopback import LOOPBACK, stay_on_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ray_apps.serving.api_keys import ApiKeys
 
 APPLICATION = "arclight"
-LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
 REQUEST_TIMEOUT_S = 60.0
 HEALTH_CHECK_PERIOD_S = 5.0
@@ -100,7 +100,7 @@ def served(
     profile: Profile,
     port: int = DEFAULT_PORT,
     binding: Binding = Binding(),
-    replicas: Replicas = Replicas(),  # noqa: B008 -- frozen
+    replicas: Replicas | None = None,
 ) -> Iterator[str]:
     """Serve models for the length of a block and yield the address.
 
@@ -113,7 +113,7 @@ def served(
         profile: where to run and how big; must be this machine's own Ray.
         port: where to listen; 0 takes a free one.
         binding: on which address, and whom to let in.
-        replicas: how many copies, one a core at most.
+        replicas: how many copies, one a core at most; None is one.
 
     Raises:
         RefusedError: the address is open to others without TLS and keys, or a model does not
@@ -121,6 +121,7 @@ def served(
         SpecError: the port is taken, a name stands twice, there are too few cores.
         EngineError: Ray Serve did not start; its logs are in the store under `serving/`.
     """
+    replicas = replicas or Replicas()
     check_binding(binding.host, has_tls=binding.has_tls, has_keys=binding.keys is not None)
     _check_place(profile, replicas)
     port = find_port(binding.host, port)
@@ -213,6 +214,7 @@ class Replica:
     """One copy of every model, behind the application; Ray Serve makes and ends it."""
 
     def __init__(self, service: Service) -> None:
+        stay_on_loopback()
         self._application = App(
             load_endpoints(service), access=service.access, limits=service.limits
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -12,7 +12,6 @@ import pyarrow as pa
 import xgboost as xgb
 
 from arclight.bundle import BundleFile, GoldenRows, ModelBundle, Signature
-from arclight.catalog import Catalog
 from arclight.features import FeatureBuilder, FeatureColumn, FeatureLayout
 from arclight.lineage import Lineage
 from arclight.plan import Encoder, Feature, FeaturePlan
@@ -23,6 +22,11 @@ from ray_apps.serving.access import Access, Limits
 from ray_apps.serving.app import App
 from ray_apps.serving.endpoint import Endpoint
 from ray_apps.trainers import load_trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from arclight.catalog import Catalog
 
 COLUMNS = tuple(
     Column(name=f"a_{kind}", type=kind)
@@ -41,7 +45,7 @@ ROW: dict[str, object] = {
 
 
 def publish_small_model(catalog: Catalog, name: str = "delay") -> ModelBundle:
-    """Train a real model of two features and publish it; the features are `a_float64` and `a_string`."""
+    """Train a real model of two features, `a_float64` and `a_string`, and publish it."""
     layout = FeatureLayout(
         inputs=COLUMNS,
         features=(

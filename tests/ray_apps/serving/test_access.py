@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import TYPE_CHECKING
 
-import httpx
 import orjson
 import pytest
 
@@ -13,6 +13,9 @@ from ray_apps.serving.access import Access, check_binding
 from ray_apps.serving.api_keys import ROLES, ApiKeys, make_key
 from ray_apps.serving.app import ROUTES, App, Route
 from tests.ray_apps.serving.small_model import ROW, FakeScorer, client, make_app, make_bundle
+
+if TYPE_CHECKING:
+    import httpx
 
 pytestmark = pytest.mark.anyio
 

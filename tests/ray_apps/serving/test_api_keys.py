@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from arclight.errors import ConflictError, IntegrityError, MissingError, RefusedError, SpecError
 from ray_apps.serving.api_keys import ApiKey, ApiKeys, add_key, load_keys, make_key, remove_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(days=1)

@@ -145,6 +145,7 @@ def test_damaged_streams_do_not_end_the_process() -> None:
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
         )
         assert done.returncode == 0, f"seed {seed}: {done.returncode} {done.stderr}"
         assert int(done.stdout) > 50

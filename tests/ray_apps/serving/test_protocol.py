@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 import pytest
 
 from ray_apps.serving.problem import Problem
@@ -20,6 +19,9 @@ from ray_apps.serving.protocol import (
     rows_of,
 )
 from tests.ray_apps.serving.small_model import COLUMNS, ROW, make_bundle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def decode(document: Any, max_rows: int = 1000) -> pa.RecordBatch:
@@ -112,8 +114,13 @@ def test_only_the_first_hundred_are_listed() -> None:
     assert "first 100" in problem.detail
 
 
-@pytest.mark.parametrize("document", [[], [ROW], "rows", 7, None, True, {}, {"rows": 7},
-    {"rows": None}, {"rows": []}, {"rows": [ROW], "more": 1}, {"rows": [[1]]}, {"row": [ROW]}])  # fmt: skip
+SHAPES: list[Any] = [
+    [], [ROW], "rows", 7, None, True, {}, {"rows": 7}, {"rows": None}, {"rows": []},
+    {"rows": [ROW], "more": 1}, {"rows": [[1]]}, {"row": [ROW]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", SHAPES)
 def test_a_document_of_another_shape_is_refused(document: Any) -> None:
     assert refusal(document).status == 422
 
