@@ -115,7 +115,8 @@ def _number(
     """Return float32 with NaN as null; finite values past float32's range stop at its end."""
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.uint8())
-    x = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    # not safe: a whole number past 2**53 is rounded, as float32 rounds it anyway
+    x = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     unknown = np.isnan(x)
     infinite = np.isinf(x)
     if infinite.any():

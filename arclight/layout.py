@@ -49,7 +49,6 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
     _known(schema, "etl.label", (etl.label,))
     _known(schema, "etl.key", etl.key)
     _known(schema, "etl.time", (etl.time,) if etl.time else ())
-    _known(schema, "etl.drop", etl.drop)
     group = etl.split.group if etl.split.by == "hash" else ()
     _known(schema, "etl.split.group", group)
     plain_segments = [s for s in spec.evaluate.segments if s not in spec.features.derive]

@@ -19,7 +19,7 @@ VALUES = (
 )
 # where the sentence ends and the plan, the query or a trace begins
 END = re.compile(r"\s*(?:SQLSTATE:|== |\n\s*at |\nCaused by|JVM stacktrace|\n\n|;\n)")
-PYTHON_LAST = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.MULTILINE)
+PYTHON_LAST = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: .*)?$", re.MULTILINE)
 JAVA_CLASS = re.compile(r"^(?:[a-z][\w$]*\.)+[A-Z][\w$]*:\s*")
 
 

@@ -10,7 +10,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from arclight.errors import SchemaError, SpecError, printable
+from arclight.errors import SchemaError, SpecError, nearest, printable
 from arclight.schema import ARROW_TYPES
 from cluster.spark_errors import describe_spark_error
 
@@ -71,6 +71,7 @@ def join_sources(
     except PySparkException as error:
         raise SpecError(f"etl.sql: {describe_spark_error(error)}") from error
     _refuse_twins([field.name for field in fields])
+    _refuse_unknown([field.name for field in fields], drop)
     kept = [field for field in fields if not (field.name in drop and _is_nested(field))]
     columns, raw = [], []
     for field in kept:
@@ -89,6 +90,15 @@ def _refuse_twins(columns: Sequence[str]) -> None:
             f"etl.sql gives more than one column named {names}; select the columns you want by "
             "name, or rename one with AS."
         )
+
+
+def _refuse_unknown(columns: Sequence[str], drop: Collection[str]) -> None:
+    for name in drop:
+        if name not in columns:
+            raise SpecError(
+                f"etl.drop: the joined table has no column '{name}'.{nearest(name, columns)} "
+                f"It has: {', '.join(columns)}."
+            )
 
 
 def _is_nested(field: T.StructField) -> bool:

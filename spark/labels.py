@@ -53,7 +53,7 @@ def read_labels(task: Task, values: pa.Array) -> tuple[pa.Array, Mapping[str, Ma
         return names, {"label_null": names.is_null().to_numpy(zero_copy_only=False)}
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    numbers = values.cast(pa.float64())
+    numbers = values.cast(pa.float64(), safe=False)
     x = numbers.fill_null(0.0).to_numpy(zero_copy_only=False)
     null = numbers.is_null().to_numpy(zero_copy_only=False)
     reasons = {"label_null": null, "label_not_finite": ~np.isfinite(x)}

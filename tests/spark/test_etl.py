@@ -188,13 +188,13 @@ def test_a_check_that_says_fail_refuses(session: SparkSession, tmp_path: Path):
 
 def test_e11_a_derived_value_that_cannot_be_is_quarantined(session: SparkSession, tmp_path: Path):
     case = make_case(tmp_path, rows(500))
-    case.body["features"]["derive"] = {"ratio": "x / n", "far": "id + 9223372036854775000"}
+    case.body["features"]["derive"] = {"ratio": "x / n", "far": "id + 9223372036854775500"}
     manifest = case.build(session)
     derive = next(s for s in manifest.ledger.stages if s.name == "derive")
     assert derive.quarantined["derive:ratio"] == 100  # n = 0
-    assert derive.quarantined["derive:far"] == pytest.approx(0, abs=0) or "derive:far" in str(
-        derive.quarantined
-    )
+    past = range(2**63 - 9223372036854775500, 500)  # ids that overflow
+    # those with n = 0 are counted under their first reason
+    assert derive.quarantined["derive:far"] == sum(1 for i in past if i % 5)
 
 
 def test_e11_an_error_in_the_sql_stops_the_run_in_one_sentence(
@@ -424,7 +424,7 @@ def test_a_csv_line_that_is_no_row_stops_the_run(session: SparkSession, tmp_path
     case.body["sources"]["t"] = {
         "path": "t", "format": "csv", "schema": "id bigint, x double, c string, y int",
     }  # fmt: skip
-    with pytest.raises(DataError, match=r"MALFORMED|FAILFAST|malformed"):
+    with pytest.raises(DataError, match=r"a\.csv"):
         case.build(session)
 
 
