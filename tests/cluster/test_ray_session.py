@@ -178,7 +178,9 @@ def join(address: str, token: Path) -> str:
         "with ray_session(Profile(name='x', ray=place), log_folder=Path('/nonexistent')):\n"
         "    print('joined')\n"
     )
+    variables = {**os.environ, "RAY_NUM_REDIS_GET_RETRIES": "3"}  # 20 s of patience otherwise
+    command = [sys.executable, "-c", code]
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+        command, env=variables, capture_output=True, text=True, timeout=100, check=False
     )
     return answer.stdout.strip() or answer.stderr.strip()
