@@ -321,6 +321,7 @@ class Spec(Contract):
                 "left out only when there is one."
             )
         metric_for(self.task, self.metric)
+        self.gate.check_task(self.task)
         for name in self.features.derive:
             if name in (self.etl.label, *self.etl.key, *self.etl.drop):
                 raise ValueError(
