@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from arclight.errors import ArclightError, ConflictError, IntegrityError, MissingError, SpecError
+from arclight.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,10 +107,13 @@ class Store:
                 stream.write(text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
+            point = ".".join(parts[:1] + parts[2:3])
+            reach(f"{point}.before-link")
             try:
                 os.link(temporary, folder / f"{number}.json")
             except FileExistsError:
                 return False
+            reach(f"{point}.after-link")
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()

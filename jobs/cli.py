@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arclight.errors import ArclightError, printable
+from arclight.failpoint import FLAG, POINT, arm
 from jobs.options import JsonOption, ProfileOption, SpecFile, StoreOption
 from jobs.say import say
 
@@ -226,6 +228,8 @@ def doctor(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its status: 0, 1, 2, 3 or 130."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if os.environ.get(FLAG) == "1" and POINT in os.environ:
+        arm(os.environ[POINT])
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.exit(guarded(lambda: app(words, standalone_mode=False)))
 
