@@ -10,7 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from arclight.contract import NAME, Contract
 from arclight.decision import GateRule
+from arclight.errors import SpecError
 from arclight.metrics import default_metric, metric_for
+from arclight.search_space import FloatRange, Range
 
 Task = Literal["binary", "multiclass", "regression"]
 OnBad = Literal["quarantine", "fail"]
@@ -41,8 +43,16 @@ OPTIONS: dict[str, frozenset[str]] = {
     ),
 }  # fmt: skip
 
-_DURATION = re.compile(r"^(\d+)\s*([smhdw])$")
+_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class FieldError(ValueError):
+    """A broken rule between fields; `path` leads to the field it shows at."""
+
+    def __init__(self, message: str, *path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def parse_instant(text: str) -> dt.datetime:
@@ -53,11 +63,13 @@ def parse_instant(text: str) -> dt.datetime:
     """
     try:
         instant = dt.datetime.fromisoformat(text)
-    except ValueError as error:
+        if instant.tzinfo is None:
+            return instant.replace(tzinfo=dt.UTC)
+        return instant.astimezone(dt.UTC)
+    except (ValueError, OverflowError) as error:
         raise ValueError(
             f"'{text}' must be an ISO date or time such as 2013-11-01 or 2013-11-01T06:00:00Z."
         ) from error
-    return instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant.astimezone(dt.UTC)
 
 
 def parse_duration_s(text: str) -> int:
@@ -66,14 +78,14 @@ def parse_duration_s(text: str) -> int:
     Raises:
         ValueError: the text is not a whole number and one of s, m, h, d, w.
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"'{text}' must be a duration such as 30m, 36h, 1d or 2w.")
     return int(match[1]) * _SECONDS[match[2]]
 
 
 def _name(text: str) -> str:
-    if not NAME.match(text):
+    if not NAME.fullmatch(text):
         raise ValueError(
             f"'{text}' must be lower-case letters, digits and '-', at most 63, "
             "starting with a letter or digit."
@@ -82,7 +94,7 @@ def _name(text: str) -> str:
 
 
 def _view(text: str) -> str:
-    if not re.match(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", text):
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", text):
         raise ValueError(
             f"'{text}' must be a plain SQL identifier, since etl.sql names the source by it."
         )
@@ -99,20 +111,29 @@ def _duration(text: str) -> str:
     return text
 
 
+def _unlike(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"'{twice[0]}' stands twice; name it once.")
+    return names
+
+
+Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_name)]
 ViewName = Annotated[str, AfterValidator(_view)]
 Instant = Annotated[str, AfterValidator(_instant)]
 Duration = Annotated[str, AfterValidator(_duration)]
-Names = tuple[str, ...]
+Names = Annotated[tuple[Text, ...], AfterValidator(_unlike)]
 
 
 class Source(Contract):
     """One table: where it lies and how it is read."""
 
-    path: str | None = None
+    path: Text | None = None
     format: Literal["parquet", "csv", "json", "orc", "delta", "iceberg", "jdbc"] = "parquet"
-    options: dict[str, str | int | float | bool] = {}
-    ddl: str | None = Field(default=None, alias="schema")
+    options: dict[str, str | int | bool] = {}
+    """Reader options; no fractions, since 1.50 would reach the reader as 1.5: quote them."""
+    ddl: Text | None = Field(default=None, alias="schema")
     """Column names and types in Spark's DDL, for formats that carry none."""
 
     @model_validator(mode="after")
@@ -124,16 +145,26 @@ class Source(Contract):
                     f"option '{option}' must be one of {', '.join(sorted(allowed))} for format "
                     f"{self.format}; others could drop rows or run code."
                 )
-        if self.path is None and self.format != "jdbc":
+        if self.format == "jdbc":
+            self._check_jdbc()
+        elif self.path is None:
             raise ValueError(f"a source of format {self.format} must have a path.")
         return self
+
+    def _check_jdbc(self) -> None:
+        if self.path is not None:
+            raise ValueError("a source of format jdbc has no path; give options.url instead.")
+        if "url" not in self.options:
+            raise ValueError("a source of format jdbc must have options.url.")
+        if ("dbtable" in self.options) == ("query" in self.options):
+            raise ValueError("a source of format jdbc must have options.dbtable or options.query.")
 
 
 class Check(Contract):
     """A rule every row must keep; a row for which it is false or null breaks it."""
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$")
-    expect: str
+    expect: Text
     otherwise: Literal["quarantine", "fail", "warn"] = Field(default="quarantine", alias="else")
 
 
@@ -164,7 +195,7 @@ class HashSplit(Contract):
     valid: float = Field(default=0.1, gt=0, lt=1)
     test: float = Field(default=0.1, gt=0, lt=1)
     group: Names = ()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -182,11 +213,11 @@ Split = Annotated[TimeSplit | HashSplit, Field(discriminator="by")]
 class Etl(Contract):
     """From sources to labelled, keyed, checked rows."""
 
-    sql: str | None = None
-    sql_file: str | None = None
+    sql: Text | None = None
+    sql_file: Text | None = None
     key: Names = ()
-    label: str
-    time: str | None = None
+    label: Text
+    time: Text | None = None
     drop: Names = ()
     checks: tuple[Check, ...] = ()
     split: Split = HashSplit(by="hash")
@@ -195,27 +226,41 @@ class Etl(Contract):
     on_bad_label: OnBad = "quarantine"
     """Rows whose label is null, not finite, or outside the task's domain."""
 
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The columns whose equal values stay in one split; none for a split by time."""
+        return self.split.group if isinstance(self.split, HashSplit) else ()
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.sql is not None and self.sql_file is not None:
             raise ValueError("give sql or sql_file, not both.")
-        if self.label in self.key:
-            raise ValueError(f"the label '{self.label}' must not be part of the key.")
-        if self.label in self.drop:
-            raise ValueError(f"the label '{self.label}' must not be dropped.")
         if isinstance(self.split, TimeSplit) and self.time is None:
-            raise ValueError("a split by time needs etl.time, the column that holds the time.")
-        names = [check.name for check in self.checks]
+            raise FieldError(
+                "a split by time needs etl.time, the column that holds the time.", "split"
+            )
+        self._check_label()
+        names = tuple(check.name for check in self.checks)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"check names must differ, '{twice[0]}' stands twice.")
+            raise FieldError(f"check names must differ, '{twice[0]}' stands twice.", "checks")
         return self
+
+    def _check_label(self) -> None:
+        if self.label in self.key:
+            raise FieldError(f"the label '{self.label}' must not be part of the key.", "key")
+        if self.label in self.drop:
+            raise FieldError(f"the label '{self.label}' must not be dropped.", "drop")
+        if self.label == self.time:
+            raise FieldError(f"the label '{self.label}' must not be the time too.", "time")
+        if self.label in self.group:
+            raise FieldError(f"the label '{self.label}' must not make the groups.", "split")
 
 
 class Features(Contract):
     """What a model sees beyond the plain columns, and how categories are kept."""
 
-    derive: dict[str, str] = {}
+    derive: dict[Text, Text] = {}
     categorical: Names | None = None
     """Columns taken as categories; left out: every string and boolean."""
     max_levels: int = Field(default=1000, ge=1, le=1_000_000)
@@ -236,26 +281,6 @@ class Train(Contract):
     """Ray Train workers; 0 trains in this process."""
 
 
-class IntRange(Contract):
-    """Whole numbers from low to high, both included."""
-
-    bounds: tuple[int, int] = Field(alias="int")
-    log: bool = False
-
-
-class FloatRange(Contract):
-    """Numbers from low to high."""
-
-    bounds: tuple[float, float] = Field(alias="float")
-    log: bool = False
-
-
-class Choice(Contract):
-    """One of these values."""
-
-    choice: tuple[str | int | float | bool, ...] = Field(min_length=1)
-
-
 class Tune(Contract):
     """A search over a space of the trainer's parameters."""
 
@@ -263,7 +288,15 @@ class Tune(Contract):
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
     time_limit_s: int | None = Field(default=None, ge=1)
-    space: dict[str, IntRange | FloatRange | Choice]
+    space: dict[Text, Range] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, values in self.space.items():
+            if self.sampler == "grid" and isinstance(values, FloatRange):
+                text = "a grid has no steps for a float range; list its values as a choice."
+                raise FieldError(text, "space", name)
+        return self
 
 
 class Evaluate(Contract):
@@ -315,20 +348,51 @@ class Spec(Contract):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.etl.sql is None and self.etl.sql_file is None and len(self.sources) > 1:
-            raise ValueError(
-                f"etl.sql must say how the {len(self.sources)} sources are joined; it may be "
-                "left out only when there is one."
+        self._check_sources()
+        self._check_metrics()
+        self._check_columns()
+        if self.task == "regression" and self.train.imbalance != "none":
+            raise FieldError(
+                "a regression has no classes to weigh; leave it out.", "train", "imbalance"
             )
-        metric_for(self.task, self.metric)
-        self.gate.check_task(self.task)
-        for name in self.features.derive:
-            if name in (self.etl.label, *self.etl.key, *self.etl.drop):
-                raise ValueError(
-                    f"features.derive.{name} must not take the name of the label, a key or a "
-                    "dropped column."
-                )
-        for name in self.features.categorical or ():
-            if name == self.etl.label or name in self.etl.drop:
-                raise ValueError(f"features.categorical: '{name}' is the label or is dropped.")
         return self
+
+    def _check_sources(self) -> None:
+        if self.etl.sql is None and self.etl.sql_file is None and len(self.sources) > 1:
+            raise FieldError(
+                f"etl.sql must say how the {len(self.sources)} sources are joined; it may be "
+                "left out only when there is one.",
+                "etl",
+            )
+        seen: dict[str, str] = {}
+        for name in self.sources:
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                text = f"must differ from '{other}' by more than case: SQL takes both for one."
+                raise FieldError(text, "sources", name)
+
+    def _check_metrics(self) -> None:
+        try:
+            metric_for(self.task, self.metric)
+        except SpecError as error:
+            raise FieldError(error.message, "train", "metric") from error
+        try:
+            self.gate.check_task(self.task)
+        except ValueError as error:
+            raise FieldError(str(error), "gate") from error
+
+    def _check_columns(self) -> None:
+        etl = self.etl
+        stored = (etl.label, *etl.key, *etl.group, *((etl.time,) if etl.time else ()))
+        for name in self.features.derive:
+            if name in stored or name in etl.drop:
+                text = "must not take the name of the label, a key, a group, the time or a drop."
+                raise FieldError(text, "features", "derive", name)
+        for name in self.features.categorical or ():
+            if name == etl.label or name in etl.drop:
+                raise FieldError(
+                    f"'{name}' is the label or is dropped.", "features", "categorical"
+                )
+        if etl.label in self.evaluate.segments:
+            text = f"the label '{etl.label}' cannot be a segment, as each would hold one class."
+            raise FieldError(text, "evaluate", "segments")

@@ -1,0 +1,66 @@
+"""What a search may try for one parameter: a range of numbers, or a list of values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from arclight.contract import Contract
+
+
+class IntRange(Contract):
+    """Whole numbers from low to high, both included."""
+
+    bounds: tuple[int, int] = Field(alias="int")
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_range(*self.bounds, log=self.log)
+        return self
+
+
+class FloatRange(Contract):
+    """Numbers from low to high."""
+
+    bounds: tuple[float, float] = Field(alias="float")
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_range(*self.bounds, log=self.log)
+        return self
+
+
+def _check_range(low: float, high: float, *, log: bool) -> None:
+    if low >= high:
+        raise ValueError(f"a range must rise, got {low} to {high}; write one value as a choice.")
+    if log and low <= 0:
+        raise ValueError(f"a range on a log scale must start above 0, got {low}.")
+
+
+class Choice(Contract):
+    """One of these values."""
+
+    choice: tuple[str | int | float | bool, ...] = Field(min_length=1)
+
+
+def _range_tag(value: Any) -> str | None:
+    """Return which kind of range a value is, by the field that only this kind has."""
+    if isinstance(value, dict):
+        return next((tag for tag in ("int", "float", "choice") if tag in value), None)
+    return _RANGE_TAGS.get(type(value))
+
+
+_RANGE_TAGS: dict[type, str] = {IntRange: "int", FloatRange: "float", Choice: "choice"}
+Range = Annotated[
+    Annotated[IntRange, Tag("int")]
+    | Annotated[FloatRange, Tag("float")]
+    | Annotated[Choice, Tag("choice")],
+    Discriminator(
+        _range_tag,
+        custom_error_type="range",
+        custom_error_message="a range must have one of the fields int, float or choice",
+    ),
+]
