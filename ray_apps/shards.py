@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import heapq
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +21,7 @@ from arclight.errors import DataError, IntegrityError, LockedError, printable
 from arclight.features import FLOAT32_MAX, level_names
 from arclight.plan import Encoder, class_codes
 from arclight.store import check_file
+from ray_apps.pipeline import run_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -185,21 +185,6 @@ def dense(table: pa.Table, out: Matrix | None = None) -> Matrix:
     return out[: table.num_rows]
 
 
-def ahead(items: Iterator[Callable[[], T]], threads: int) -> Iterator[T]:
-    """Run calls on a few threads and yield their results in order, a few ahead of the taker."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
-    waiting: deque[Future[T]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 # --------------------------------------------------------------------------------- inside
 
 
@@ -257,7 +242,7 @@ def _read(
                     path, check = folder / file.path, checks[file.path]
                     yield functools.partial(_decode, path, (file, group), columns, check, then)
 
-        yield from ahead(tasks(), reader.threads)
+        yield from run_ahead(tasks(), reader.threads)
 
 
 def _check(path: Path, file: DataFile) -> pq.FileMetaData:

@@ -1,0 +1,212 @@
+"""Batch scoring: raw Parquet in, a Parquet folder out, all of it or nothing.
+
+Three bounded stages work at once, each in C with Python's lock released: a thread reads, this one
+predicts, a thread writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections import Counter
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from arclight.catalog import now
+from arclight.contract import Contract
+from arclight.errors import ConflictError, IntegrityError, MissingError, RefusedError, printable
+from arclight.store import flush_folder, flush_tree, make_folder, open_private
+from ray_apps.pipeline import WriteBehind, read_ahead
+from ray_apps.predictor import load_predictor
+from ray_apps.rows import conform
+from ray_apps.score_input import open_raw_rows
+from ray_apps.score_output import REJECTED, PartWriter, ScoreColumns, ScoredFile, reasons_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+    from arclight.catalog import Catalog
+    from arclight.progress import Tick
+    from ray_apps.predictor import Predictor
+    from ray_apps.score_input import RawRows
+
+MANIFEST = "manifest.json"
+
+
+class ScoreResult(Contract):
+    """What a scoring did; stored as `manifest.json` beside the scores."""
+
+    kind: ClassVar[str] = "score-manifest"
+
+    model: str
+    model_digest: str
+    source: str
+    rows_in: int
+    rows_scored: int
+    rows_rejected: int
+    reasons: dict[str, int]
+    """Reason -> rows it holds for; a row may have several."""
+    files: tuple[ScoredFile, ...]
+    rejected: tuple[ScoredFile, ...]
+    made_at: str
+
+
+def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
+    catalog: Catalog,
+    bundle: ModelBundle,
+    source: Path,
+    output: Path,
+    *,
+    threads: int,
+    tick: Tick,
+    keep: Sequence[str] | None = None,
+) -> ScoreResult:
+    """Score a Parquet file or folder of raw rows into a new folder.
+
+    The folder appears once, whole: scores under `part-*.parquet`, rows that cannot be scored with
+    their reasons under `rejected/`, and `manifest.json`. Every row is in one of the two.
+
+    Args:
+        catalog: where the model is.
+        bundle: the model; one version throughout, stamped on every row.
+        source: a file or folder; columns the model does not take are ignored.
+        output: the folder to make; may exist if it is empty.
+        threads: of every prediction.
+        tick: told about the rows done.
+        keep: columns to keep beside the scores; None keeps the dataset's key columns.
+
+    Raises:
+        RefusedError: the output is there already.
+        SchemaError: the input lacks columns or has other types, all named, before any is read.
+        DataError: a file cannot be read, or the model gives no number.
+        ConflictError: somebody else made the output meanwhile.
+    """
+    _refuse_output(output)
+    raw = open_raw_rows(
+        source, bundle.plan.layout.input_schema, keep=keep, keys=_keys(catalog, bundle)
+    )
+    columns = ScoreColumns(bundle, raw.kept)
+    predictor = load_predictor(catalog, bundle, threads=threads)
+    pa.set_cpu_count(max(1, threads))
+    make_folder(output.parent)
+    work = output.parent / f".{output.name}.{uuid.uuid4().hex}.tmp"
+    make_folder(work)
+    try:
+        with _Run(predictor, raw, columns, work) as run:
+            run.score(tick)
+            result = run.result(source)
+        with open_private(work / MANIFEST) as stream:
+            stream.write(result.to_json().encode())
+        flush_tree(work)
+        _publish(work, output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+class _Run:
+    """One scoring into a private folder."""
+
+    def __init__(
+        self, predictor: Predictor, raw: RawRows, columns: ScoreColumns, work: Path
+    ) -> None:
+        self._predictor, self._raw, self._columns = predictor, raw, columns
+        self._scored = PartWriter(work, columns.schema)
+        self._rejected = PartWriter(work, columns.rejected_schema, REJECTED)
+        self._reasons: Counter[str] = Counter()
+        self._rows = 0
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scored.close()
+        self._rejected.close()
+
+    def score(self, tick: Tick) -> None:
+        """Read, predict and write every row."""
+        with (
+            contextlib.closing(read_ahead(self._raw.batches())) as batches,
+            WriteBehind(self._scored.write) as out,
+        ):
+            for file, first, batch in batches:
+                kept = batch.select(self._raw.kept.names)
+                row = conform(batch, self._raw.inputs, where=f"'{printable(file)}'")
+                found = self._predictor.predict(row)
+                bad = found.is_rejected
+                scores = found.scores
+                if bad.any():
+                    places = np.flatnonzero(bad)
+                    self._reasons.update(
+                        {name: int(mask.sum()) for name, mask in found.rejected.items()}
+                    )
+                    side = kept.take(pa.array(places))
+                    why = reasons_of(found, places)
+                    self._rejected.write(self._columns.rejected(side, (file, places + first), why))
+                    kept, scores = kept.filter(pa.array(~bad)), scores[~bad]
+                out.put(self._columns.scored(kept, scores))
+                self._rows += batch.num_rows
+                tick(self._rows, self._raw.rows, "rows")
+
+    def result(self, source: Path) -> ScoreResult:
+        """Close the files and account for every row.
+
+        Raises:
+            IntegrityError: rows are missing or came from nowhere.
+        """
+        bundle = self._predictor.bundle
+        scored = self._scored.finish(is_needed=True)
+        rejected = self._rejected.finish(is_needed=False)
+        rows_scored = sum(file.rows for file in scored)
+        rows_rejected = sum(file.rows for file in rejected)
+        if not self._raw.rows == self._rows == rows_scored + rows_rejected:
+            raise IntegrityError(
+                f"every row of '{printable(source)}' must be scored or rejected, but of "
+                f"{self._raw.rows:,} rows {self._rows:,} were read, {rows_scored:,} scored and "
+                f"{rows_rejected:,} rejected; nothing was written: run again."
+            )
+        return ScoreResult(
+            model=bundle.ref,
+            model_digest=bundle.model_digest,
+            source=str(source),
+            rows_in=self._rows,
+            rows_scored=rows_scored,
+            rows_rejected=rows_rejected,
+            reasons={name: n for name, n in sorted(self._reasons.items()) if n},
+            files=scored,
+            rejected=rejected,
+            made_at=now(),
+        )
+
+
+def _keys(catalog: Catalog, bundle: ModelBundle) -> tuple[str, ...]:
+    """Return the key columns of the model's dataset; none when it is gone."""
+    try:
+        return catalog.dataset(bundle.dataset).key_columns
+    except MissingError:
+        return ()
+
+
+def _refuse_output(output: Path) -> None:
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise RefusedError(
+            f"output '{printable(output)}' must be a new or empty folder; nothing is overwritten: "
+            "give another, or remove it."
+        )
+
+
+def _publish(work: Path, output: Path) -> None:
+    """Give the finished folder its name; a folder that is not empty is never replaced."""
+    try:
+        work.rename(output)
+    except OSError as error:
+        raise ConflictError(
+            f"output '{printable(output)}' must be new or empty when the scores are done, but "
+            f"{error.strerror}: somebody else wrote it; give another."
+        ) from error
+    flush_folder(output.parent)
