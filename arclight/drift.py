@@ -22,7 +22,8 @@ Grade = Literal["none", "moderate", "large"]
 
 BINS = 10
 MIN_SHARE = 0.01  # a level below this share of the expected rows is pooled with the rare ones
-FLOOR = 1e-4  # an empty bin counts as this share, so that one new level is not infinitely far
+FLOOR = 1e-4  # an empty bin counts as this share, so that one new level is not infinitely far,
+HALF = 0.5  # and as no less than half a row, or few rows would look far from anything
 MODERATE, LARGE = 0.1, 0.25  # the usual reading of the index
 _Z95 = 1.6448536269514722
 
@@ -67,10 +68,19 @@ def measure_shift(expected: ColumnSummary, actual: ColumnSummary) -> Shift | Non
 
 
 def stability_index(expected: Counts, actual: Counts) -> float:
-    """Return the population stability index of two counts per bin, each with at least one row."""
-    e = np.maximum(expected / expected.sum(), FLOOR)
-    a = np.maximum(actual / actual.sum(), FLOOR)
+    """Return the population stability index of two counts per bin, each with at least one row.
+
+    A bin without rows on both sides is left out.
+    """
+    known = expected + actual > 0
+    e, a = _shares(expected)[known], _shares(actual)[known]
     return float(np.sum((a - e) * np.log(a / e)))
+
+
+def _shares(counts: Counts) -> Counts:
+    rows = counts.sum()
+    found: Counts = np.maximum(counts / rows, max(FLOOR, HALF / rows))
+    return found
 
 
 def _number_counts(expected: ColumnSummary, actual: ColumnSummary) -> tuple[Counts, Counts]:

@@ -37,7 +37,7 @@ _STAND_INS: dict[Ink, str] = {
     "ink": "#0a0101", "soft": "#0a0102", "line": "#0a0103", "card": "#0a0104", "train": "#0a0105",
     "valid": "#0a0106", "test": "#0a0107", "mark": "#0a0108", "flow": "#0a0109", "bad": "#0a010a",
 }  # fmt: skip
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "arclight", "text.parse_math": False}
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "arclight"}
 _METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -97,9 +97,16 @@ class Canvas:
     ) -> None:
         """Write one line, centred on y; control characters are written out."""
         self._figure.text(
-            x, y, printable(text), transform=self._place,
-            fontsize=size, color=_STAND_INS[ink], ha=anchor, va="center_baseline",
-        )  # fmt: skip
+            x,
+            y,
+            printable(text),
+            transform=self._place,
+            fontsize=size,
+            color=_STAND_INS[ink],
+            ha=anchor,
+            va="center_baseline",
+            parse_math=False,
+        )
 
     def _add(self, artist: Polygon | Line2D | Circle) -> None:
         artist.set_transform(self._place)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DASHES: dict[str, tuple[float, ...]] = {"train": (), "valid": (), "test": (4, 2)}
 INKS: dict[str, Ink] = {"train": "train", "valid": "valid", "test": "test"}
 LABEL_SIZE = 11.5
+LABEL_ROOM = WIDTH * 0.39
+LABEL_LETTERS = 19  # of the widest letters that names are made of, as many as there is room for
 _SMALL_BINS = 24
 
 
@@ -123,7 +125,7 @@ def ranking_chart(
     thick = 4.4 if len(series) > 1 else 9.0
     pitch = thick * len(series) + 8
     canvas = Canvas(pitch * len(bars) + 4)
-    left, right = WIDTH * 0.36, WIDTH - 50
+    left, right = LABEL_ROOM, WIDTH - 50
     known = [v for bar in bars for v in bar.values.values() if v is not None]
     scale = (right - left) / (top or max(known, default=0) or 1)
     for mark in marks:
@@ -133,7 +135,12 @@ def ranking_chart(
         y = 4 + place * pitch
         middle = y + thick * len(series) / 2
         canvas.text(
-            left - 8, middle, cut(bar.name, 20), size=LABEL_SIZE, ink="ink", anchor="right"
+            left - 8,
+            middle,
+            cut(bar.name, LABEL_LETTERS),
+            size=LABEL_SIZE,
+            ink="ink",
+            anchor="right",
         )
         for row, split in enumerate(series):
             width = min((bar.values[split] or 0) * scale, right - left)

@@ -19,6 +19,8 @@ BINS = 36
 TAIL = 0.005  # share of rows cut off at each end of a long-tailed column
 _LONG_TAIL = 2.0  # a tail is long when it stretches the axis by more than this
 
+_EXACT = 2**51  # half a step beyond a whole number below this is still a number of its own
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -73,7 +75,7 @@ def _limits(
 
 def _edges(low: float, high: float, bins: int, *, whole: bool) -> Floats:
     """Return bin edges; whole numbers get bins of whole width, centred, so that none is empty."""
-    if whole and high - low < 2**53:
+    if whole and max(abs(low), abs(high)) < _EXACT:
         low = np.floor(low)
         width = max(1.0, np.ceil((high - low + 1) / bins))
         steps = int((high - low) // width) + 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from arclight.bundle import BundleFile, Evaluation, GoldenRows, ModelBundle, Signature
 from arclight.features import FeatureColumn, FeatureLayout
 from arclight.ledger import RowLedger, Stage
 from arclight.lineage import Lineage
 from arclight.manifest import DataFile, DatasetManifest, SplitProof
 from arclight.plan import fit_plan
+from arclight.report import evaluate_predictions
 from arclight.schema import Column, SourceContract
 from arclight.summary import make_builder
 
@@ -68,9 +70,8 @@ def flights_manifest(*, task: str = "binary", wide: int = 14, rows: dict | None 
         label = _label(task, rng, n)
         late = label > np.quantile(label, 0.7) if task == "regression" else label > 0
         columns = {**_numbers(rng, n, late, wide), **_categories(rng, n, split)}
-        summaries[split] = tuple(
-            _summary(name, values, label) for name, values in columns.items()
-        ) + (_label_summary(task, label),)
+        features = [_summary(name, values, label) for name, values in columns.items()]
+        summaries[split] = (*features, _label_summary(task, label))
         if task != "regression":
             names, counts = np.unique(label.astype(int), return_counts=True)
             class_rows[split] = dict(zip(map(str, names), counts.tolist(), strict=True))
@@ -142,8 +143,55 @@ def _ledger(total: int) -> RowLedger:
                   quarantined={"check:known_arrival": 800, "label:null": 50}),
             Stage(name="keys", rows_in=total + 910, rows_out=total + 500,
                   quarantined={"key:repeated": 410}),
-            Stage(name="split", rows_in=total + 500, rows_out=total, dropped={"after the last bound": 500}),
+            Stage(name="split", rows_in=total + 500, rows_out=total,
+                  dropped={"after the last bound": 500}),
         ),
     )  # fmt: skip
     ledger.prove()
     return ledger
+
+
+def model_bundle(manifest: DatasetManifest) -> ModelBundle:
+    """Return a model of the manifest's task; its digests are made up."""
+    outputs = tuple(Column(name=n, type="float64") for n in manifest.plan.classes or ("score",))
+    return ModelBundle(
+        name="flights-model", number=2, key="1" * 64, folder="models/flights-model/data/x",
+        task=manifest.task, trainer="xgboost", model_file="model.ubj",
+        files=(BundleFile(path="model.ubj", size_bytes=120_345, sha256="2" * 64),),
+        plan=manifest.plan,
+        signature=Signature(inputs=manifest.plan.layout.inputs, outputs=outputs),
+        threshold=0.3125 if manifest.task == "binary" else None, rounds=318,
+        metric={"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}[manifest.task],
+        train_metrics={"train": 0.81234, "valid": 0.74321},
+        golden=GoldenRows(rows=(), scores=()),
+        params={"learning_rate": 0.1, "max_depth": 8, "tree_method": "hist", "seed": 7},
+        dataset=manifest.ref, dataset_digest=manifest.content_digest, lineage=manifest.lineage,
+    )  # fmt: skip
+
+
+def evaluation_of(bundle: ModelBundle, *, rows: int = 5_000, resamples: int = 50) -> Evaluation:
+    """Return an evaluation by the real metrics over random predictions that know something."""
+    rng = np.random.default_rng(3)
+    label = _label(bundle.task, rng, rows)
+    carrier = rng.choice(CARRIERS, rows)
+    report = evaluate_predictions(
+        bundle.task, label, _predictions(bundle.task, rng, label), seed=5, dataset=bundle.dataset,
+        classes=bundle.plan.classes, threshold=bundle.threshold, resamples=resamples,
+        segments={"carrier": pa.array(carrier.tolist()), HOSTILE: pa.array(["all"] * rows)},
+        model=bundle.ref, opening="1",
+    )  # fmt: skip
+    return Evaluation(
+        model=bundle.ref, model_digest=bundle.model_digest, dataset=bundle.dataset,
+        dataset_digest=bundle.dataset_digest, opening=1, report=report, key="3" * 64,
+        made_at="2026-11-21T05:00:00+00:00",
+    )  # fmt: skip
+
+
+def _predictions(task: str, rng: np.random.Generator, label: np.ndarray) -> np.ndarray:
+    if task == "regression":
+        return label * 0.6 + rng.normal(3, 12, len(label))
+    if task == "binary":
+        return 1 / (1 + np.exp(-(rng.normal(-1.6, 1.1, len(label)) + 1.4 * label)))
+    scores = rng.gamma(1.0, 1.0, (len(label), 3))
+    scores[np.arange(len(label)), label.astype(int)] += 1.2
+    return scores / scores.sum(axis=1, keepdims=True)

@@ -1,0 +1,285 @@
+"""The card of a model: what it is, how good it is and how sure that is, and what made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from arclight.metrics import METRICS
+from arclight.pages.frame import render
+from arclight.pages.model_charts import (
+    MAX_CLASSES,
+    Span,
+    confusion_chart,
+    interval_chart,
+    reliability_chart,
+)
+from arclight.pages.words import UNKNOWN, count, fixed, moment, number, share
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from markupsafe import Markup
+
+    from arclight.bundle import Evaluation, ModelBundle
+    from arclight.decision import Decision
+    from arclight.manifest import DatasetManifest
+    from arclight.report import EvalReport, Figure, Segment
+
+Facts = list[tuple[str, str]]
+
+# in the label's unit, so they share an axis; every other one of these stands in 0…1
+_IN_UNITS = ("rmse", "mae", "median_absolute_error", "bias")
+_UNBOUNDED = ("log_loss", "r2")
+_BETTER = {"higher": "higher", "lower": "lower", "zero": "near 0"}
+_TONES = {"promote": "good", "keep": "", "refuse": "bad"}
+
+
+@dataclass(frozen=True)
+class FigureLine:
+    """A metric as text: its value, its interval, which way is better."""
+
+    name: str
+    value: str
+    interval: str
+    better: str
+    is_main: bool
+
+
+@dataclass(frozen=True)
+class SegmentView:
+    """The levels of one segment column: the main metric drawn, all metrics in a table."""
+
+    column: str
+    chart: Markup | None
+    head: tuple[str, ...]
+    lines: list[tuple[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What an evaluation adds to the page."""
+
+    main: FigureLine
+    figures: list[FigureLine]
+    charts: list[tuple[str, Markup]]
+    confusion: Markup | None
+    matrix: list[tuple[str, list[str]]]
+    classes: tuple[str, ...]
+    reliability: Markup | None
+    bins: list[tuple[str, list[str]]]
+    segments: list[SegmentView]
+    how: str
+
+
+def model_page(
+    bundle: ModelBundle,
+    evaluation: Evaluation | None = None,
+    manifest: DatasetManifest | None = None,
+    decision: Decision | None = None,
+) -> str:
+    """Return the card of a model as one file of HTML; it opens no file.
+
+    Args:
+        bundle: the model.
+        evaluation: evidence on a test split; without it the page says that there is none.
+        manifest: the dataset it learned from, for what the data were.
+        decision: what the gate said.
+    """
+    evidence = _evidence(evaluation.report) if evaluation else None
+    return render(
+        "model.html.j2",
+        title=bundle.ref,
+        sections=_sections(evidence),
+        bundle=bundle,
+        evaluation=evaluation,
+        decision=decision,
+        tone=_TONES[decision.kind] if decision else "",
+        evidence=evidence,
+        card=_card(bundle, evaluation, manifest),
+        training=_training(bundle),
+        origin=_origin(bundle),
+    )
+
+
+def _sections(evidence: _Evidence | None) -> list[tuple[str, str]]:
+    shown = [("card", "Card"), ("figures", "Figures")]
+    if evidence and (evidence.matrix or evidence.reliability):
+        shown.append(("errors", "Errors"))
+    if evidence and evidence.segments:
+        shown.append(("segments", "Segments"))
+    return [*shown, ("training", "Training"), ("features", "Features"), ("origin", "Origin")]
+
+
+def _evidence(report: EvalReport) -> _Evidence:
+    lines = [_figure_line(figure, report.metric) for figure in report.figures]
+    classes = report.classes or tuple(str(place) for place in range(len(report.confusion)))
+    is_drawn = 0 < len(report.confusion) <= MAX_CLASSES
+    return _Evidence(
+        main=_figure_line(report.figure(report.metric), report.metric),
+        figures=lines,
+        charts=_figure_charts(report),
+        confusion=confusion_chart(classes, report.confusion) if is_drawn else None,
+        matrix=[
+            (name, [count(n) for n in cells])
+            for name, cells in zip(classes, report.confusion, strict=bool(report.confusion))
+        ],
+        classes=classes,
+        reliability=reliability_chart(report.reliability) if report.reliability else None,
+        bins=_bins(report),
+        segments=_segments(report),
+        how=_how(report),
+    )
+
+
+def _figure_line(figure: Figure, main: str) -> FigureLine:
+    return FigureLine(
+        name=figure.name,
+        value=fixed(figure.value, 4),
+        interval=_interval(figure),
+        better=_BETTER[METRICS[figure.name].direction] if figure.name in METRICS else UNKNOWN,
+        is_main=figure.name == main,
+    )
+
+
+def _interval(figure: Figure, decimals: int = 4) -> str:
+    if figure.low is None or figure.high is None:
+        return UNKNOWN
+    return f"{fixed(figure.low, decimals)} to {fixed(figure.high, decimals)}"
+
+
+def _figure_charts(report: EvalReport) -> list[tuple[str, Markup]]:
+    """Return one chart for each scale; figures on a scale of their own are in the table alone."""
+    known = [figure for figure in report.figures if figure.value is not None]
+    units = [figure for figure in known if figure.name in _IN_UNITS]
+    parts = [f for f in known if f.name not in _IN_UNITS and f.name not in _UNBOUNDED]
+    charts = []
+    if parts:
+        chart = interval_chart("Figures from 0 to 1", _spans(parts), limits=(0.0, 1.0))
+        charts.append(("Figures from 0 to 1", chart))
+    if units:
+        title = "Figures in the label's unit"
+        charts.append((title, interval_chart(title, _spans(units))))
+    return charts
+
+
+def _spans(figures: Sequence[Figure]) -> list[Span]:
+    return [Span(f.name, f.value, f.low, f.high) for f in figures if f.value is not None]
+
+
+def _bins(report: EvalReport) -> list[tuple[str, list[str]]]:
+    return [
+        (
+            f"{found.start:.1f} to {found.end:.1f}",
+            [count(found.rows), fixed(found.mean_score), fixed(found.observed)],
+        )
+        for found in report.reliability
+    ]
+
+
+def _segments(report: EvalReport) -> list[SegmentView]:
+    columns: dict[str, list[Segment]] = {}
+    for segment in report.segments:
+        columns.setdefault(segment.column, []).append(segment)
+    return [_segment_view(name, found, report) for name, found in columns.items()]
+
+
+def _segment_view(name: str, segments: list[Segment], report: EvalReport) -> SegmentView:
+    main, others = report.metric, [f.name for f in report.figures if f.name != report.metric]
+    spans, lines = [], []
+    for segment in segments:
+        figures = {figure.name: figure for figure in segment.figures}
+        judged = figures[main]
+        if judged.value is not None:
+            spans.append(Span(segment.level, judged.value, judged.low, judged.high))
+        cells = [count(segment.rows)]
+        if report.positives is not None:
+            cells.append(share(segment.positives, segment.rows))
+        cells += [fixed(judged.value), _interval(judged, 3)]
+        cells += [fixed(figures[other].value) if other in figures else UNKNOWN for other in others]
+        lines.append((segment.level, cells))
+    positive = ("positive",) if report.positives is not None else ()
+    overall = report.figure(main).value
+    return SegmentView(
+        column=name,
+        chart=interval_chart(f"{main} by {name}", spans, overall=overall) if spans else None,
+        head=("rows", *positive, main, "interval", *others),
+        lines=lines,
+    )
+
+
+def _how(report: EvalReport) -> str:
+    if not report.resamples:
+        return "Intervals were not computed."
+    stood = f", which {count(report.condensed_to)} cells stood for" if report.condensed_to else ""
+    return (
+        f"95 % intervals by bootstrap: {count(report.resamples)} resamples of "
+        f"{count(report.rows)} rows{stood}, seed {report.seed}."
+    )
+
+
+def _card(
+    bundle: ModelBundle, evaluation: Evaluation | None, manifest: DatasetManifest | None
+) -> Facts:
+    """Return the facts of a model card, each known and none guessed."""
+    facts = [("What it gives", _outputs(bundle))]
+    if bundle.threshold is not None:
+        text = f"class 1 from a score of {number(bundle.threshold, 6)}, chosen on the valid split"
+        facts.append(("Threshold", text))
+    facts.append(
+        ("Model", f"{bundle.trainer}, {count(bundle.rounds)} rounds after early stopping")
+    )
+    facts.append(("Learned from", _data(bundle, manifest)))
+    if manifest is not None:
+        facts.append(("Label", manifest.label))
+        if period := manifest.proof.bounds.get("train"):
+            facts.append(("Period", f"{moment(period[0])} to {moment(period[1])}"))
+        left_out = f"{count(manifest.ledger.quarantined)} rows in quarantine were not learned from"
+        facts.append(("Left out", left_out))
+    if evaluation is not None:
+        facts.append(("Judged on", _judged(evaluation)))
+    facts.append(("Made", moment(bundle.lineage.made_at)))
+    return facts
+
+
+def _outputs(bundle: ModelBundle) -> str:
+    if bundle.task == "multiclass":
+        return f"a probability for each of {count(len(bundle.plan.classes))} classes"
+    return "the probability of class 1" if bundle.task == "binary" else "a number"
+
+
+def _data(bundle: ModelBundle, manifest: DatasetManifest | None) -> str:
+    if manifest is None:
+        return bundle.dataset
+    return f"{bundle.dataset}: {count(manifest.rows.get('train'))} rows of the train split"
+
+
+def _judged(evaluation: Evaluation) -> str:
+    report = evaluation.report
+    return (
+        f"{evaluation.dataset}: {count(report.rows)} rows of the {report.split} split, "
+        f"opening {count(evaluation.opening)}"
+    )
+
+
+def _training(bundle: ModelBundle) -> Facts:
+    metrics = [
+        (f"{bundle.metric}, {split}", fixed(v, 4)) for split, v in bundle.train_metrics.items()
+    ]
+    return [*metrics, *((name, str(value)) for name, value in bundle.params.items())]
+
+
+def _origin(bundle: ModelBundle) -> Facts:
+    lineage = bundle.lineage
+    return [
+        ("key", bundle.key),
+        ("model", bundle.model_digest),
+        ("plan", bundle.plan.digest),
+        ("dataset", bundle.dataset_digest),
+        ("spec", lineage.spec_digest),
+        ("code", lineage.code_digest),
+        *((f"input {name}", digest) for name, digest in lineage.inputs.items()),
+        *((f"file {file.path}", file.sha256) for file in bundle.files),
+        ("python", lineage.python),
+        *lineage.libraries.items(),
+    ]

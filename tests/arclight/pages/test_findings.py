@@ -1,0 +1,43 @@
+import pytest
+
+from arclight.pages.findings import find_warnings
+from tests.arclight.pages.made_up import flights_manifest
+
+
+@pytest.fixture(scope="module")
+def found():
+    return find_warnings(flights_manifest(wide=2))
+
+
+@pytest.mark.parametrize(
+    ("column", "weight", "text"),
+    [
+        ("always_one", "high", "one value"), ("never_known", "high", "no value"),
+        ("leaked", "high", "label"), ("month", "high", "not as in train"),
+        ("pressure", "low", "null"), ("tailnum", "low", "levels"),
+    ],
+)  # fmt: skip
+def test_what_is_planted_is_found(found, column, weight, text):
+    mine = [finding for finding in found if finding.column == column]
+    assert [finding.weight for finding in mine] == [weight]
+    assert text in mine[0].text
+
+
+def test_what_is_well_is_not_named(found):
+    assert not {"temp", "carrier", "origin", "distance_miles", "late"} & {f.column for f in found}
+
+
+def test_heavy_ones_come_first(found):
+    weights = [finding.weight for finding in found]
+    assert weights == sorted(weights, key=lambda weight: weight != "high")
+
+
+def test_a_class_without_rows_is_named():
+    manifest = flights_manifest(wide=0)
+    empty = manifest.model_copy(update={"class_rows": {"test": {"0": 5000, "1": 0}}})
+    assert any("no row of class '1'" in finding.text for finding in find_warnings(empty))
+
+
+def test_numbers_of_classes_are_no_leak():
+    found = find_warnings(flights_manifest(task="multiclass", wide=0))
+    assert "leaked" not in {finding.column for finding in found}

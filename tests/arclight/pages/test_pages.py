@@ -1,0 +1,192 @@
+import functools
+import importlib
+import importlib.util
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+import arclight.pages
+from arclight.decision import Decision
+from arclight.errors import SpecError
+from arclight.pages.dataset_page import dataset_page
+from arclight.pages.model_page import model_page
+from tests.arclight.pages.made_up import (
+    HOSTILE,
+    evaluation_of,
+    flights_manifest,
+    model_bundle,
+)
+
+TASKS = ("binary", "multiclass", "regression")
+VOID = {"meta", "br", "hr", "link", "img"}
+
+
+class Reader(HTMLParser):
+    """Reads a page as a browser does: its text, tags and addresses; tags must nest."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.words, self.addresses, self.ids, self.labels = [], [], [], [], []
+        self._open = []
+        self.feed(page)
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.append(tag)
+        self.addresses += [found[name] for name in ("href", "src") if name in found]
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "svg":
+            self.labels.append(found.get("aria-label", ""))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@functools.cache
+def manifest_of(task):
+    return flights_manifest(task=task, wide=3)
+
+
+@functools.cache
+def read_page(kind, task):
+    manifest = manifest_of(task)
+    if kind == "dataset":
+        return Reader(dataset_page(manifest))
+    bundle = model_bundle(manifest)
+    decision = Decision(kind="refuse", reason=f"auc must be at least 0.9 {HOSTILE}.")
+    return Reader(model_page(bundle, evaluation_of(bundle), manifest, decision))
+
+
+@pytest.fixture(params=TASKS)
+def manifest(request):
+    return manifest_of(request.param)
+
+
+@pytest.fixture
+def dataset(manifest):
+    return read_page("dataset", manifest.task)
+
+
+@pytest.fixture
+def model(manifest):
+    return read_page("model", manifest.task)
+
+
+@pytest.fixture(params=["dataset", "model"])
+def page(request, manifest):
+    return read_page(request.param, manifest.task)
+
+
+def test_a_page_is_whole_without_scripts_or_addresses(page):
+    assert not {"script", "img", "link", "iframe", "object", "embed", "form"} & set(page.tags)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert {address[1:] for address in page.addresses} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_hostile_names_are_text(page):
+    assert "<script>alert('x')</script> $\\frac{1}$ \\x1b[31m\\u202e" in page.text
+    assert "\x1b" not in page.text
+    assert "\u202e" not in page.text
+
+
+def test_every_chart_says_what_it_shows(page):
+    assert page.labels
+    assert all(len(label) > 10 for label in page.labels)
+
+
+def test_a_dataset_page_shows_every_column_and_account(dataset, manifest):
+    assert dataset.labels[0].startswith("Rows stage by stage.")
+    for text in (
+        "flights-late@3", "2026-11-21 04:10 UTC", "21,000", "22,760", "check:known_arrival 800",
+        "key:repeated", "5.5 %", manifest.content_digest, "after the last bound 500",
+        "2013-09-01 10:00 UTC", "join 'weather'", "1.91 MB",
+    ):  # fmt: skip
+        assert text in dataset.text, text
+    for summary in manifest.summaries["train"]:
+        if summary.name.isidentifier():
+            assert summary.name in dataset.text
+    drawn = [label for label in dataset.labels if label.startswith(("Distribution", "Share of"))]
+    assert len(drawn) == len(manifest.summaries["train"]) - 1  # one has no value anywhere
+
+
+def test_figures_of_a_column_are_those_of_its_summary():
+    manifest = flights_manifest(wide=0)
+    temp = next(s for s in manifest.summaries["valid"] if s.name == "temp")
+    text = Reader(dataset_page(manifest)).text
+    assert f"{temp.high:.1f}" in text
+    assert f"{temp.moments.mean:.2f}" in text
+    assert f"{temp.moments.correlation:.3f}" in text
+
+
+def test_classes_without_order_have_no_association():
+    text = Reader(dataset_page(flights_manifest(task="multiclass", wide=0))).text
+    assert "the classes have no order" in text
+    assert "with label" not in text
+
+
+def test_a_dataset_without_rows_in_a_split_has_a_page():
+    manifest = flights_manifest(wide=0, rows={"train": 400, "valid": 0, "test": 1})
+    assert "flights-late@3" in Reader(dataset_page(manifest)).text
+
+
+def test_a_wide_dataset_stays_small_and_starts_shut():
+    manifest = flights_manifest(wide=485, rows={"train": 600, "valid": 200, "test": 200})
+    page = dataset_page(manifest)
+    assert len(page) < 5_000_000
+    assert page.count("<svg") > 500
+    assert not re.search(r"<details[^>]* open", page)
+
+
+def test_a_model_page_shows_every_figure_with_its_interval(model, manifest):
+    report = evaluation_of(model_bundle(manifest)).report
+    for figure in report.figures:
+        assert figure.name in model.text
+        assert f"{figure.value:,.4f}" in model.text
+        assert f"{figure.low:,.4f} to {figure.high:,.4f}" in model.text
+    assert "Gate: refuse." in model.text
+    assert "50 resamples of 5,000 rows, seed 5" in model.text
+    for segment in report.segments:
+        assert f"{segment.rows:,}" in model.text
+
+
+def test_a_model_page_fits_its_task(model, manifest):
+    drawn = {label.split(".")[0] for label in model.labels}
+    curves = {"Confusion matrix", "Reliability curve"}
+    assert curves <= drawn if manifest.task != "regression" else not curves & drawn
+    assert ("Figures in the label's unit" in drawn) == (manifest.task == "regression")
+    assert ("0.3125" in model.text) == (manifest.task == "binary")
+
+
+def test_a_model_without_evidence_says_so():
+    page = Reader(model_page(model_bundle(flights_manifest(wide=0))))
+    assert "not been judged on a test split yet" in page.text
+    assert "0.7432" in page.text
+
+
+def test_pages_are_the_same_text_each_time():
+    manifest = flights_manifest(wide=0)
+    assert dataset_page(manifest) == dataset_page(manifest)
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_a_missing_library_names_the_extra(library, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == library else find(n))
+    with pytest.raises(SpecError, match=rf"'{library}'.*pip install 'arclight\[report\]'"):
+        importlib.reload(arclight.pages)
