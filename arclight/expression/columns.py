@@ -80,8 +80,10 @@ def chosen(take: Flags, yes: Mask, no: Mask) -> Mask:
     return np.where(take, False if yes is None else yes, False if no is None else no)
 
 
-def flags_of(array: pa.Array) -> Flags:
+def flags_of(array: pa.Array | pa.Scalar) -> Flags:
     """Return the values of an Arrow boolean array, nulls read as whatever lies under them."""
+    if isinstance(array, pa.Scalar):
+        return np.array(bool(array.as_py()))
     size = len(array)
     if size == 0:
         return np.zeros(0, np.bool_)

@@ -50,6 +50,7 @@ _CAST_TYPES: dict[exp.DType, Kind] = {
     exp.DType.TIMESTAMPTZ: Kind.TIME,
 }
 _SPANS = {Kind.I8: 2**7, Kind.I16: 2**15, Kind.I32: 2**31, Kind.I64: 2**63}
+_SUFFIXES = {"Y": Kind.I8, "S": Kind.I16, "L": Kind.I64}
 _LARGEST_FLOAT32 = 3.4028235677973366e38
 
 
@@ -97,7 +98,7 @@ def refused(tree: exp.Expr) -> SpecError:
     name = type(tree).__name__
     return SpecError(
         f"A row expression must not use '{printable(sql_of(tree), 80)}' ({name} is not "
-        "supported); derive the column in etl.sql, or see docs/expressions.md for what can be written."
+        "supported); derive the column in etl.sql; docs/expressions.md lists what can be written."
     )
 
 
@@ -183,6 +184,17 @@ def _float_literal(text: str, kind: Kind) -> Literal:
     return Literal(value, kind)
 
 
+def check_suffixed(number: str, suffix: str) -> None:
+    """Refuse a number that does not fit the type its suffix names, such as 300Y.
+
+    Raises:
+        SpecError: it does not fit; the lowest one fits only behind a minus and is let through.
+    """
+    kind = _SUFFIXES.get(suffix.upper())
+    if kind is not None and (not number.isdigit() or int(number) > _SPANS[kind]):
+        raise _out_of_range(number, kind)
+
+
 def _out_of_range(text: str, kind: Kind) -> SpecError:
     return SpecError(
         f"The number {printable(text, 60)} must fit a {kind.value}; "
@@ -195,7 +207,7 @@ def _negative(tree: exp.Expr) -> Node:
     inner = tree.this
     if isinstance(inner, exp.Literal) and not inner.args.get("is_string"):
         return _number(f"-{inner.this}", None)
-    if _is_suffixed(inner):
+    if _is_suffixed(inner) or _is_lowest(inner):
         return _number(f"-{inner.this.this}", _CAST_TYPES[inner.to.this])
     return Call("negative", (convert(inner),))
 
@@ -207,7 +219,17 @@ def _is_suffixed(tree: exp.Expr) -> bool:
     number, kind = tree.this, _CAST_TYPES.get(tree.to.this)
     if not isinstance(number, exp.Literal) or number.args.get("is_string"):
         return False
-    return kind in FLOATS or (kind in INTEGERS and str(number.this).isdigit())
+    if kind in FLOATS:
+        return True
+    return kind in INTEGERS and str(number.this).isdigit() and int(number.this) < _SPANS[kind]
+
+
+def _is_lowest(tree: exp.Expr) -> bool:
+    """Whether this is the 128 of -128Y or its like, which fits only with its sign."""
+    if type(tree) is not exp.Cast or not isinstance(tree.this, exp.Literal):
+        return False
+    kind, number = _CAST_TYPES.get(tree.to.this), str(tree.this.this)
+    return kind in INTEGERS and number.isdigit() and int(number) == _SPANS[kind]
 
 
 def _cast(tree: exp.Expr) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlglot import exp, parse_one
 from sqlglot.dialects.spark import Spark
@@ -14,7 +14,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from arclight.errors import SpecError, printable
 from arclight.expression.bounds import bounded_tokens, first_line, room_for_parsing
-from arclight.expression.convert import columns_of, convert
+from arclight.expression.convert import check_suffixed, columns_of, convert
 
 if TYPE_CHECKING:
     from sqlglot.tokenizer_core import Token
@@ -35,9 +35,9 @@ class _RowDialect(Spark):
         """The parser of `_RowDialect`."""
 
         STRICT_CAST = True
-        FUNCTIONS: dict[str, Any] = {}
-        NO_PAREN_FUNCTIONS: dict[Any, Any] = {}
-        FUNCTION_PARSERS: dict[str, Any] = {
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
             "CAST": lambda self: self._parse_cast(True),
             "TRY_CAST": lambda self: self._parse_cast(False, safe=True),
         }
@@ -95,7 +95,7 @@ def nearest_of(name: str, known: list[str]) -> str:
 
 
 def _check_tokens(text: str, tokens: list[Token]) -> None:
-    for token in tokens:
+    for index, token in enumerate(tokens):
         if token.token_type is TokenType.SEMICOLON:
             raise SpecError(
                 f"'{printable(text)}' must be exactly one expression, got a semicolon; "
@@ -103,6 +103,9 @@ def _check_tokens(text: str, tokens: list[Token]) -> None:
             )
         if token.token_type is TokenType.STRING:
             _check_escapes(text[token.start : token.end + 1])
+        # sqlglot reads 300Y as 300::TINYINT, in which no colon stands in the text
+        if token.token_type is TokenType.DCOLON and text[token.start] != ":":
+            check_suffixed(tokens[index - 1].text, tokens[index + 1].text)
 
 
 def _check_escapes(raw: str) -> None:
