@@ -11,14 +11,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from arclight.errors import IntegrityError
 
-NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 
 
 class Contract(BaseModel):
     """A frozen value; subclasses that are stored set `kind` and raise `version` on a new shape."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
     )
 
     kind: ClassVar[str] = ""

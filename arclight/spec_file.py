@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from arclight.errors import MissingError, SpecError, nearest, printable
+from arclight.errors import MissingError, SpecError, printable
 from arclight.spec import Spec
+from arclight.spec_problem import explain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 MAX_DEPTH = 40
 MAX_ALIASES = 20
+MAX_VALUES = 10_000
+
+# Plain scalars by YAML 1.2 rules, so that 007, 1:30, no and 2013-11-01 stay the text they are.
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INT = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+_FLOAT = re.compile(
+    r"-?((0|[1-9][0-9]{0,40})(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][-+]?[0-9]{1,3})?"
+)
 
 
 @dataclass(frozen=True)
@@ -46,25 +59,31 @@ def load_spec(file: Path) -> LoadedSpec:
         MissingError: there is no such file.
         SpecError: the file is too large, not plain YAML, or breaks a rule of the spec.
     """
-    text = _read(file, "spec")
-    root = _compose(text, file)
-    body = _plain(root, file)
+    root = _compose(_read(file, "spec"), file)
+    body = _Builder(file).build(root)
     try:
-        spec = Spec.model_validate_json(json.dumps(body, default=_iso))
+        spec = Spec.model_validate_json(json.dumps(body), by_alias=True, by_name=False)
     except ValidationError as error:
-        raise SpecError(_explain(error, root, file)) from error
+        text, line = explain(error, root)
+        raise SpecError(f"{file}:{line}: {text}") from error
     return LoadedSpec(spec=spec, file=file.resolve(), sql=_sql(spec, file))
 
 
 def _read(file: Path, what: str) -> str:
-    if not file.is_file():
-        raise MissingError(f"{what} '{file}' does not exist; give the path of a file.")
-    if file.stat().st_size > MAX_BYTES:
-        raise SpecError(f"{what} '{file}' must be at most {MAX_BYTES:,} bytes; shorten it.")
+    name = printable(file)
     try:
+        if not file.is_file():
+            raise MissingError(f"{what} '{name}' does not exist; give the path of a file.")
+        if file.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{what} '{name}' must be at most {MAX_BYTES:,} bytes; shorten it.")
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SpecError(f"{what} '{file}' must be UTF-8 text ({error.reason}).") from error
+        raise SpecError(
+            f"{what} '{name}' must be UTF-8 text, but byte {error.start:,} is not; save it as "
+            "UTF-8."
+        ) from error
+    except OSError as error:
+        raise MissingError(f"{what} '{name}' cannot be read: {error.strerror}.") from error
 
 
 def _sql(spec: Spec, file: Path) -> str:
@@ -74,41 +93,42 @@ def _sql(spec: Spec, file: Path) -> str:
 
 
 def _compose(text: str, file: Path) -> yaml.Node:
-    """Parse to nodes after the events were found harmless: bounded depth, few aliases, no tags."""
+    """Parse to nodes after the events were found harmless."""
     try:
-        depth = aliases = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            aliases += isinstance(event, yaml.AliasEvent)
-            if depth > MAX_DEPTH:
-                raise SpecError(f"{file}:{line}: a spec must nest at most {MAX_DEPTH} deep.")
-            if aliases > MAX_ALIASES:
-                raise SpecError(
-                    f"{file}:{line}: a spec must use at most {MAX_ALIASES} aliases; "
-                    "write the values out."
-                )
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                raise SpecError(
-                    f"{file}:{line}: a spec must be plain YAML, got the tag '{printable(tag)}'; "
-                    "remove it."
-                )
+        _check_events(text, file)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
-        problem = getattr(error, "problem", None) or str(error)
+        parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+        problem = ", ".join(part for part in parts if part) or str(error)
         raise SpecError(f"{where}: not valid YAML: {printable(problem)}.") from error
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(f"{file}:1: a spec must be a mapping that starts with its name.")
     return root
 
 
-def _plain(root: yaml.Node, file: Path) -> Any:
-    """Return nodes as values, refusing duplicate keys and an expansion past the size limit."""
-    return _Builder(file).build(root)
+def _check_events(text: str, file: Path) -> None:
+    """Refuse, before any node is made, what is deep, large, aliased or tagged."""
+    depth = aliases = values = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        values += isinstance(event, yaml.NodeEvent)
+        tag = getattr(event, "tag", None)
+        problem = ""
+        if depth > MAX_DEPTH:
+            problem = f"a spec must nest at most {MAX_DEPTH} deep; flatten it"
+        elif aliases > MAX_ALIASES:
+            problem = f"a spec must use at most {MAX_ALIASES} aliases; write the values out"
+        elif values > MAX_VALUES:
+            problem = f"a spec must hold at most {MAX_VALUES:,} values; shorten it"
+        elif tag is not None:
+            problem = f"a spec must be plain YAML, got the tag '{printable(tag)}'; remove it"
+        if problem:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise SpecError(f"{file}:{line}: {problem}.")
 
 
 class _Builder:
@@ -116,100 +136,62 @@ class _Builder:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._scalars = yaml.SafeLoader("")
-        self._budget = MAX_BYTES
+        self._budget = MAX_VALUES
+        self._depth = 0
 
     def build(self, node: yaml.Node) -> Any:
-        self._budget -= 1
+        if isinstance(node, yaml.ScalarNode):
+            self._check_text(node)
+            return _scalar(node)
+        where = f"{self._file}:{node.start_mark.line + 1}"
+        self._budget -= len(node.value)
+        self._depth += 1
         if self._budget < 0:
-            raise SpecError(f"{self._file}: aliases must not expand past {MAX_BYTES:,} values.")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item) for item in node.value]
-        try:
-            return self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
             raise SpecError(
-                f"{self._file}:{node.start_mark.line + 1}: '{printable(node.value)}' cannot be "
-                f"read ({printable(error)}); quote it if it is text."
+                f"{where}: aliases must not expand past {MAX_VALUES:,} values; write them out."
+            )
+        if self._depth > MAX_DEPTH:  # an alias inside what it stands for
+            raise SpecError(f"{where}: aliases must not nest past {MAX_DEPTH}; write them out.")
+        built = (
+            self._mapping(node)
+            if isinstance(node, yaml.MappingNode)
+            else [self.build(item) for item in node.value]
+        )
+        self._depth -= 1
+        return built
+
+    def _check_text(self, node: yaml.ScalarNode) -> None:
+        try:
+            node.value.encode()
+        except UnicodeEncodeError as error:
+            raise SpecError(
+                f"{self._file}:{node.start_mark.line + 1}: '{printable(node.value)}' must be "
+                "text, but holds half a character; write it out."
             ) from error
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         body: dict[str, Any] = {}
         for key, value in node.value:
             where = f"{self._file}:{key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                raise SpecError(f"{where}: a field's name must be plain text.")
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{where}: a field's name must be plain text; write it as such.")
+            self._check_text(key)
+            if key.value == "<<" and key.style is None:
+                raise SpecError(f"{where}: '<<' merges no fields here; write the fields out.")
             if key.value in body:
-                raise SpecError(f"{where}: field '{printable(key.value)}' stands twice.")
+                raise SpecError(
+                    f"{where}: field '{printable(key.value)}' stands twice; remove one."
+                )
             body[key.value] = self.build(value)
         return body
 
 
-def _iso(value: Any) -> str:
-    if isinstance(value, dt.date | dt.datetime):
-        return value.isoformat()
-    raise SpecError(f"'{printable(value)}' must be text, a number, true or false; quote it.")
-
-
-def _explain(error: ValidationError, root: yaml.Node, file: Path) -> str:
-    """Turn the first problem into one sentence with its line; the others are counted."""
-    problems = error.errors()
-    first = problems[0]
-    path, line = _locate(root, first["loc"])
-    dotted = ".".join(path) or "the spec"
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(path[:-1])
-        text = f"'{dotted}' is not a field of a spec.{nearest(path[-1], known)}"
-        if known:
-            text += f" Known here: {', '.join(known)}."
-    elif first["type"] == "missing":
-        text = f"'{dotted}' must be given."
-    elif first["type"] == "value_error":
-        text = f"{dotted}: {first['ctx']['error']}"
-    else:
-        got = "" if isinstance(first["input"], dict | list) else f", got {first['input']!r}"
-        text = f"'{dotted}' is wrong: {first['msg']}{printable(got)}."
-    more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
-    return f"{file}:{line}: {text}{more}"
-
-
-def _locate(root: yaml.Node, loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], int]:
-    """Follow an error's location through the nodes; parts that name no node are union tags."""
-    node, line, path = root, root.start_mark.line + 1, []
-    for index, part in enumerate(loc):
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == part), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            found = (node.value[part], node.value[part]) if part < len(node.value) else None
-        if found is not None:
-            line, node = found[0].start_mark.line + 1, found[1]
-            path.append(str(part))
-        elif index == len(loc) - 1 and isinstance(part, str):
-            path.append(part)
-    return tuple(path), line
-
-
-def _fields_at(path: tuple[str, ...]) -> list[str]:
-    """Return the field names a spec knows at a path, empty where any name goes."""
-    model: Any = Spec
-    for part in path:
-        fields = getattr(model, "model_fields", {})
-        field = next((f for n, f in fields.items() if part in (n, f.alias)), None)
-        model = _model_in(field.annotation) if field is not None else model
-        if model is None:
-            return []
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model inside an annotation such as `dict[str, Source]` or `Tune | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
+def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
+    text: str = node.value
+    if node.style is not None:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
