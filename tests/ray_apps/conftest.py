@@ -1,0 +1,75 @@
+"""Datasets and models that many tests only read: made once a run."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from arclight.catalog import Catalog
+from arclight.progress import silent
+from arclight.store import Store
+from cluster.profiles import Profile
+from ray_apps.train import train_model
+from tests.ray_apps.make_dataset import Made, make_dataset, make_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+
+TWO_CORES = Profile(name="two", cores=2, memory_gib=4.0)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """Return the dataset of a task; tests must not write into its store."""
+    made: dict[str, Made] = {}
+
+    def get(task: str = "binary") -> Made:
+        if task not in made:
+            made[task] = make_dataset(tmp_path_factory.mktemp(task) / "store", task=task)
+        return made[task]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def trained(
+    shared: Callable[[str], Made], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], tuple[Made, ModelBundle]]:
+    """Return a dataset and the published model of a task and trainer."""
+    models: dict[tuple[str, str], ModelBundle] = {}
+
+    def get(task: str, trainer: str) -> tuple[Made, ModelBundle]:
+        made = shared(task)
+        if (task, trainer) not in models:
+            models[task, trainer] = train_model(
+                made.catalog,
+                made.manifest,
+                make_spec(task, trainer=trainer),
+                profile=TWO_CORES,
+                run_folder=tmp_path_factory.mktemp("run"),
+                tick=silent,
+            )
+        return made, models[task, trainer]
+
+    return get
+
+
+@pytest.fixture
+def own(
+    trained: Callable[[str, str], tuple[Made, ModelBundle]], tmp_path: Path
+) -> Callable[[str, str], tuple[Made, ModelBundle]]:
+    """Return the same, in a copy of the store that the test may damage."""
+
+    def get(task: str, trainer: str) -> tuple[Made, ModelBundle]:
+        made, bundle = trained(task, trainer)
+        root = tmp_path / "own-store"
+        shutil.copytree(made.catalog.store.root, root)
+        return replace(made, catalog=Catalog(Store(root))), bundle
+
+    return get

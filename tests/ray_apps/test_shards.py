@@ -1,0 +1,203 @@
+"""The reader: who reads what, what is refused, and that no row is lost."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arclight.errors import DataError, IntegrityError, LockedError
+from arclight.manifest import DataFile
+from ray_apps.shards import (
+    Reader,
+    as_number,
+    assign,
+    dense,
+    open_split,
+    read_shard,
+)
+from tests.ray_apps.make_dataset import make_dataset
+
+
+def files(*groups: tuple[int, ...]) -> list[DataFile]:
+    return [
+        DataFile(
+            part="train", path=f"train/{i}", rows=sum(g), size_bytes=1, sha256="", row_groups=g
+        )
+        for i, g in enumerate(groups)
+    ]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 1000), max_size=6).map(tuple), max_size=6),
+    st.integers(1, 5),
+)
+def test_every_row_group_with_rows_goes_to_exactly_one_worker(groups, world):
+    made = files(*groups)
+    mine = [assign(made, rank, world) for rank in range(world)]
+    given_out = sorted((f.path, g) for f, g in itertools.chain(*mine))
+    wanted = sorted((f.path, i) for f in made for i, n in enumerate(f.row_groups) if n)
+    assert given_out == wanted
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 6))
+def test_loads_stay_within_four_thirds_of_the_best(rows, world):
+    made = files(tuple(rows))
+    loads = [sum(f.row_groups[g] for f, g in assign(made, r, world)) for r in range(world)]
+    best = max(*rows, -(-sum(rows) // world))
+    ranked = sorted(rows, reverse=True)
+    if len(rows) > world:  # two of the largest world + 1 must share a worker
+        best = max(best, ranked[world - 1] + ranked[world])
+    assert max(loads) <= best * 4 / 3 + 1
+
+
+def test_one_worker_reads_in_file_order():
+    assert [g for _, g in assign(files((5, 0, 9), (7,)), 0, 1)] == [0, 2, 0]
+
+
+def test_T5_odd_row_counts_on_two_workers_lose_no_row(tmp_path):
+    made = make_dataset(tmp_path, rows=(2001, 101, 50), row_groups=7)
+    folder = made.catalog.folder(made.manifest)
+    for part, rows in (("train", 2001), ("valid", 101)):
+        shards = [
+            read_shard(folder, made.manifest, part, reader=Reader(rank, 2)) for rank in range(2)
+        ]
+        assert sum(shard.rows for shard in shards) == rows
+        whole = read_shard(folder, made.manifest, part)
+        assert sorted(np.concatenate([s.label for s in shards])) == sorted(whole.label)
+
+
+def test_T5_PQ2_a_worker_without_rows_is_refused(tmp_path):
+    made = make_dataset(tmp_path, rows=(100, 20, 20), row_groups=1, files=1)
+    folder = made.catalog.folder(made.manifest)
+    read_shard(folder, made.manifest, "train", reader=Reader(0, 2))
+    with pytest.raises(DataError, match=r"worker 2 of 2 must get at least one row group"):
+        read_shard(folder, made.manifest, "train", reader=Reader(1, 2))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_come_in_order_whatever_the_threads(shared, threads):
+    made = shared("binary")
+    batches = open_split(
+        made.catalog.folder(made.manifest),
+        made.manifest,
+        "train",
+        columns=("label", "id"),
+        reader=Reader(threads=threads),
+    )
+    table = pa.Table.from_batches(list(batches))
+    assert table.column_names == ["label", "id"]
+    assert table["id"].to_pylist() == list(range(2400))
+
+
+def test_features_are_encoded_as_the_plan_says(shared):
+    made = shared("binary")
+    shard = read_shard(made.catalog.folder(made.manifest), made.manifest, "train")
+    table = pa.concat_tables(shard.tables)
+    plan = made.manifest.plan
+    assert table.column_names == [f"f{i}" for i in range(len(plan.features))]
+    assert [str(t) for t in table.schema.types] == ["int32"] * 3 + ["float"] * 5
+    shop = pc.subtract(made.raw["train"]["shop"], 1)
+    assert table["f0"].to_pylist() == shop.to_pylist()
+    grey = pc.equal(made.raw["train"]["color"], "grey").to_pylist()
+    codes = [c for c, g in zip(table["f1"].to_pylist(), grey, strict=True) if g]
+    assert set(codes) == {
+        plan.features[1].unknown_code
+        if "grey" not in plan.features[1].levels
+        else plan.features[1].levels.index("grey")
+    }
+    matrix = dense(table)
+    assert matrix.dtype == np.float32
+    assert matrix.flags.c_contiguous
+    assert np.isnan(matrix[:, 1]).sum() == table["f1"].null_count > 0
+
+
+def test_the_test_split_is_locked(shared):
+    made = shared("binary")
+    folder = made.catalog.folder(made.manifest)
+    with pytest.raises(LockedError, match="must be opened by an evaluation, got the opening"):
+        open_split(folder, made.manifest, "test")
+    with pytest.raises(LockedError, match="record none"):
+        read_shard(folder, made.manifest, "test")
+
+
+def test_an_opening_of_another_dataset_opens_nothing(own):
+    made, bundle = own("binary", "lightgbm")
+    other = made.manifest.model_copy(update={"number": 9})
+    opening = made.catalog.open_test(made.manifest, bundle, run="r")
+    folder = made.catalog.folder(made.manifest)
+    with pytest.raises(LockedError, match=r"one of demo@1"):
+        open_split(folder, other, "test", opening=opening)
+    rows = sum(b.num_rows for b in open_split(folder, made.manifest, "test", opening=opening))
+    assert rows == 600
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(_flip, "SHA-256"), (_cut, "bytes as published"), (Path.unlink, "not there")],
+)
+def test_a_damaged_file_is_refused_before_it_is_parsed(tmp_path, damage, message):
+    made = make_dataset(tmp_path, rows=(200, 50, 50))
+    folder = made.catalog.folder(made.manifest)
+    damage(folder / made.manifest.files_of("train")[1].path)
+    with pytest.raises(IntegrityError, match=message):
+        read_shard(folder, made.manifest, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"row_groups": (80, 20)}, "must have row groups of"),
+        ({"rows": 99, "row_groups": (99,)}, "add up to"),
+    ],
+)
+def test_rows_must_be_those_published(tmp_path, change, message):
+    made = make_dataset(tmp_path, rows=(200, 50, 50), row_groups=1)
+    files_now = [
+        f.model_copy(update=change) if f.path.endswith("train/part-00001.parquet") else f
+        for f in made.manifest.files
+    ]
+    manifest = made.manifest.model_copy(update={"files": tuple(files_now)})
+    with pytest.raises(IntegrityError, match=message):
+        read_shard(made.catalog.folder(manifest), manifest, "train")
+
+
+def test_a_column_that_is_not_there_is_named(shared):
+    made = shared("binary")
+    batches = open_split(
+        made.catalog.folder(made.manifest), made.manifest, "train", columns=("nope",)
+    )
+    with pytest.raises(IntegrityError, match="column 'nope'"):
+        next(batches)
+
+
+def test_head_takes_from_every_part(shared):
+    made = shared("binary")
+    shard = read_shard(made.catalog.folder(made.manifest), made.manifest, "train")
+    head = shard.head(240)
+    assert len(head.tables) == len(shard.tables)
+    assert head.rows == 240
+    assert shard.head(10**9) is shard
+
+
+def test_a_carried_number_is_cast_as_the_builder_does():
+    found = as_number(pa.array([1.5, None, float("nan"), 1e300]))
+    assert found.to_pylist()[:3] == [1.5, None, None]
+    assert np.isfinite(found[3].as_py())
+    assert as_number(pa.array([True, None])).to_pylist() == [1.0, None]
