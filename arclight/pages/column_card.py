@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arclight.pages.column_charts import histogram_chart, level_chart
-from arclight.pages.findings import has_ordered_label, shifts
-from arclight.pages.histogram import make_histogram
+from arclight.pages.findings import has_ordered_label
+from arclight.pages.histogram import BINS, make_histogram
 from arclight.pages.words import UNKNOWN, count, fixed, number, share
 
 if TYPE_CHECKING:
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from arclight.drift import Shift
     from arclight.manifest import DatasetManifest
     from arclight.summary import ColumnSummary, Level
 
 Lines = list[tuple[str, list[str]]]
 
 SHOWN_LEVELS = 12
+_SMALL_BINS = 24
 _QUANTILES = (("1 %", 0.01), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("99 %", 0.99))
 
 
@@ -60,6 +62,7 @@ class ColumnCard:
 def make_card(
     manifest: DatasetManifest,
     splits: Mapping[str, ColumnSummary],
+    moved: Mapping[str, Shift],
     *,
     anchor: str,
     flags: tuple[str, ...],
@@ -70,6 +73,7 @@ def make_card(
     Args:
         manifest: the dataset; says what its label is.
         splits: the column's summary of each split, at least one.
+        moved: how far each later split moved from train.
         anchor: where links to the column lead.
         flags: short warnings to show beside its name.
         small: draw the chart smaller, for datasets of many columns.
@@ -78,8 +82,8 @@ def make_card(
     is_label = first.name == manifest.label
     with_label = has_ordered_label(manifest) and not is_label
     is_number = first.type == "number"
-    draw = histogram_chart if is_number else _levels_drawn
-    index = _index(splits, with_label=with_label)
+    chart, caption = _drawn(first, splits, small=small)
+    index = _index(first, moved, with_label=with_label)
     return ColumnCard(
         anchor=anchor,
         name=first.name,
@@ -87,17 +91,25 @@ def make_card(
         splits=tuple(splits),
         flags=("label", *flags) if is_label else flags,
         facts=_facts(first, index, with_label=with_label),
-        chart=draw(first.name, splits, small=small),
-        caption=_caption(splits, is_number=is_number),
-        lines=_lines(splits, with_label=with_label),
+        chart=chart,
+        caption=caption,
+        lines=_lines(splits, moved, with_label=with_label),
         level_head=() if is_number else _level_head(splits, manifest, with_label=with_label),
         levels=[] if is_number else _levels(splits, with_label=with_label),
         index=index,
     )
 
 
-def _levels_drawn(name: str, splits: Mapping[str, ColumnSummary], *, small: bool) -> Markup:
-    return level_chart(name, splits, limit=4 if small else 8)
+def _drawn(
+    first: ColumnSummary, splits: Mapping[str, ColumnSummary], *, small: bool
+) -> tuple[Markup, str]:
+    """Return the chart and what it leaves out."""
+    if first.type == "category":
+        return level_chart(first.name, splits, limit=4 if small else 8), ""
+    found = make_histogram(splits, _SMALL_BINS if small else BINS)
+    is_cut = found is not None and found.is_cut
+    caption = "Up to 0.5 % of the rows lie beyond each end of the axis." if is_cut else ""
+    return histogram_chart(first.name, splits, found, small=small), caption
 
 
 def _facts(first: ColumnSummary, index: Sequence[str], *, with_label: bool) -> str:
@@ -112,25 +124,21 @@ def _facts(first: ColumnSummary, index: Sequence[str], *, with_label: bool) -> s
     return " · ".join(parts)
 
 
-def _index(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> tuple[str, ...]:
-    first = next(iter(splits.values()))
-    moved = [shift.psi for shift in shifts(splits).values()]
+def _index(
+    first: ColumnSummary, moved: Mapping[str, Shift], *, with_label: bool
+) -> tuple[str, ...]:
+    largest = max((shift.psi for shift in moved.values()), default=None)
     return (
         share(first.nulls, first.rows),
         count(first.distinct) if first.type == "category" else UNKNOWN,
         fixed(first.association) if with_label else UNKNOWN,
-        fixed(max(moved)) if moved else UNKNOWN,
+        fixed(largest),
     )
 
 
-def _caption(splits: Mapping[str, ColumnSummary], *, is_number: bool) -> str:
-    found = make_histogram(splits) if is_number else None
-    if found is not None and found.is_cut:
-        return "Up to 0.5 % of the rows lie beyond each end of the axis."
-    return ""
-
-
-def _lines(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> Lines:
+def _lines(
+    splits: Mapping[str, ColumnSummary], moved: Mapping[str, Shift], *, with_label: bool
+) -> Lines:
     found = list(splits.values())
 
     def line(name: str, write: Callable[[ColumnSummary], str]) -> tuple[str, list[str]]:
@@ -151,7 +159,6 @@ def _lines(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> Lines:
     if with_label:
         name = "r with label" if found[0].type == "number" else "η with label"
         lines.append(line(name, _association))
-    moved = shifts(splits)
     if moved:
         cells = [fixed(moved[split].psi) if split in moved else UNKNOWN for split in splits]
         lines.append(("PSI from train", cells))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arclight.pages.canvas import WIDTH, Canvas, Ink, nice_ticks
-from arclight.pages.histogram import BINS, make_histogram
 from arclight.pages.words import cut, fixed, number, share
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ INKS: dict[str, Ink] = {"train": "train", "valid": "valid", "test": "test"}
 LABEL_SIZE = 11.5
 LABEL_ROOM = WIDTH * 0.39
 LABEL_LETTERS = 19  # of the widest letters that names are made of, as many as there is room for
-_SMALL_BINS = 24
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,17 @@ class Bar:
     values: Mapping[str, float | None]
 
 
-def histogram_chart(name: str, splits: Mapping[str, ColumnSummary], *, small: bool) -> Markup:
-    """Draw a number's distribution, its splits over each other; empty when there is no value."""
-    found = make_histogram(splits, _SMALL_BINS if small else BINS)
+def histogram_chart(
+    name: str, splits: Mapping[str, ColumnSummary], found: Histogram | None, *, small: bool
+) -> Markup:
+    """Draw a number's distribution, its splits over each other.
+
+    Args:
+        name: of the column.
+        splits: the column's summaries, for those who do not see the chart.
+        found: what to draw; None when no split has a value.
+        small: draw it less high.
+    """
     if found is None:
         return _empty(f"{name} has no value in any split")
     height = 84.0 if small else 190.0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from arclight.drift import Shift
     from arclight.manifest import DatasetManifest
     from arclight.summary import ColumnSummary
 
@@ -89,6 +90,7 @@ def dataset_page(manifest: DatasetManifest) -> str:
 def _page(manifest: DatasetManifest) -> _Page:
     columns = by_column(manifest)
     warnings = find_warnings(manifest)
+    moved = {name: shifts(splits) for name, splits in columns.items()}
     anchors = {name: f"c{place}" for place, name in enumerate(columns)}
     split_rows = {str(split): manifest.rows[split] for split in SPLITS if split in manifest.rows}
     read = manifest.ledger.stages[0].rows_in if manifest.ledger.stages else 0
@@ -113,10 +115,10 @@ def _page(manifest: DatasetManifest) -> _Page:
         proof=_proof(manifest),
         reasons=_reasons(manifest, read),
         association=_association_chart(manifest, columns),
-        shift=_shift_chart(columns),
+        shift=_shift_chart(moved),
         later=tuple(split for split in split_rows if split != "train"),
         shown=min(RANKED, features),
-        columns=_cards(manifest, columns, warnings, anchors),
+        columns=_cards(manifest, columns, moved, warnings, anchors),
         anchors=anchors,
         origin=_origin(manifest),
         is_open=len(columns) <= OPEN_COLUMNS,
@@ -126,6 +128,7 @@ def _page(manifest: DatasetManifest) -> _Page:
 def _cards(
     manifest: DatasetManifest,
     columns: Mapping[str, Mapping[str, ColumnSummary]],
+    moved: Mapping[str, Mapping[str, Shift]],
     warnings: Sequence[Finding],
     anchors: Mapping[str, str],
 ) -> tuple[ColumnCard, ...]:
@@ -134,6 +137,7 @@ def _cards(
         make_card(
             manifest,
             splits,
+            moved[name],
             anchor=anchors[name],
             flags=(flagged[name],) if name in flagged else (),
             small=len(columns) > SMALL_COLUMNS,
@@ -188,12 +192,11 @@ def _association_chart(
     return ranking_chart("Association with the label", ranked) if ranked else None
 
 
-def _shift_chart(columns: Mapping[str, Mapping[str, ColumnSummary]]) -> Markup | None:
-    bars = []
-    for name, splits in columns.items():
-        found = {split: shift.psi for split, shift in shifts(splits).items()}
-        if found:
-            bars.append(Bar(name, found))
+def _shift_chart(moved: Mapping[str, Mapping[str, Shift]]) -> Markup | None:
+    bars = [
+        Bar(name, {split: shift.psi for split, shift in found.items()})
+        for name, found in moved.items()
+    ]
     ranked = _strongest(bars)
     if not ranked:
         return None
