@@ -1,0 +1,90 @@
+"""The process that holds a Ray head: `python -m cluster.head FOLDER`, until SIGTERM.
+
+It is started by `cluster.launch`, which has set every variable Ray reads when it is imported.
+`ray start` is not used: it always opens the Ray Client port, a fixed agent port, and `ray stop`
+ends other clusters of the host too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+from arclight.contract import Contract
+from cluster.tokens import create_secret
+
+REQUEST, HEAD = "request.json", "head.json"
+LOOPBACK = "127.0.0.1"
+
+
+class HeadRequest(Contract):
+    """What a head is asked to be."""
+
+    kind: ClassVar[str] = "ray-head-request"
+
+    cores: int
+    object_store_bytes: int
+    dashboard_port: int
+    temp_folder: str
+    """Short folder of Ray's sockets; removed when the head is stopped."""
+
+
+class Head(Contract):
+    """A head that runs, as its folder records it."""
+
+    kind: ClassVar[str] = "ray-head"
+
+    pid: int
+    started: float
+    """When the process began, as the system tells it; a reused pid differs in this."""
+    address: str
+    jobs_url: str
+    temp_folder: str
+
+
+def main(folder: Path) -> None:
+    """Start the head, record where it is, and hold it until SIGTERM or SIGINT."""
+    request = HeadRequest.from_json((folder / REQUEST).read_bytes(), source=str(folder / REQUEST))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    node = Node(
+        RayParams(
+            node_ip_address=LOOPBACK,
+            num_cpus=request.cores,
+            object_store_memory=request.object_store_bytes,
+            temp_dir=request.temp_folder,
+            include_dashboard=True,
+            dashboard_host=LOOPBACK,
+            dashboard_port=request.dashboard_port,
+            dashboard_agent_listen_port=0,
+            include_log_monitor=False,
+        ),
+        head=True,
+        shutdown_at_exit=True,
+        spawn_reaper=True,
+    )
+    head = Head(
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        address=str(node.gcs_address),
+        jobs_url=f"http://{node.webui_url}",
+        temp_folder=request.temp_folder,
+    )
+    # the record appears whole: whoever waits for it may read it at once
+    temporary = create_secret(folder / f".{HEAD}", head.to_json())
+    temporary.rename(folder / HEAD)
+    stop.wait()
+    node.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

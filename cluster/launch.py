@@ -1,0 +1,187 @@
+"""Bring a Ray head with a job server up on this machine, and down again, by process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
+
+from arclight.errors import ConflictError, EngineError, IntegrityError, printable
+from cluster.head import HEAD, LOOPBACK, REQUEST, Head, HeadRequest
+from cluster.machine import look_at_machine
+from cluster.ray_session import VARIABLES, refuse_unsafe_variables
+from cluster.sizing import plan_sizes
+from cluster.tokens import create_secret, create_token, private_folder
+
+if TYPE_CHECKING:
+    from cluster.profiles import Profile
+
+TOKEN, LOG = "token", "head.log"
+TEMP_PREFIX = "arc.h"
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+JOB_STOP_S = 20
+"""Time a job has to end by itself after it was told to; Ray's default of 3 s is too short for a
+JVM and for the record of how the job ended."""
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEOUT_S) -> Head:
+    """Start a Ray head on loopback, with a token of its own and a job server.
+
+    Args:
+        profile: how big.
+        folder: where the head's record, token and log are kept, one head a folder.
+        timeout_s: how long it may take.
+
+    Raises:
+        ConflictError: a head of this folder runs.
+        EngineError: it did not start; its log is in the folder.
+    """
+    refuse_unsafe_variables(os.environ)
+    private_folder(folder)
+    held = find_head(folder)
+    if held is not None:
+        raise ConflictError(
+            f"a cluster runs already at {held.jobs_url} (process {held.pid}); use it, or stop it "
+            "with `arclight down`."
+        )
+    for name in (HEAD, f".{HEAD}", REQUEST, TOKEN, LOG):
+        (folder / name).unlink(missing_ok=True)
+    temp = tempfile.mkdtemp(prefix=TEMP_PREFIX, dir="/tmp")
+    sizes = plan_sizes(profile, look_at_machine(folder))
+    request = HeadRequest(
+        cores=sizes.cores,
+        object_store_bytes=sizes.ray_object_store_bytes,
+        dashboard_port=_free_port(),
+        temp_folder=temp,
+    )
+    create_secret(folder / REQUEST, request.to_json())
+    create_token(folder / TOKEN)
+    create_secret(folder / LOG, "")
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 -- our own module, no shell
+            [sys.executable, "-m", "cluster.head", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_variables(folder / TOKEN),
+            cwd=folder,
+            start_new_session=True,
+        )
+    try:
+        return _wait_for(process, folder, timeout_s)
+    except BaseException:
+        _end(process.pid)
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+
+
+def find_head(folder: Path) -> Head | None:
+    """Return the head of a folder if its process still runs."""
+    try:
+        head = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
+        process = psutil.Process(head.pid)
+        is_same = abs(process.create_time() - head.started) < 1
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
+    return head if is_same and is_alive else None
+
+
+def stop_head(folder: Path) -> bool:
+    """Stop the head of a folder and everything below it.
+
+    Returns:
+        Whether there was one; stopping twice is not an error.
+    """
+    head = find_head(folder)
+    if head is not None:
+        _end(head.pid)
+    with suppress(FileNotFoundError, IntegrityError):
+        known = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
+        if Path(known.temp_folder).name.startswith(TEMP_PREFIX):
+            shutil.rmtree(known.temp_folder, ignore_errors=True)
+    for name in (HEAD, REQUEST, TOKEN):
+        (folder / name).unlink(missing_ok=True)
+    return head is not None
+
+
+def _variables(token: Path) -> dict[str, str]:
+    """Return the environment of the head and of the jobs it will run."""
+    wanted = {
+        **VARIABLES,
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_S),
+        # read when Ray is imported: without it Ray listens on all interfaces
+        ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        "AUTOSCALER_METRIC_PORT": "0",
+        "DASHBOARD_METRIC_PORT": "0",
+        # jobs run `python -m jobs.entry`: this Python, and these packages
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    kept = {name: value for name, value in os.environ.items() if name not in wanted}
+    return {**kept, **{name: value for name, value in wanted.items() if value is not None}}
+
+
+def _wait_for(process: subprocess.Popen[bytes], folder: Path, timeout_s: float) -> Head:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise EngineError(
+                f"the Ray head ended with status {process.returncode} before it was up "
+                f"({printable(_last_line(folder / LOG))}); see '{printable(folder / LOG)}'."
+            )
+        head = find_head(folder)
+        if head is not None and _listens(head.jobs_url):
+            return head
+        time.sleep(0.1)
+    raise EngineError(
+        f"the Ray head must be up within {timeout_s:g} s, but is not; see "
+        f"'{printable(folder / LOG)}'."
+    )
+
+
+def _listens(url: str) -> bool:
+    host, port = url.split("://", 1)[1].split(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _end(pid: int) -> None:
+    """End a process and its descendants, each by its own id: asked first, then killed."""
+    try:
+        root = psutil.Process(pid)
+        tree = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    with suppress(psutil.NoSuchProcess):
+        root.terminate()
+    _, alive = psutil.wait_procs(tree, timeout=STOP_TIMEOUT_S)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,172 @@
+"""What a cluster runs for a submission: `python -m jobs.entry`, a constant command.
+
+Which job it is comes from two variables, what it is to do from the files of that job in the
+store. The command itself runs below this process, which keeps its output and records its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from arclight.errors import ArclightError, SpecError, printable
+from arclight.store import open_store
+from cluster.profiles import HOST_PORT
+from jobs.cli import guarded
+from jobs.say import say
+from jobs.submissions import (
+    LOG,
+    PROFILE,
+    SHELF,
+    SPEC,
+    is_cancelled,
+    read_exit,
+    read_submission,
+    record_exit,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from arclight.store import Store
+
+ENTRYPOINT = "python -m jobs.entry"
+JOB, STORE = "ARCLIGHT_SUBMISSION", "ARCLIGHT_STORE"
+MAX_LOG_BYTES = 64 << 20
+INTERRUPTED = 130
+PASS_ON_S = 5.0
+_POLL_S = 0.5
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PORT_OPEN = re.compile(HOST_PORT)
+
+
+def main() -> int:
+    """Run the job that the environment names and return its exit status."""
+    status = 1
+
+    def work() -> None:
+        nonlocal status
+        store, job = find_job(os.environ)
+        folder = store.path(SHELF, job)
+        profile = place_profile(folder, os.environ)
+        command = [
+            *(sys.executable, "-m", "jobs.cli", "run", str(folder / SPEC)),
+            *("--store", str(store.root), "--profile", str(profile)),
+        ]
+        status = supervise(store, job, command)
+
+    said = guarded(work)
+    return said or status
+
+
+def find_job(variables: Mapping[str, str]) -> tuple[Store, str]:
+    """Return the store and the id that the environment names.
+
+    Raises:
+        SpecError: a variable is missing or is no id.
+        MissingError: the store has no such job.
+    """
+    for name in (JOB, STORE):
+        if not variables.get(name):
+            raise SpecError(f"variable {name} must be set; start jobs with `arclight submit`.")
+    store = open_store(variables[STORE])
+    return store, read_submission(store, variables[JOB]).id
+
+
+def place_profile(folder: Path, variables: Mapping[str, str]) -> Path:
+    """Write the profile as it is on the cluster: its Ray is the one this job runs on."""
+    body: dict[str, Any] = json.loads((folder / PROFILE).read_bytes())
+    ray = body["ray"]
+    address, token = variables.get("RAY_ADDRESS", ""), variables.get("RAY_AUTH_TOKEN_PATH")
+    if _PORT_OPEN.match(address) and token:
+        ray.update({"address": address, "token_path": token})
+    path = folder / f".here-{os.getpid()}.yaml"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(body))
+    return path
+
+
+def supervise(store: Store, job: str, command: Sequence[str]) -> int:
+    """Run a command, keep its output beside the job, record how it ended, return its status.
+
+    A job that has ended or is cancelled does not begin.
+    """
+    ended = read_exit(store, job)
+    if ended is not None:
+        say(f"job {job} has ended before: {ended.reason}")
+        return ended.status
+    if is_cancelled(store, job):
+        return record_exit(store, job, status=INTERRUPTED, reason="cancelled in time.").status
+    try:
+        child = subprocess.Popen(  # noqa: S603 -- an argument list of ours, no shell
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError as error:
+        reason = f"the command did not start: {printable(error)}"
+        return record_exit(store, job, status=1, reason=reason).status
+    asked = threading.Event()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: asked.set())
+    stream = child.stdout
+    if stream is None:
+        raise ArclightError("a job's output must be a pipe; report it.")
+    with (store.path(SHELF, job) / LOG).open("ab") as log:
+        (store.path(SHELF, job) / LOG).chmod(0o600)
+        pump = threading.Thread(target=_keep, args=(stream, log), daemon=True)
+        pump.start()
+        code = _wait(child, asked)
+        pump.join(timeout=5)
+    status = code if code >= 0 else 128 - code
+    return record_exit(store, job, status=status, reason=_reason(code)).status
+
+
+def _wait(child: subprocess.Popen[bytes], asked: threading.Event) -> int:
+    """Wait for the command; pass a signal on that it does not seem to have got itself.
+
+    A cluster that stops a job signals the whole tree; a second signal at once would interrupt
+    the command while it is putting its things away.
+    """
+    while not asked.is_set():
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(timeout=_POLL_S)
+    with suppress(subprocess.TimeoutExpired):
+        return child.wait(timeout=PASS_ON_S)
+    child.terminate()
+    return child.wait()
+
+
+def _keep(stream: IO[bytes], log: IO[bytes]) -> None:
+    """Write output to the job's log, up to its limit, and to our own output."""
+    size = 0
+    for line in stream:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+        if size < MAX_LOG_BYTES:
+            size += len(line)
+            log.write(line if size < MAX_LOG_BYTES else b"[the log ends here: it is full]\n")
+            log.flush()
+
+
+def _reason(code: int) -> str:
+    if code == 0:
+        return "it ended well."
+    if code == -signal.SIGKILL:
+        return "it was killed, most likely for its memory; give it more or make it smaller."
+    if code < 0:
+        return f"signal {-code} ended it; see its log."
+    return f"it ended with status {code}; see its log."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Submissions as the store holds them: what was asked, and how it ended; Ray's word is a hint."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from arclight.catalog import now
+from arclight.contract import Contract, digest_of
+from arclight.errors import ConflictError, MissingError, SpecError, nearest, printable
+from arclight.store import flush_file, make_folder, open_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.spec import Spec
+    from arclight.spec_file import LoadedSpec
+    from arclight.store import Store
+    from cluster.profiles import Profile
+    from cluster.submit_client import Hint
+
+SHELF = "submissions"
+SPEC, PROFILE, LOG = "spec.yaml", "profile.yaml", "job.log"
+KEY_CHARS = 12
+JOB_ID = re.compile(rf"^[a-z0-9][a-z0-9-]{{0,62}}-[0-9a-f]{{{KEY_CHARS}}}(-[1-9][0-9]{{0,5}})?$")
+_CANCEL, _EXIT = "cancel", "exit"
+StateName = Literal[
+    "queued", "running", "done", "failed", "cancelled", "lost", "unsent", "unknown"
+]
+
+
+class Submission(Contract):
+    """What was asked of a cluster; created once, before the cluster hears of it."""
+
+    kind: ClassVar[str] = "submission"
+
+    id: str
+    name: str
+    attempt: int
+    key: str
+    """Digest of spec, SQL, store and profile: the same again is the same job."""
+    spec_digest: str
+    profile: str
+    jobs_url: str
+    made_at: str
+
+
+class CancelRequest(Contract):
+    """Somebody wants a job to stop; a job that has not begun does not begin."""
+
+    kind: ClassVar[str] = "cancel-request"
+
+    job: str
+    at: str
+
+
+class ExitRecord(Contract):
+    """How a job ended, written on the cluster by the process that watched it."""
+
+    kind: ClassVar[str] = "job-exit"
+
+    job: str
+    status: int
+    """The command's exit status; 128 + N when signal N ended it."""
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where a job stands, and why we say so."""
+
+    name: StateName
+    reason: str
+    exit_status: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self.name in ("done", "failed", "cancelled", "lost", "unsent")
+
+
+def decide_state(
+    ended: ExitRecord | None, *, cancelled: bool, hint: Hint | None, seen_log: bool = False
+) -> JobState:
+    """Say where a job stands; pure.
+
+    Args:
+        ended: the job's own record: the truth, if there is one.
+        cancelled: whether somebody asked for its end.
+        hint: what the cluster thinks; None if it cannot be asked.
+        seen_log: whether the job ever began, by its log.
+    """
+    if ended is not None:
+        name: StateName = "cancelled" if cancelled else "failed"
+        return JobState("done" if ended.status == 0 else name, ended.reason, ended.status)
+    if hint is None:
+        return JobState("unknown", "the cluster cannot be asked, and the job has left no record.")
+    if hint in ("PENDING", "RUNNING"):
+        reason = "it is being stopped." if cancelled else "by the cluster's word."
+        return JobState("queued" if hint == "PENDING" else "running", reason)
+    if cancelled:
+        return JobState("cancelled", "it was cancelled before it could record its end.", 130)
+    if hint == "ABSENT" and not seen_log:
+        return JobState("unsent", "it never reached the cluster; submit it again.", 1)
+    return JobState("lost", f"it ended without a record; the cluster says {hint}.", 1)
+
+
+def key_of(loaded: LoadedSpec, profile: Profile, store: Store) -> str:
+    """Return what makes two submissions the same one."""
+    return digest_of(
+        {
+            "spec": loaded.spec.digest,
+            "sql": loaded.sql,
+            "sources": {n: loaded.resolve(s.path or "") for n, s in loaded.spec.sources.items()},
+            "profile": profile.digest,
+            "store": str(store.root),
+        }
+    )
+
+
+def job_id(name: str, key: str, attempt: int) -> str:
+    """Return the id of an attempt; also what Ray calls the job."""
+    tail = f"-{attempt}" if attempt > 1 else ""
+    return f"{name}-{key[:KEY_CHARS]}{tail}"
+
+
+def find_latest(store: Store, name: str, key: str) -> Submission | None:
+    """Return the latest attempt of a submission.
+
+    Raises:
+        ConflictError: the short id belongs to another submission.
+    """
+    found = None
+    attempt = 1
+    while store.numbers(SHELF, job_id(name, key, attempt)):
+        found = read_submission(store, job_id(name, key, attempt))
+        if found.key != key:
+            raise ConflictError(
+                f"job '{found.id}' must be of the spec that was given, but it is of another one; "
+                "rename the spec."
+            )
+        attempt += 1
+    return found
+
+
+def create_submission(
+    store: Store, loaded: LoadedSpec, profile: Profile, *, attempt: int
+) -> Submission:
+    """Write what the job will read, then the record; somebody else's same record is as good."""
+    key = key_of(loaded, profile, store)
+    submission = Submission(
+        id=job_id(loaded.spec.name, key, attempt),
+        name=loaded.spec.name,
+        attempt=attempt,
+        key=key,
+        spec_digest=loaded.spec.digest,
+        profile=profile.name,
+        jobs_url=str(profile.ray.jobs_url),
+        made_at=now(),
+    )
+    folder = store.path(SHELF, submission.id)
+    make_folder(folder)
+    _write_once(folder / SPEC, json.dumps(_portable(loaded), ensure_ascii=False, indent=1))
+    _write_once(folder / PROFILE, json.dumps(profile.model_dump(mode="json"), indent=1))
+    store.publish(1, submission.to_json(), SHELF, submission.id)
+    return read_submission(store, submission.id)
+
+
+def _portable(loaded: LoadedSpec) -> dict[str, object]:
+    """Return a spec that means the same anywhere: absolute paths, the SQL inside."""
+    spec: Spec = loaded.spec
+    body: dict[str, object] = spec.model_dump(mode="json", exclude_none=True)
+    sources = {
+        name: source.model_copy(update={"path": loaded.resolve(source.path)})
+        if source.path is not None
+        else source
+        for name, source in spec.sources.items()
+    }
+    body["sources"] = {n: s.model_dump(mode="json", exclude_none=True) for n, s in sources.items()}
+    etl = spec.etl.model_copy(update={"sql": loaded.sql, "sql_file": None})
+    body["etl"] = etl.model_dump(mode="json", exclude_none=True)
+    return body
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file; one that is there was written by the same submission."""
+    try:
+        with open_private(path) as stream:
+            stream.write(text.encode())
+    except FileExistsError:
+        return
+    flush_file(path)
+
+
+def read_submission(store: Store, job: str) -> Submission:
+    """Return a submission by its id.
+
+    Raises:
+        SpecError: this cannot be an id.
+        MissingError: there is no such job; the nearest id is named.
+    """
+    if not JOB_ID.match(job):
+        hint = nearest(job, list_jobs(store))
+        raise SpecError(
+            f"'{printable(job)}' must be a job's id such as flight-delay-0123456789ab.{hint}"
+        )
+    try:
+        record = store.record(1, SHELF, job)
+    except MissingError as error:
+        raise MissingError(
+            f"job '{job}' does not exist in '{store.root}'.{nearest(job, list_jobs(store))} "
+            "`arclight jobs` lists them."
+        ) from error
+    return Submission.from_json(record.text, source=record.path)
+
+
+def list_jobs(store: Store) -> tuple[str, ...]:
+    """Return the ids of all submissions, oldest first."""
+    folder = store.path(SHELF)
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    found = [read_submission(store, n) for n in names if store.numbers(SHELF, n)]
+    return tuple(s.id for s in sorted(found, key=lambda s: (s.made_at, s.id)))
+
+
+def record_cancel(store: Store, job: str) -> None:
+    """Record that a job is to stop; again is the same."""
+    store.publish(1, CancelRequest(job=job, at=now()).to_json(), SHELF, job, _CANCEL)
+
+
+def is_cancelled(store: Store, job: str) -> bool:
+    """Return whether somebody asked for a job's end."""
+    return bool(store.numbers(SHELF, job, _CANCEL))
+
+
+def record_exit(store: Store, job: str, *, status: int, reason: str) -> ExitRecord:
+    """Record how a job ended; the first record holds."""
+    ended = ExitRecord(job=job, status=status, reason=printable(reason, limit=2000), at=now())
+    store.publish(1, ended.to_json(), SHELF, job, _EXIT)
+    return read_exit(store, job) or ended
+
+
+def read_exit(store: Store, job: str) -> ExitRecord | None:
+    """Return how a job ended, None if it has not recorded it."""
+    if not store.numbers(SHELF, job, _EXIT):
+        return None
+    record = store.record(1, SHELF, job, _EXIT)
+    return ExitRecord.from_json(record.text, source=record.path)

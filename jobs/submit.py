@@ -1,0 +1,126 @@
+"""`arclight submit`: send a run to a cluster that is there already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from arclight.spec_file import load_spec
+from cluster.profiles import Profile, load_profile
+from cluster.submit_client import job_server
+from jobs.entry import ENTRYPOINT, JOB, STORE
+from jobs.runs import store_for
+from jobs.say import answer, say
+from jobs.submissions import (
+    LOG,
+    PROFILE,
+    SHELF,
+    create_submission,
+    decide_state,
+    find_latest,
+    is_cancelled,
+    key_of,
+    read_exit,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.spec_file import LoadedSpec
+    from arclight.store import Store
+    from cluster.submit_client import JobServer
+    from jobs.submissions import JobState, Submission
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of a submission: a new job, or the one that was there already."""
+
+    submission: Submission
+    state: JobState
+    is_new: bool
+
+
+def submit_command(
+    spec_file: Path, *, store: str | None, profile: str, again: bool, as_json: bool
+) -> None:
+    """Submit a spec and say which job it is."""
+    loaded = load_spec(spec_file)
+    place = load_profile(profile)
+    catalog = store_for(store, loaded.folder)
+    sent = submit_spec(catalog.store, loaded, place, again=again)
+    job = sent.submission.id
+    if sent.is_new:
+        say(f"submit: {job} is with {sent.submission.jobs_url}.", style="green")
+    else:
+        say(f"submit: this is job {job}, which was submitted before and is {sent.state.name}: ")
+        say(f"{sent.state.reason} Use --again for a new attempt.")
+    say(f"next: arclight logs {job} --follow · arclight wait {job} · arclight cancel {job}")
+    answer({"job": job, "new": sent.is_new, "state": sent.state.name}, as_json=as_json)
+
+
+def submit_spec(
+    store: Store,
+    loaded: LoadedSpec,
+    profile: Profile,
+    *,
+    again: bool = False,
+    entrypoint: str = ENTRYPOINT,
+) -> Sent:
+    """Submit a spec once: the same spec, store and profile is the same job.
+
+    A job whose submission was recorded but never reached the cluster, because a reply was lost or
+    this process was killed in between, is sent again under its own id.
+
+    Args:
+        store: shared with the cluster.
+        loaded: the spec.
+        profile: names the job server and its token.
+        again: make a new attempt, if the latest one is over.
+        entrypoint: another constant, for tests.
+
+    Raises:
+        ConflictError: the short id belongs to another submission.
+        EngineError: the cluster cannot be reached.
+        RefusedError: it does not take the token.
+    """
+    server = job_server(profile)
+    latest = find_latest(store, loaded.spec.name, key_of(loaded, profile, store))
+    if latest is not None:
+        state = look(store, latest, server)
+        is_unsent = state.name == "unsent"
+        if not is_unsent and not (again and state.is_over):
+            return Sent(latest, state, is_new=False)
+        if not is_unsent:
+            latest = create_submission(store, loaded, profile, attempt=latest.attempt + 1)
+    submission = latest or create_submission(store, loaded, profile, attempt=1)
+    is_new = server.submit(
+        submission.id,
+        entrypoint=entrypoint,
+        variables={JOB: submission.id, STORE: str(store.root)},
+    )
+    return Sent(submission, look(store, submission, server), is_new=is_new)
+
+
+def look(store: Store, submission: Submission, server: JobServer | None) -> JobState:
+    """Return where a job stands, by its own record first; None asks no cluster.
+
+    Raises:
+        EngineError: the cluster cannot be reached, and the job has left no record.
+    """
+    ended = read_exit(store, submission.id)
+    hint = None if ended is not None or server is None else server.hint(submission.id)
+    if hint is not None and hint not in ("PENDING", "RUNNING"):
+        ended = read_exit(store, submission.id)  # it may have been written while we asked
+    return decide_state(
+        ended,
+        cancelled=is_cancelled(store, submission.id),
+        hint=hint,
+        seen_log=(store.path(SHELF, submission.id) / LOG).exists(),
+    )
+
+
+def server_of(store: Store, submission: Submission) -> JobServer:
+    """Return the job server a submission was sent to."""
+    path = store.path(SHELF, submission.id, PROFILE)
+    return job_server(Profile.model_validate_json(path.read_bytes()))

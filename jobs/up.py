@@ -1,0 +1,75 @@
+"""`arclight up`, `down` and `status`: a Ray head with a job server on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.launch import TOKEN, find_head, start_head, stop_head
+from cluster.profiles import load_profile
+from cluster.tokens import private_folder
+from jobs.say import answer, say
+
+if TYPE_CHECKING:
+    from cluster.head import Head
+    from cluster.profiles import Profile
+
+PROFILE = "attached.yaml"
+
+
+def cluster_folder(profile: Profile) -> Path:
+    """Return where a profile's cluster on this machine keeps its record, token and log."""
+    return private_folder(private_folder(Path.home() / ".arclight") / "clusters") / profile.name
+
+
+def up_command(*, profile: str, as_json: bool) -> None:
+    """Start a cluster and write the profile that leads to it."""
+    place = load_profile(profile)
+    folder = cluster_folder(place)
+    say(f"up: starting Ray for profile '{place.name}'; this takes about 10 s.")
+    head = start_head(place, folder)
+    path = write_attached(place, head, folder)
+    say(f"up: jobs at {head.jobs_url}; use it with --profile {path}", style="green")
+    answer({"jobs_url": head.jobs_url, "profile": str(path)}, as_json=as_json)
+
+
+def down_command(*, profile: str, as_json: bool) -> None:
+    """Stop a cluster that `up` started, and every process of it."""
+    place = load_profile(profile)
+    folder = cluster_folder(place)
+    was_up = stop_head(folder)
+    (folder / PROFILE).unlink(missing_ok=True)
+    say("down: the cluster has ended." if was_up else "down: no cluster was up.")
+    answer({"was_up": was_up}, as_json=as_json)
+
+
+def status_command(*, profile: str, as_json: bool) -> None:
+    """Say whether a cluster is up and where."""
+    place = load_profile(profile)
+    folder = cluster_folder(place)
+    head = find_head(folder)
+    if head is None:
+        say(f"status: no cluster of profile '{place.name}' is up; `arclight up` starts one.")
+        answer({"is_up": False}, as_json=as_json)
+        return
+    say(f"status: up at {head.jobs_url}, process {head.pid}; profile {folder / PROFILE}")
+    body = {"is_up": True, "jobs_url": head.jobs_url, "profile": str(folder / PROFILE)}
+    answer(body, as_json=as_json)
+
+
+def write_attached(place: Profile, head: Head, folder: Path) -> Path:
+    """Write the profile of a cluster that is up: the given one, with its address and token."""
+    ray = place.ray.model_copy(
+        update={
+            "address": head.address,
+            "jobs_url": head.jobs_url,
+            "token_path": str(folder / TOKEN),
+        }
+    )
+    body = place.model_copy(update={"ray": ray}).model_dump(mode="json", exclude_none=True)
+    path = folder / PROFILE
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(body, indent=1))
+    return path

@@ -1,0 +1,158 @@
+"""`arclight jobs`, `logs`, `wait` and `cancel`: what became of submissions."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from arclight.errors import ArclightError, printable
+from jobs.runs import store_for
+from jobs.say import answer, say, say_table
+from jobs.submissions import (
+    LOG,
+    SHELF,
+    JobState,
+    list_jobs,
+    read_submission,
+    record_cancel,
+)
+from jobs.submit import look, server_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arclight.store import Store
+    from cluster.submit_client import JobServer
+    from jobs.submissions import Submission
+
+POLL_S = 1.0
+MAX_LINE = 10_000
+
+
+class JobFailedError(ArclightError):
+    """A job that was waited for did not end well; its exit status becomes ours."""
+
+    def __init__(self, message: str, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+def jobs_command(*, store: str | None, as_json: bool) -> None:
+    """List submissions and where they stand."""
+    held = store_for(store, Path.cwd()).store
+    rows = []
+    for job in list_jobs(held):
+        submission = read_submission(held, job)
+        rows.append((submission, _look_if_possible(held, submission)))
+    say_table(
+        "jobs",
+        ("job", "submitted", "state", "why"),
+        [(s.id, s.made_at, state.name, state.reason) for s, state in rows],
+    )
+    body = [
+        {"job": s.id, "at": s.made_at, "state": state.name, "reason": state.reason}
+        for s, state in rows
+    ]
+    answer({"jobs": body}, as_json=as_json)
+
+
+def logs_command(job: str, *, store: str | None, follow: bool) -> None:
+    """Print a job's output; with `follow`, until the job is over."""
+    held = store_for(store, Path.cwd()).store
+    submission = read_submission(held, job)
+    server = server_of(held, submission)
+    for line in job_output(held, submission, server, follow=follow):
+        sys.stdout.write(printable(line, limit=MAX_LINE) + "\n")
+        sys.stdout.flush()
+
+
+def wait_command(job: str, *, store: str | None, as_json: bool) -> None:
+    """Wait for a job and take its exit status."""
+    held = store_for(store, Path.cwd()).store
+    submission = read_submission(held, job)
+    state = wait_for(held, submission, server_of(held, submission))
+    answer({"job": job, "state": state.name, "status": state.exit_status}, as_json=as_json)
+    if state.exit_status != 0:
+        raise JobFailedError(
+            f"job '{job}' must end well, but it is {state.name}: {state.reason} "
+            f"`arclight logs {job}` shows its output.",
+            1 if state.exit_status is None else state.exit_status,
+        )
+    say(f"wait: {job} is done.", style="green")
+
+
+def cancel_command(job: str, *, store: str | None, as_json: bool) -> None:
+    """Stop a job; one that is over stays as it is."""
+    held = store_for(store, Path.cwd()).store
+    submission = read_submission(held, job)
+    state = cancel_job(held, submission, server_of(held, submission))
+    say(f"cancel: {job} is {state.name}: {state.reason}")
+    answer({"job": job, "state": state.name}, as_json=as_json)
+
+
+def cancel_job(store: Store, submission: Submission, server: JobServer) -> JobState:
+    """Record that a job is to stop, and have the cluster stop it; again is the same.
+
+    Raises:
+        EngineError: the cluster cannot be reached; the job will not begin if it has not.
+    """
+    state = look(store, submission, server)
+    if state.is_over:
+        return state
+    record_cancel(store, submission.id)
+    server.stop(submission.id)
+    return look(store, submission, server)
+
+
+def wait_for(
+    store: Store, submission: Submission, server: JobServer, *, poll_s: float = POLL_S
+) -> JobState:
+    """Return where a job stands when it is over.
+
+    Raises:
+        EngineError: the cluster cannot be reached, and the job has left no record.
+    """
+    while not (state := look(store, submission, server)).is_over:
+        time.sleep(poll_s)
+    return state
+
+
+def job_output(
+    store: Store, submission: Submission, server: JobServer, *, follow: bool
+) -> Iterator[str]:
+    """Yield a job's output line by line: the store's copy, or the cluster's if there is none."""
+    path = store.path(SHELF, submission.id, LOG)
+    while follow and not path.exists() and not look(store, submission, server).is_over:
+        time.sleep(POLL_S)
+    if not path.exists():
+        yield from server.logs(submission.id).splitlines()
+        return
+    with path.open(encoding="utf-8", errors="replace") as log:
+        is_last = not follow
+        while not is_last:
+            is_last = look(store, submission, server).is_over
+            yield from _whole_lines(log)
+            if not is_last:
+                time.sleep(POLL_S)
+        yield from log.read().splitlines()
+
+
+def _whole_lines(log: TextIO) -> Iterator[str]:
+    """Yield the lines that are complete, and stand before the first that is not."""
+    while True:
+        before = log.tell()
+        line = log.readline()
+        if not line.endswith("\n"):
+            log.seek(before)
+            return
+        yield line[:-1]
+
+
+def _look_if_possible(store: Store, submission: Submission) -> JobState:
+    """Return where a job stands; a cluster that cannot be asked is a state, not an error."""
+    try:
+        return look(store, submission, server_of(store, submission))
+    except ArclightError as error:
+        return JobState("unknown", error.message)

@@ -1,0 +1,88 @@
+"""A head is started once, found by its folder, and stopped by its process id alone."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from arclight.errors import ConflictError, EngineError, RefusedError
+from cluster import launch
+from cluster.head import HEAD, Head
+from cluster.launch import LOG, TOKEN, find_head, start_head, stop_head
+from cluster.profiles import Profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = Profile(name="small", cores=1, memory_gib=2.0)
+
+
+def record(folder: Path, pid: int, started: float) -> Head:
+    head = Head(
+        pid=pid,
+        started=started,
+        address="127.0.0.1:1",
+        jobs_url="http://x",
+        temp_folder="/nowhere",
+    )
+    (folder / HEAD).write_text(head.to_json())
+    return head
+
+
+def test_a_record_of_a_process_that_is_gone_is_no_head(tmp_path: Path) -> None:
+    assert find_head(tmp_path) is None
+    record(tmp_path, 2**22 - 1, 0.0)
+    assert find_head(tmp_path) is None
+
+
+def test_a_reused_process_id_is_never_ended(tmp_path: Path) -> None:
+    record(tmp_path, os.getpid(), psutil.Process().create_time() - 1000)
+    assert find_head(tmp_path) is None
+    assert not stop_head(tmp_path)
+    assert not (tmp_path / HEAD).exists()
+
+
+def test_a_second_head_of_a_folder_is_refused(tmp_path: Path) -> None:
+    record(tmp_path, os.getpid(), psutil.Process().create_time())
+    with pytest.raises(ConflictError, match="runs already.*arclight down"):
+        start_head(SMALL, tmp_path)
+
+
+def test_variables_that_run_code_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_DATA_AUTOLOAD_X", "1")
+    with pytest.raises(RefusedError, match="RAY_DATA_AUTOLOAD_X"):
+        start_head(SMALL, tmp_path)
+
+
+@pytest.mark.ray
+def test_a_head_that_does_not_start_says_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_free_port", lambda: 99_999)
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(EngineError, match=r"before it was up .*head\.log"):
+        start_head(SMALL, tmp_path)
+    assert set(psutil.Process().children(recursive=True)) == before
+
+
+@pytest.mark.ray
+def test_secrets_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        head = start_head(SMALL, tmp_path / "head")
+    finally:
+        os.umask(old)
+    try:
+        assert (tmp_path / "head").stat().st_mode & 0o777 == 0o700
+        for name in (TOKEN, LOG, HEAD):
+            assert (tmp_path / "head" / name).stat().st_mode & 0o777 == 0o600
+        assert os.stat(head.temp_folder).st_mode & 0o777 == 0o700
+        assert find_head(tmp_path / "head") == head
+    finally:
+        stop_head(tmp_path / "head")
+    assert not psutil.pid_exists(head.pid)

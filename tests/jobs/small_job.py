@@ -1,0 +1,22 @@
+"""A job of a cluster whose command is chosen by the spec's name; everything else is real."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from jobs.entry import find_job, supervise
+from jobs.submissions import read_submission
+
+PROGRAMS = {
+    "ends-well": "print('hello from the cluster'); print('\\x1b[31mred')",
+    "ends-badly": "import sys; print('no'); sys.exit(3)",
+    "is-killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "sleeps": "import time; print('begun', flush=True); time.sleep(600)",
+}
+ENTRYPOINT = "python -m tests.jobs.small_job"
+
+if __name__ == "__main__":
+    store, job = find_job(os.environ)
+    name = read_submission(store, job).name
+    sys.exit(supervise(store, job, [sys.executable, "-c", PROGRAMS[name]]))

@@ -1,0 +1,154 @@
+"""What the store says of a submission, and what follows from it; no cluster."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from arclight.errors import ConflictError, MissingError, SpecError
+from arclight.spec_file import LoadedSpec, load_spec
+from arclight.store import Store, open_store
+from cluster.profiles import Profile, RayPlace, load_profile
+from jobs.submissions import (
+    ExitRecord,
+    create_submission,
+    decide_state,
+    find_latest,
+    is_cancelled,
+    job_id,
+    key_of,
+    list_jobs,
+    read_exit,
+    read_submission,
+    record_cancel,
+    record_exit,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLACE = Profile(
+    name="far", ray=RayPlace(jobs_url="https://far.example:8265", token_path="/secrets/token")
+)
+SPEC = """
+name: flight-delay
+task: binary
+sources: {flights: {path: data/flights}}
+etl: {sql_file: join.sql, label: late}
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedSpec:
+    (tmp_path / "join.sql").write_text("SELECT * FROM flights -- $(touch canary)")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return load_spec(tmp_path / "spec.yaml")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def ended(status: int) -> ExitRecord:
+    return ExitRecord(job="j", status=status, reason="r", at="now")
+
+
+@pytest.mark.parametrize(
+    ("end", "cancelled", "hint", "seen", "name", "status"),
+    [(0, False, None, True, "done", 0), (0, True, "FAILED", True, "done", 0),
+     (3, False, "SUCCEEDED", True, "failed", 3), (130, True, "STOPPED", True, "cancelled", 130),
+     (137, False, "ABSENT", True, "failed", 137),
+     (None, False, "PENDING", False, "queued", None),
+     (None, False, "RUNNING", True, "running", None),
+     (None, True, "RUNNING", True, "running", None),
+     (None, True, "STOPPED", True, "cancelled", 130),
+     (None, True, "ABSENT", False, "cancelled", 130), (None, False, "FAILED", True, "lost", 1),
+     (None, False, "SUCCEEDED", True, "lost", 1), (None, False, "ABSENT", True, "lost", 1),
+     (None, False, "ABSENT", False, "unsent", 1), (None, False, None, True, "unknown", None)],
+)  # fmt: skip
+def test_the_record_is_the_truth_and_the_cluster_a_hint(
+    end: int | None, cancelled: bool, hint: str | None, seen: bool, name: str, status: int | None
+) -> None:
+    record = None if end is None else ended(end)
+    state = decide_state(record, cancelled=cancelled, hint=hint, seen_log=seen)  # type: ignore[arg-type]
+    assert (state.name, state.exit_status) == (name, status)
+    assert state.is_over == (name not in ("queued", "running", "unknown"))
+
+
+def test_what_the_job_reads_means_the_same_anywhere(loaded: LoadedSpec, store: Store) -> None:
+    submission = create_submission(store, loaded, PLACE, attempt=1)
+    folder = store.path("submissions", submission.id)
+    there = load_spec(folder / "spec.yaml")
+    assert there.sql == loaded.sql
+    source = there.spec.sources["flights"].path
+    assert source == str(loaded.folder / "data" / "flights")
+    assert there.spec.etl.label == "late"
+    assert there.spec.train == loaded.spec.train
+    assert Profile.model_validate_json((folder / "profile.yaml").read_bytes()) == PLACE
+    assert load_profile(str(folder / "profile.yaml")) == PLACE
+    assert all(p.stat().st_mode & 0o077 == 0 for p in [folder, *folder.iterdir()])
+
+
+def test_the_same_again_is_the_same_submission(loaded: LoadedSpec, store: Store) -> None:
+    first = create_submission(store, loaded, PLACE, attempt=1)
+    assert create_submission(store, loaded, PLACE, attempt=1) == first
+    assert find_latest(store, "flight-delay", first.key) == first
+    second = create_submission(store, loaded, PLACE, attempt=2)
+    assert second.id == f"{first.id}-2"
+    assert find_latest(store, "flight-delay", first.key) == second
+    assert list_jobs(store) == (first.id, second.id)
+
+
+def test_another_spec_profile_or_store_is_another(
+    loaded: LoadedSpec, store: Store, tmp_path: Path
+) -> None:
+    keys = {key_of(loaded, PLACE, store)}
+    keys.add(key_of(loaded, PLACE.model_copy(update={"cores": 3}), store))
+    keys.add(key_of(loaded, PLACE, open_store(tmp_path / "other")))
+    (tmp_path / "join.sql").write_text("SELECT 1 AS late FROM flights")
+    keys.add(key_of(load_spec(tmp_path / "spec.yaml"), PLACE, store))
+    assert len(keys) == 4
+
+
+def test_a_short_id_of_another_submission_is_a_conflict(loaded: LoadedSpec, store: Store) -> None:
+    first = create_submission(store, loaded, PLACE, attempt=1)
+    with pytest.raises(ConflictError, match="another one"):
+        find_latest(store, "flight-delay", first.key[:12] + "f" * 52)
+
+
+@pytest.mark.parametrize("job", ["", "x", "../../etc", "a/b-0123456789ab", "A-0123456789ab"])
+def test_what_is_no_id_is_refused(store: Store, job: str) -> None:
+    with pytest.raises(SpecError, match="must be a job's id"):
+        read_submission(store, job)
+
+
+def test_an_unknown_job_names_the_nearest(loaded: LoadedSpec, store: Store) -> None:
+    first = create_submission(store, loaded, PLACE, attempt=1)
+    wrong = first.id[:-1] + ("0" if first.id[-1] != "0" else "1")
+    with pytest.raises(MissingError, match=f"Did you mean '{first.id}'"):
+        read_submission(store, wrong)
+
+
+def test_the_first_end_holds(loaded: LoadedSpec, store: Store) -> None:
+    job = create_submission(store, loaded, PLACE, attempt=1).id
+    assert read_exit(store, job) is None
+    assert record_exit(store, job, status=0, reason="well").status == 0
+    assert record_exit(store, job, status=1, reason="later").status == 0
+    assert not is_cancelled(store, job)
+    record_cancel(store, job)
+    record_cancel(store, job)
+    assert is_cancelled(store, job)
+
+
+def test_ids_are_names_of_the_spec_and_the_key() -> None:
+    assert job_id("a", "0123456789abcdef", 1) == "a-0123456789ab"
+    assert job_id("a", "0123456789abcdef", 12) == "a-0123456789ab-12"
+
+
+def test_the_written_spec_is_plain_json(loaded: LoadedSpec, store: Store) -> None:
+    job = create_submission(store, loaded, PLACE, attempt=1).id
+    body = json.loads(store.path("submissions", job, "spec.yaml").read_text())
+    assert body["etl"]["sql"].endswith("$(touch canary)")
