@@ -126,6 +126,39 @@ def score(
 
 
 @app.command()
+def serve(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="NAME@VERSION or NAME@ALIAS each.")
+    ],
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    replicas: Annotated[int, typer.Option(help="Copies of the models.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further name requests may be for.")
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(help="A file made by 'arclight keys'.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="A certificate in PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Serve models over HTTP until stopped."""
+    from jobs.serve import ServeOptions, serve_command
+
+    options = ServeOptions(
+        port=port,
+        replicas=replicas,
+        host=host,
+        hosts=tuple(allow_host or ()),
+        keys=keys,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+    )
+    serve_command(models, options, store=store, profile=profile, as_json=as_json)
+
+
+@app.command()
 def verify(
     model: ModelRef,
     store: StoreOption = None,
@@ -213,6 +246,43 @@ def spec_schema(
     from jobs.specschema import print_schema
 
     print_schema(what)
+
+
+keys_app = typer.Typer(help="API keys of a server, in a file of its own.")
+app.add_typer(keys_app, name="keys")
+
+KeyFile = Annotated[Path, typer.Argument(help="The file of keys.", show_default=False)]
+KeyName = Annotated[str, typer.Argument(help="The key's name.", show_default=False)]
+
+
+@keys_app.command("add")
+def keys_add(
+    file: KeyFile,
+    name: KeyName,
+    role: Annotated[str, typer.Option(help="viewer, submitter, deployer or admin.")] = "viewer",
+    expires: Annotated[str, typer.Option(help="How long it holds, such as 90d.")] = "90d",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and show its secret once."""
+    from jobs.keyring import add_key_command
+
+    add_key_command(file, name, role=role, expires=expires, as_json=as_json)
+
+
+@keys_app.command("remove")
+def keys_remove(file: KeyFile, name: KeyName, as_json: JsonOption = False) -> None:
+    """Take a key away."""
+    from jobs.keyring import remove_key_command
+
+    remove_key_command(file, name, as_json=as_json)
+
+
+@keys_app.command("list")
+def keys_list(file: KeyFile, as_json: JsonOption = False) -> None:
+    """List keys, without their secrets."""
+    from jobs.keyring import list_keys_command
+
+    list_keys_command(file, as_json=as_json)
 
 
 @app.command()

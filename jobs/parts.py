@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ray_apps.evaluate import evaluate_model
-
-from arclight.report import figure_rows
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
-from jobs.reports import write_dataset_page
+from jobs.reports import say_figures, write_dataset_page
 from jobs.runs import open_run, store_for
-from jobs.say import answer, progress, say, say_table
+from jobs.say import answer, progress, say
 from jobs.steps import Context, etl_step, train_step
+from ray_apps.evaluate import evaluate_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,11 +65,7 @@ def evaluate_command(
             run=run_id,
             tick=tick,
         )
-    say_table(
-        f"{bundle.ref} on the test split of {manifest.ref}",
-        ("metric", "value", "low", "high"),
-        figure_rows(evaluation.report),
-    )
+    say_figures(bundle, evaluation)
     body = {
         "kind": evaluation.kind,
         "version": evaluation.version,

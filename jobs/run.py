@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arclight.errors import SpecError
-from arclight.report import figure_rows
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
-from jobs.reports import write_dataset_page, write_model_page
+from jobs.reports import say_figures, write_dataset_page, write_model_page
 from jobs.runs import open_run, store_for
-from jobs.say import answer, say, say_table
+from jobs.say import answer, say
 from jobs.steps import Context, etl_step, evaluate_step, register_step, train_step
 
 if TYPE_CHECKING:
@@ -80,11 +79,7 @@ def run_command(
 ) -> None:
     """Run a spec and say what came of it."""
     result = run_spec(spec_file, store=store, profile=profile, accept_schema=accept_schema)
-    say_table(
-        f"{result.bundle.ref} on the test split of {result.manifest.ref}",
-        ("metric", "value", "low", "high"),
-        figure_rows(result.evaluation.report),
-    )
+    say_figures(result.bundle, result.evaluation)
     for path in result.reports:
         say(f"report: {path}")
     answer(result.to_dict(), as_json=as_json)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from ray_apps.train import model_key, train_model
 
 from arclight.bundle import Evaluation
 from arclight.decision import Decision, decide_gate
 from arclight.errors import ArclightError, EngineError, printable
 from arclight.store import make_folder
+from cluster.ray_session import ray_session
 from cluster.spark_session import spark_session
 from jobs.say import progress, say
+from ray_apps.train import model_key, train_model
 from spark.etl import build_dataset, plan_etl
 
 if TYPE_CHECKING:
@@ -71,13 +72,26 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
         say(f"train: dataset, parameters and code are unchanged: model {known.ref} stands.")
         return known
     with run.step("train", key=key) as note, progress("train") as tick:
-        bundle = train_model(
-            run.catalog, manifest, spec, profile=context.profile, run_folder=run.folder, tick=tick
-        )
+        with _workers(context):
+            bundle = train_model(
+                run.catalog,
+                manifest,
+                spec,
+                profile=context.profile,
+                run_folder=run.folder,
+                tick=tick,
+            )
         note.result = bundle.ref
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.train_metrics.items())
     say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
     return bundle
+
+
+def _workers(context: Context) -> AbstractContextManager[object]:
+    """Return Ray for the length of a training, or nothing when it runs in this process."""
+    if context.loaded.spec.train.workers == 0:
+        return nullcontext()
+    return ray_session(context.profile, log_folder=context.run.logs)
 
 
 def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from arclight.report import figure_rows
 from cluster.profiles import load_profile
 from jobs.cli import guarded
+from jobs.reports import rounded
 from jobs.rows import rows_command
 from jobs.run import run_spec
 from jobs.say import say, say_table
@@ -105,7 +106,7 @@ def show(
     )
     rows.append(("rows: December scored", f"{scored:,}"))
     figures = [
-        (f"test: {name}", f"{value} [{low}, {high}]")
+        (f"test: {name}", f"{rounded(value)} [{rounded(low)} … {rounded(high)}]")
         for name, value, low, high in figure_rows(result.evaluation.report)
     ]
     say_table(
