@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arclight.sql_guard import check_select
-
 from arclight.errors import ArclightError, SpecError
 from arclight.expression import check_syntax
 from arclight.spec_file import load_spec
+from arclight.sql_guard import check_select
 from jobs.say import answer, say
 from ray_apps.trainers import load_trainer
 from spark.etl import plan_etl

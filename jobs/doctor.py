@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster.doctor import examine
-
 from arclight.errors import RefusedError
+from cluster.doctor import examine
 from cluster.profiles import load_profile
 from jobs.runs import store_for
 from jobs.say import answer, say, say_table

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ray_apps.serving.client import predict_over_http
-from ray_apps.serving.deploy import served
-from ray_apps.verify import verify_model
-
 from arclight.errors import RefusedError
 from cluster.profiles import load_profile
 from jobs.runs import store_for
 from jobs.say import answer, progress, say, say_table
+from ray_apps.serving.client import predict_over_http
+from ray_apps.serving.deploy import served
+from ray_apps.verify import verify_model
 
 
 def verify_command(
