@@ -34,7 +34,7 @@ class HeadRequest(Contract):
     object_store_bytes: int
     dashboard_port: int
     temp_folder: str
-    """Short folder of Ray's sockets; removed when the head is stopped."""
+    """Short folder of Ray's sockets, in a private one that goes when the head is stopped."""
 
 
 class Head(Contract):

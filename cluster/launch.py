@@ -64,7 +64,7 @@ def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEO
         cores=sizes.cores,
         object_store_bytes=sizes.ray_object_store_bytes,
         dashboard_port=_free_port(),
-        temp_folder=temp,
+        temp_folder=f"{temp}/r",  # Ray opens the folder it is given to everybody, but not ours
     )
     create_secret(folder / REQUEST, request.to_json())
     create_token(folder / TOKEN)
@@ -110,8 +110,9 @@ def stop_head(folder: Path) -> bool:
         _end(head.pid)
     with suppress(FileNotFoundError, IntegrityError):
         known = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
-        if Path(known.temp_folder).name.startswith(TEMP_PREFIX):
-            shutil.rmtree(known.temp_folder, ignore_errors=True)
+        temp = Path(known.temp_folder).parent
+        if temp.name.startswith(TEMP_PREFIX):
+            shutil.rmtree(temp, ignore_errors=True)
     for name in (HEAD, REQUEST, TOKEN):
         (folder / name).unlink(missing_ok=True)
     return head is not None

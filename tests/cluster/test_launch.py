@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,9 +13,6 @@ from cluster import launch
 from cluster.head import HEAD, Head
 from cluster.launch import LOG, TOKEN, find_head, start_head, stop_head
 from cluster.profiles import Profile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALL = Profile(name="small", cores=1, memory_gib=2.0)
 
@@ -47,7 +44,7 @@ def test_a_reused_process_id_is_never_ended(tmp_path: Path) -> None:
 
 def test_a_second_head_of_a_folder_is_refused(tmp_path: Path) -> None:
     record(tmp_path, os.getpid(), psutil.Process().create_time())
-    with pytest.raises(ConflictError, match="runs already.*arclight down"):
+    with pytest.raises(ConflictError, match=r"runs already.*arclight down"):
         start_head(SMALL, tmp_path)
 
 
@@ -81,7 +78,7 @@ def test_secrets_are_private_whatever_the_umask(tmp_path: Path) -> None:
         assert (tmp_path / "head").stat().st_mode & 0o777 == 0o700
         for name in (TOKEN, LOG, HEAD):
             assert (tmp_path / "head" / name).stat().st_mode & 0o777 == 0o600
-        assert os.stat(head.temp_folder).st_mode & 0o777 == 0o700
+        assert Path(head.temp_folder).parent.stat().st_mode & 0o777 == 0o700
         assert find_head(tmp_path / "head") == head
     finally:
         stop_head(tmp_path / "head")

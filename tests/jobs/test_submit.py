@@ -46,7 +46,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Head, Path]
     finally:
         assert stop_head(folder)
     assert not [process for process in tree if process.is_running()]
-    assert not Path(head.temp_folder).exists()
+    assert not Path(head.temp_folder).parent.exists()
     assert not stop_head(folder)
 
 
