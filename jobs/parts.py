@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
+from jobs.check import check_without_running
 from jobs.reports import say_figures, write_dataset_page
 from jobs.runs import open_run, store_for
 from jobs.say import answer, progress, say
@@ -21,6 +22,7 @@ def etl_command(
 ) -> None:
     """Build a dataset from raw tables."""
     loaded = load_spec(spec_file)
+    check_without_running(loaded)
     place = load_profile(profile)
     with open_run(store_for(store, loaded.folder), loaded) as run:
         context = Context(run=run, loaded=loaded, profile=place)
@@ -40,6 +42,7 @@ def etl_command(
 def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: bool) -> None:
     """Train on the newest version of the spec's dataset."""
     loaded = load_spec(spec_file)
+    check_without_running(loaded)
     place = load_profile(profile)
     with open_run(store_for(store, loaded.folder), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import SpecError
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
+from jobs.check import check_without_running
 from jobs.reports import say_figures, write_dataset_page, write_model_page
 from jobs.runs import open_run, store_for
 from jobs.say import answer, say
@@ -55,11 +55,7 @@ def run_spec(
 ) -> RunResult:
     """Take a spec from its raw tables to a registered model."""
     loaded = load_spec(spec_file)
-    if loaded.spec.tune is not None:
-        raise SpecError(
-            f"{spec_file}: 'tune' is not built yet in this release; remove the section to train "
-            "with train.params."
-        )
+    check_without_running(loaded)
     place = load_profile(profile)
     with open_run(store_for(store, loaded.folder), loaded) as run:
         if run.resumed:

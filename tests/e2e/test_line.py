@@ -40,7 +40,8 @@ def test_the_whole_line(tmp_path: Path, trainer: str):
 
     verified = line.answer("verify", "late-trips@champion")
     assert verified["ok"] is True
-    assert {"features", "batch", "endpoint"} <= set(verified["paths"])
+    assert len(verified["checks"]) == 3  # stored features, batch scores, served scores
+    assert all(c["rows"] > 100 and c["worst"] <= 1e-6 for c in verified["checks"])
 
 
 def _size(path: str) -> int:
