@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from arclight.contract import Contract, digest_of
+from arclight.contract import Contract, InnerPath, digest_of
 from arclight.lineage import Lineage
 from arclight.plan import FeaturePlan
 from arclight.report import EvalReport
@@ -14,7 +14,7 @@ from arclight.schema import Column
 class BundleFile(Contract):
     """One file of a bundle."""
 
-    path: str
+    path: InnerPath
     """Relative to the bundle's folder."""
     size_bytes: int
     sha256: str
@@ -43,11 +43,11 @@ class ModelBundle(Contract):
     number: int
     key: str
     """Digest of the dataset, the train section and the code: the same key, the same model."""
-    folder: str
+    folder: InnerPath
     """The files' folder, relative to the store."""
     task: Literal["binary", "multiclass", "regression"]
     trainer: Literal["xgboost", "lightgbm", "torch"]
-    model_file: str
+    model_file: InnerPath
     files: tuple[BundleFile, ...]
     plan: FeaturePlan
     signature: Signature

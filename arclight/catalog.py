@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 from dataclasses import dataclass
@@ -9,7 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from arclight.bundle import Evaluation, ModelBundle
 from arclight.contract import NAME, Contract
-from arclight.errors import ConflictError, IntegrityError, MissingError, SpecError, nearest
+from arclight.errors import (
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    SpecError,
+    nearest,
+    printable,
+)
 from arclight.manifest import DatasetManifest
 
 if TYPE_CHECKING:
@@ -20,7 +28,8 @@ if TYPE_CHECKING:
 
 Shelf = Literal["datasets", "models", "scores"]
 Version = TypeVar("Version", DatasetManifest, ModelBundle)
-_REF = re.compile(r"^(?P<name>[^@]+)@(?P<version>\d+|[a-z][a-z0-9-]*)$")
+ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}\Z")
 
 
 class AliasRecord(Contract):
@@ -33,6 +42,7 @@ class AliasRecord(Contract):
     number: int
     version_number: int
     before: int | None
+    """The version a rollback goes to."""
     reason: str
     at: str
 
@@ -157,9 +167,16 @@ class Catalog:
     # aliases
 
     def alias(self, model: str, alias: str) -> AliasRecord | None:
-        """Return where an alias stands, None if it was never set."""
-        record = next(self.store.records("models", model, "aliases", alias), None)
-        return None if record is None else AliasRecord.from_json(record.text, source=record.path)
+        """Return where an alias stands, by its highest valid record; None if it was never set."""
+        return next(self._moves(model, alias), None)
+
+    def _moves(self, model: str, alias: str) -> Iterator[AliasRecord]:
+        """Yield the valid moves of an alias, newest first."""
+        parts = ("models", model, "aliases", alias)
+        for number in reversed(self.store.numbers(*parts)):
+            with contextlib.suppress(IntegrityError):
+                record = self.store.record(number, *parts)
+                yield AliasRecord.from_json(record.text, source=record.path)
 
     def aliases(self, model: str) -> dict[str, AliasRecord]:
         """Return every alias of a model and where it stands."""
@@ -176,21 +193,37 @@ class Catalog:
             SpecError: the alias is not a name.
             ConflictError: somebody moved it first; the message says where to.
         """
-        if not NAME.match(alias) or alias.isdigit():
+        before = None if seen is None else seen.version_number
+        return self._move(bundle, alias, reason=reason, seen=seen, before=before)
+
+    def _move(
+        self,
+        bundle: ModelBundle,
+        alias: str,
+        *,
+        reason: str,
+        seen: AliasRecord | None,
+        before: int | None,
+    ) -> AliasRecord:
+        if not ALIAS.match(alias):
             raise SpecError(
-                f"alias '{alias}' must be lower-case letters, digits and '-', not a number alone."
+                f"alias '{printable(alias)}' must be lower-case letters, digits and '-', at most "
+                "63, starting with a letter."
             )
-        number = 1 if seen is None else seen.number + 1
+        parts = ("models", bundle.name, "aliases", alias)
+        # the number is taken before the alias is read: who moves it in between has this number
+        number = max(self.store.numbers(*parts), default=0) + 1
         record = AliasRecord(
             model=bundle.name,
             alias=alias,
             number=number,
             version_number=bundle.number,
-            before=None if seen is None else seen.version_number,
+            before=before,
             reason=reason,
             at=now(),
         )
-        if self.store.publish(number, record.to_json(), "models", bundle.name, "aliases", alias):
+        is_as_seen = self.alias(bundle.name, alias) == seen
+        if is_as_seen and self.store.publish(number, record.to_json(), *parts):
             return record
         winner = self.alias(bundle.name, alias)
         where = f"version {winner.version_number} ({winner.reason})" if winner else "elsewhere"
@@ -200,7 +233,7 @@ class Catalog:
         )
 
     def rollback(self, model: str, alias: str) -> AliasRecord:
-        """Point an alias back at the version it stood on before the last move.
+        """Point an alias back at the version it stood on before; again, at the one before that.
 
         Raises:
             MissingError: the alias was never set, or has no version before.
@@ -217,8 +250,14 @@ class Catalog:
                 "start; there is nothing to roll back to."
             )
         bundle = self.model(f"{model}@{held.before}")
-        return self.move_alias(
-            bundle, alias, reason=f"rollback from version {held.version_number}", seen=held
+        moves = (m for m in self._moves(model, alias) if m.number < held.number)
+        restored = next((m for m in moves if m.version_number == held.before), None)
+        return self._move(
+            bundle,
+            alias,
+            reason=f"rollback from version {held.version_number}",
+            seen=held,
+            before=None if restored is None else restored.before,
         )
 
     # one implementation for every kind of version
@@ -228,23 +267,21 @@ class Catalog:
             return version.model_copy(update={"number": number}).to_json()
 
         def taken(record: Record) -> bool:
-            return kind.from_json(record.text, source=record.path).key == version.key
+            return _read(kind, record).key == version.key
 
-        record = self.store.append(make, taken, shelf, version.name, "versions")
-        return kind.from_json(record.text, source=record.path)
+        return _read(kind, self.store.append(make, taken, shelf, version.name, "versions"))
 
     def _versions(self, kind: type[Version], shelf: Shelf, name: str) -> Iterator[Version]:
         for number in reversed(self.store.numbers(shelf, name, "versions")):
-            try:
-                record = self.store.record(number, shelf, name, "versions")
-                yield kind.from_json(record.text, source=record.path)
-            except IntegrityError:
-                continue  # a bad record is named when it is asked for; it hides no good one
+            # a bad record is named when it is asked for; it hides no good one
+            with contextlib.suppress(IntegrityError):
+                yield _read(kind, self.store.record(number, shelf, name, "versions"))
 
     def _get(self, kind: type[Version], shelf: Shelf, ref: str) -> Version:
         name, _, wanted = ref.partition("@")
-        if not NAME.match(name) or ("@" in ref and not _REF.match(ref)):
-            raise SpecError(f"'{ref}' must be NAME, NAME@NUMBER or NAME@ALIAS.")
+        is_version = "@" not in ref or _NUMBER.match(wanted) or ALIAS.match(wanted)
+        if not NAME.match(name) or not is_version:
+            raise SpecError(f"'{printable(ref)}' must be NAME, NAME@NUMBER or NAME@ALIAS.")
         numbers = self.store.numbers(shelf, name, "versions")
         if not numbers:
             known = self.names(shelf)
@@ -252,9 +289,11 @@ class Catalog:
                 f"{shelf[:-1]} '{name}' does not exist.{nearest(name, known)} "
                 f"There {'are' if len(known) != 1 else 'is'}: {', '.join(known) or 'none'}."
             )
+        newest = next(self._versions(kind, shelf, name), None) if not wanted else None
+        if newest is not None:
+            return newest
         number = self._number(shelf, name, wanted, numbers)
-        record = self.store.record(number, shelf, name, "versions")
-        return kind.from_json(record.text, source=record.path)
+        return _read(kind, self.store.record(number, shelf, name, "versions"))
 
     def _number(self, shelf: Shelf, name: str, wanted: str, numbers: tuple[int, ...]) -> int:
         if not wanted:
@@ -274,3 +313,13 @@ class Catalog:
                 f"It has: {', '.join(known) or 'none'}."
             )
         return held.version_number
+
+
+def _read(kind: type[Version], record: Record) -> Version:
+    version = kind.from_json(record.text, source=record.path)
+    if version.number != record.number:
+        raise IntegrityError(
+            f"'{record.path}' must hold version {record.number}, but holds {version.ref}; it was "
+            "copied by hand: restore it from a backup or publish a new version."
+        )
+    return version

@@ -5,13 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from arclight.errors import IntegrityError
+from arclight.errors import IntegrityError, printable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+
+
+def _inside(path: str) -> str:
+    parts = path.split("/")
+    if path.startswith("/") or {"", ".", ".."}.intersection(parts) or "\0" in path:
+        raise ValueError(f"'{printable(path)}' must be a plain path below its folder.")
+    return path
+
+
+InnerPath = Annotated[str, AfterValidator(_inside)]
+"""A path below the folder of what records it; none can lead out of there."""
 
 
 class Contract(BaseModel):
@@ -50,7 +61,7 @@ class Contract(BaseModel):
         """
         try:
             body = json.loads(text)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise IntegrityError(
                 f"'{source}' must be a {cls.kind} in JSON, but it cannot be parsed ({error}); "
                 "restore it from a backup or publish a new version."
@@ -60,14 +71,15 @@ class Contract(BaseModel):
             kind, version = body.pop("kind", None), body.pop("version", None)
         if (kind, version) != (cls.kind, cls.version):
             raise IntegrityError(
-                f"'{source}' must be a {cls.kind} of version {cls.version}, got {kind!r} of "
-                f"version {version!r}; read it with the release that wrote it."
+                f"'{source}' must be a {cls.kind} of version {cls.version}, got "
+                f"{printable(repr(kind))} of version {printable(repr(version))}; read it with the "
+                "release that wrote it."
             )
         try:
             return cls.model_validate_json(json.dumps(body))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = printable(".".join(str(part) for part in first["loc"]) or "the text")
             raise IntegrityError(
                 f"'{source}' is not a valid {cls.kind}: {where}: {first['msg']}; "
                 "restore it from a backup or publish a new version."

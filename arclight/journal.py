@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
-from arclight.contract import Contract, canonical_json
-from arclight.errors import ConflictError, IntegrityError
+from arclight.contract import Contract, canonical_json, digest_of
+from arclight.errors import ArclightError, ConflictError, IntegrityError
 from arclight.store import make_folder
 
 if TYPE_CHECKING:
@@ -34,7 +33,21 @@ class Entry(Contract):
     seconds: float | None = None
     detail: str = ""
     before: str
-    """SHA-256 of the line before, empty on the first."""
+    """The digest of the line before, empty on the first."""
+    own: str = ""
+    """SHA-256 of this line without this field."""
+
+    def seal(self) -> Entry:
+        """Return the entry with its own digest."""
+        return self.model_copy(update={"own": self._digest()})
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the entry still is what was sealed."""
+        return self.own == self._digest()
+
+    def _digest(self) -> str:
+        return digest_of(self.model_dump(mode="json", exclude={"own"}))
 
 
 @dataclass
@@ -46,7 +59,6 @@ class Journal:
     entries: list[Entry] = field(default_factory=list)
     torn: bool = False
     """Whether a half-written last line was dropped when the journal was opened."""
-    _last: str = ""
     _stream: int = -1
 
     @classmethod
@@ -68,14 +80,21 @@ class Journal:
                 f"run '{folder.name}' is being run by another process; wait for it or stop it."
             ) from error
         journal._stream = stream
-        os.fchmod(stream, 0o600)
-        text = journal.path.read_bytes()
-        keep = text.rfind(b"\n") + 1
-        if keep != len(text):
-            journal.torn = True
-            os.ftruncate(stream, keep)
-        journal.entries, journal._last = read_entries(text[:keep], str(journal.path))
+        try:
+            journal._load()
+        except BaseException:
+            journal.close()
+            raise
         return journal
+
+    def _load(self) -> None:
+        os.fchmod(self._stream, 0o600)
+        text = self.path.read_bytes()
+        keep = text.rfind(b"\n") + 1
+        self.entries = read_entries(text[:keep], str(self.path))[0]
+        if keep != len(text):
+            self.torn = True
+            os.ftruncate(self._stream, keep)
 
     def note(
         self,
@@ -98,15 +117,27 @@ class Journal:
             key=key,
             result=result,
             seconds=seconds,
-            detail=detail,
-            before=self._last,
-        )
-        line = canonical_json(entry.model_dump(mode="json"))
-        os.write(self._stream, line + b"\n")
-        os.fsync(self._stream)
-        self._last = hashlib.sha256(line).hexdigest()
+            detail=detail.encode(errors="backslashreplace").decode(),
+            before=self.entries[-1].own if self.entries else "",
+        ).seal()
+        self._append(canonical_json(entry.model_dump(mode="json")) + b"\n")
         self.entries.append(entry)
         return entry
+
+    def _append(self, line: bytes) -> None:
+        """Write a whole line or none, so that a full disk leaves no half line in the middle."""
+        size = os.fstat(self._stream).st_size
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(self._stream, rest) :]
+            os.fsync(self._stream)
+        except OSError as error:
+            os.ftruncate(self._stream, size)
+            raise ArclightError(
+                f"journal '{self.path}' must take a line, but {error.strerror}; free space or "
+                "mend its rights, and run the same command again."
+            ) from error
 
     def close(self) -> None:
         """Let go of the journal."""
@@ -119,10 +150,10 @@ def read_entries(text: bytes, source: str) -> tuple[list[Entry], str]:
     """Parse complete lines and check their chain.
 
     Returns:
-        The entries, and the hash of the last line.
+        The entries, and the digest of the last line.
 
     Raises:
-        IntegrityError: a line does not follow from the one before.
+        IntegrityError: a line was changed, or does not follow from the one before.
     """
     entries: list[Entry] = []
     last = ""
@@ -131,13 +162,18 @@ def read_entries(text: bytes, source: str) -> tuple[list[Entry], str]:
             entry = Entry.model_validate_json(line)
         except ValueError as error:
             raise IntegrityError(
-                f"{source}:{number}: not a journal line; it was edited."
+                f"{source}:{number}: not a journal line, so it was edited; restore the file or "
+                "start a new run."
             ) from error
+        if not entry.is_whole:
+            raise IntegrityError(
+                f"{source}:{number}: this line was changed; restore the file or start a new run."
+            )
         if entry.before != last or entry.seq != number:
             raise IntegrityError(
-                f"{source}:{number}: this line does not follow from the one before; a line was "
-                "changed or removed."
+                f"{source}:{number}: this line does not follow from the one before, so a line was "
+                "removed or moved; restore the file or start a new run."
             )
         entries.append(entry)
-        last = hashlib.sha256(line).hexdigest()
+        last = entry.own
     return entries, last

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from arclight.contract import Contract
 from arclight.errors import IntegrityError
 
@@ -48,7 +50,7 @@ class RowLedger(Contract):
                     f"{stage.rows_in:,} are in no account; nothing was published; run again and "
                     "report it if it stays."
                 )
-        for before, after in zip(self.stages, self.stages[1:], strict=False):
+        for before, after in itertools.pairwise(self.stages):
             if before.rows_out != after.rows_in:
                 raise IntegrityError(
                     f"stage '{after.name}' must take the {before.rows_out:,} rows that stage "

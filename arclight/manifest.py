@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from arclight.contract import Contract, digest_of
+from arclight.contract import Contract, InnerPath, digest_of
 from arclight.ledger import RowLedger
 from arclight.lineage import Lineage
 from arclight.plan import FeaturePlan
@@ -20,7 +20,7 @@ class DataFile(Contract):
     """One Parquet file of a dataset."""
 
     part: Part
-    path: str
+    path: InnerPath
     """Relative to the dataset's folder."""
     rows: int
     size_bytes: int
@@ -52,7 +52,7 @@ class DatasetManifest(Contract):
     number: int
     key: str
     """Digest of the inputs, the spec's sections and the code: the same key, the same dataset."""
-    folder: str
+    folder: InnerPath
     """The data's folder, relative to the store."""
     task: Literal["binary", "multiclass", "regression"]
     label: str

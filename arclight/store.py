@@ -6,7 +6,8 @@ The commit rule, for datasets, models, scores and aliases:
 2. verify what was written, and flush files and folders to disk;
 3. publish: write the record under a temporary name, flush, `link` it to `N.json`, which fails if
    `N.json` exists (that is the compare-and-swap), flush the folder;
-4. read: take the highest valid N once, check size and hash before parsing.
+4. read: take the highest valid N once, check size and hash before parsing. A record that is empty
+   or cannot be parsed is named when it is asked for, hides no other, and its number stays taken.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from arclight.errors import ArclightError, ConflictError, IntegrityError, MissingError, SpecError
+from arclight.errors import (
+    ArclightError,
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    SpecError,
+    printable,
+)
 from arclight.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_RECORD = re.compile(r"^(\d+)\.json$")
+_RECORD = re.compile(r"([1-9][0-9]{0,17})\.json")
 _CHUNK = 1 << 20
 MAX_ATTEMPTS = 1000
 
@@ -55,7 +63,9 @@ class Store:
         """
         for part in parts:
             if part in ("", ".", "..") or "/" in part or "\0" in part:
-                raise SpecError(f"'{part!r}' cannot be the name of a thing in a store.")
+                raise SpecError(
+                    f"'{printable(part)}' must be a plain name to lie in a store; take another."
+                )
         return self.root.joinpath(*parts)
 
     def stage(self, *parts: str) -> Path:
@@ -85,7 +95,7 @@ class Store:
         if not text.strip():
             raise IntegrityError(
                 f"record '{path}' must not be empty; its number is not used again: publish a "
-                "new version, or remove the record by hand once you know why."
+                "new version."
             )
         return Record(number=number, text=text, path=str(path))
 
@@ -98,26 +108,37 @@ class Store:
 
         Returns:
             True when this call created it, False when somebody was first.
+
+        Raises:
+            ArclightError: the folder cannot be written or is full; nothing was published.
         """
-        folder = self.path(*parts)
-        make_folder(folder)
-        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        path = self.path(*parts, f"{number}.json")
+        try:
+            return self._create(path, text, ".".join(parts[:1] + parts[2:3]))
+        except OSError as error:
+            raise ArclightError(
+                f"record '{path}' must be written, but {error.strerror}; free space or mend its "
+                "rights, and run the same command again."
+            ) from error
+
+    def _create(self, path: Path, text: str, point: str) -> bool:
+        make_folder(path.parent)
+        temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
         try:
             with open_private(temporary) as stream:
                 stream.write(text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
-            point = ".".join(parts[:1] + parts[2:3])
             reach(f"{point}.before-link")
             try:
-                os.link(temporary, folder / f"{number}.json")
+                os.link(temporary, path)
             except FileExistsError:
                 return False
             reach(f"{point}.after-link")
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
-        flush_folder(folder)
+        flush_folder(path.parent)
         return True
 
     def append(
@@ -162,6 +183,8 @@ def open_store(uri: str | Path) -> Store:
         ArclightError: the folder cannot be made or written.
     """
     text = str(uri)
+    if not text.strip() or "\0" in text:
+        raise SpecError(f"store '{printable(text)}' must be a folder; use --store FOLDER.")
     if "://" in text and not text.startswith("file://"):
         raise SpecError(
             f"store '{text}' must be a folder on a local or shared POSIX file system; object "
@@ -256,6 +279,6 @@ def discard(folder: Path) -> None:
 def _numbers(folder: Path) -> list[int]:
     try:
         names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return [int(match[1]) for name in names if (match := _RECORD.match(name))]
+    return [int(match[1]) for name in names if (match := _RECORD.fullmatch(name))]
