@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from arclight.errors import printable
+from arclight.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,10 +50,11 @@ def answer(body: dict[str, Any], *, as_json: bool) -> None:
 
 @contextmanager
 def progress(title: str) -> Iterator[Tick]:
-    """Show a step's progress: a bar on a terminal, nothing but the title elsewhere."""
+    """Show a step's progress: a bar on a terminal, one line elsewhere."""
     out = console()
     if not out.is_terminal:
-        yield lambda _done, _total, _note: None
+        say(f"{title}: begun.")
+        yield silent
         return
     with Progress(
         SpinnerColumn(),
