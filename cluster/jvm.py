@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -41,7 +42,9 @@ def java_gateway(
     Raises:
         EngineError: the JVM ended before it could be spoken to.
     """
-    submit = {"PYSPARK_SUBMIT_ARGS": f"--properties-file '{settings_file}' pyspark-shell"}
+    # the defaults of SPARK_CONF_DIR count too: an attached cluster's secret stands there
+    arguments = f"--load-spark-defaults --properties-file {shlex.quote(str(settings_file))}"
+    submit = {"PYSPARK_SUBMIT_ARGS": f"{arguments} pyspark-shell"}
     with environment({**variables, **submit}):
         gateway = _launch(log_file)
     try:

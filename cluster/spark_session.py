@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
+from pyspark.errors import PySparkException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
@@ -30,6 +31,8 @@ from cluster.tokens import check_secret_file, create_secret, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from py4j.java_gateway import JavaGateway
 
     from cluster.profiles import Profile, SparkPlace
     from cluster.sizing import Sizes
@@ -121,14 +124,13 @@ def spark_session(
         settings = spark_settings(profile, sizes, scratch)
         file = _write_settings(settings, scratch)
         variables = _variables(profile, java.home, scratch)
-        with java_gateway(file, log_file, variables) as gateway, _quiet(log_file):
-            context = _open_context(gateway, variables, log_file)
-            try:
-                session = SparkSession(context)
-                check_settings(session, settings)
-                yield session
-            finally:
-                _stop(context)
+        with (
+            java_gateway(file, log_file, variables) as gateway,
+            _quiet(log_file),
+            _open_session(gateway, variables, log_file) as session,
+        ):
+            check_settings(session, settings)
+            yield session
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -261,17 +263,27 @@ def _conf_folder(place: SparkPlace) -> str:
     return str(file.parent.resolve())
 
 
-def _open_context(
-    gateway: object, variables: Mapping[str, str | None], log_file: Path
-) -> SparkContext:
+@contextmanager
+def _open_session(
+    gateway: JavaGateway, variables: Mapping[str, str | None], log_file: Path
+) -> Iterator[SparkSession]:
+    """Open a session on a JVM and stop it; a master that does not answer is found here."""
     python = {key: value for key, value in variables.items() if key.startswith("PYSPARK_")}
+    context: SparkContext | None = None
     try:
-        with environment(python), interrupt_handler_kept():
-            return SparkContext(gateway=gateway)
-    except Py4JError as error:
-        raise EngineError(
-            f"Spark did not start: {describe_spark_error(error)} See '{log_file}'."
-        ) from error
+        try:
+            with environment(python), interrupt_handler_kept():
+                context = SparkContext(gateway=gateway)
+                session = SparkSession(context)
+        except (Py4JError, PySparkException) as error:
+            raise EngineError(
+                f"Spark did not start: {describe_spark_error(error)} See '{log_file}'."
+            ) from error
+        yield session
+    finally:
+        if context is not None:
+            with suppress(Py4JError, OSError):  # the JVM is gone already
+                context.stop()
 
 
 @contextmanager
@@ -290,8 +302,3 @@ def _quiet(log_file: Path) -> Iterator[None]:
         finally:
             logger.handlers = before
             handler.close()
-
-
-def _stop(context: SparkContext) -> None:
-    with suppress(Py4JError, OSError):  # the JVM is already gone; the gateway's end makes sure
-        context.stop()
