@@ -60,6 +60,7 @@ class _Page:
     class_heads: tuple[str, ...]
     class_chart: Markup | None
     warnings: tuple[Finding, ...]
+    build_warnings: tuple[str, ...]
     flow: Markup
     proof: list[tuple[str, str]]
     reasons: list[tuple[str, int, str]]
@@ -111,6 +112,7 @@ def _page(manifest: DatasetManifest) -> _Page:
         class_heads=heads,
         class_chart=_class_chart(manifest),
         warnings=warnings,
+        build_warnings=_build_warnings(manifest, warnings),
         flow=flow_chart(manifest.ledger, split_rows),
         proof=_proof(manifest),
         reasons=_reasons(manifest, read),
@@ -144,6 +146,12 @@ def _cards(
         )
         for name, splits in columns.items()
     )
+
+
+def _build_warnings(manifest: DatasetManifest, warnings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what the build warned of, but for features the page has a warning of its own for."""
+    named = tuple(f"feature '{found.column}' " for found in warnings)
+    return tuple(text for text in manifest.warnings if not text.startswith(named))
 
 
 def _split_lines(

@@ -140,6 +140,14 @@ def test_classes_without_order_have_no_association():
     assert "with label" not in text
 
 
+def test_a_column_is_not_warned_of_twice():
+    manifest = flights_manifest(wide=0)
+    built = ("feature 'always_one' has one value in train", "feature 'temp' is odd")
+    text = Reader(dataset_page(manifest.model_copy(update={"warnings": built}))).text
+    assert built[0] not in text
+    assert built[1] in text
+
+
 def test_a_dataset_without_rows_in_a_split_has_a_page():
     manifest = flights_manifest(wide=0, rows={"train": 400, "valid": 0, "test": 1})
     assert "flights-late@3" in Reader(dataset_page(manifest)).text
