@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
-from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from arclight.expression import compile_expression
+from tests.spark.expression_grammar import INF, batches, edge_batch, expressions
+from tests.spark.expression_sides import EXACT, Sides, differences, same, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,39 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.spark
 
 SEED = 20131101
-AT_ONCE = 60
-ROWS = 24
-UTC = timezone.utc
-
-# Rules that may drop a failing part before it is evaluated: the evaluator knows no optimizer.
-OPTIMIZER = "org.apache.spark.sql.catalyst.optimizer."
-EXCLUDED = (
-    "ConstantFolding NullPropagation NullDownPropagation BooleanSimplification "
-    "SimplifyConditionals SimplifyBinaryComparison OptimizeIn PushFoldableIntoBranches "
-    "ReplaceNullWithFalseInPredicate ConstantPropagation FoldablePropagation "
-    "UnwrapCastInBinaryComparison ReorderAssociativeOperator"
-).split()
-EXACT = {
-    "spark.sql.optimizer.excludedRules": ",".join(OPTIMIZER + name for name in EXCLUDED),
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.subexpressionElimination.enabled": "false",
-}
-
-
-@contextmanager
-def settings_of(session: SparkSession, values: dict[str, str]) -> Iterator[None]:
-    before = {key: session.conf.get(key, None) for key in values}
-    for key, value in values.items():
-        session.conf.set(key, value)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                session.conf.unset(key)
-            else:
-                session.conf.set(key, value)
+AT_ONCE = 70
 
 
 @pytest.fixture(scope="module")
@@ -65,297 +32,9 @@ def exact(session: SparkSession) -> Iterator[SparkSession]:
         yield session
 
 
-# ---- values -------------------------------------------------------------------------------------
-
-INF, NAN = math.inf, math.nan
-COLUMNS: dict[str, tuple[pa.DataType, list[object]]] = {
-    "i8": (pa.int8(), [None, 0, 1, -1, 2, 7, 100, 127, -128]),
-    "i16": (pa.int16(), [None, 0, 1, -1, 3, 300, 32767, -32768]),
-    "i32": (pa.int32(), [None, 0, 1, -1, 5, 1000, 46341, 2**31 - 1, -(2**31)]),
-    "i64": (pa.int64(), [None, 0, 1, -1, 9, 10**10, 2**53 + 1, 3037000500, 2**63 - 1, -(2**63)]),
-    "f32": (pa.float32(), [None, 0.0, -0.0, 1.5, -2.25, 0.1, 16777217.0, 3e38, INF, -INF, NAN]),
-    "f64": (
-        pa.float64(),
-        [None, 0.0, -0.0, 0.5, -1.5, 2.675, 1.005, 1e-300, 1e300, 9.3e18, 2.0**63, 123456789.125]
-        + [INF, -INF, NAN, 2147483647.5, -128.9, 0.1],
-    ),
-    "flag": (pa.bool_(), [None, True, False]),
-    "s": (
-        pa.string(),
-        [None, "", " ", "a", "A", "ab", "b", "Ångström", "😀", "x😀y", "a\x00b", "a_b", "a%b"]
-        + ["12", " -7 ", "+3", "007", "300", "2147483648", "9223372036854775808", "1e3", "1.5"]
-        + ["NaN", "-Infinity", "true", "No", "2020-02-29", "2021-02-29", "1582-10-10", "0001-01-01"]
-        + ["2020-01-01 01:02:03.5", "9999-12-31T23:59:59Z", "\t8", "ÿ", "z", "\ue000", "abcabc"],
-    ),
-    "u": (pa.string(), [None, "", "a", "ab", "B", "é", "😀", "a\\b", "10", "\uffee"]),
-    "d": (
-        pa.date32(),
-        [None, date(1, 1, 1), date(9999, 12, 31), date(1582, 10, 4), date(1582, 10, 15)]
-        + [date(1582, 10, 10), date(1970, 1, 1), date(1969, 12, 31), date(2020, 2, 29)]
-        + [date(1900, 3, 1), date(2000, 12, 31), date(2021, 1, 3), date(1500, 2, 28)],
-    ),
-    "t": (
-        pa.timestamp("us", tz="UTC"),
-        [None, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, UTC)]
-        + [datetime(1970, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 500000, UTC)]
-        + [datetime(1582, 10, 9, 12, 0, 1, tzinfo=UTC), datetime(2020, 2, 29, 13, 14, 15, 16, UTC)]
-        + [datetime(1500, 2, 28, 1, 1, 1, tzinfo=UTC), datetime(2013, 11, 1, 5, tzinfo=UTC)],
-    ),
-}
-
-
-def batch_of(values: dict[str, list[object]]) -> pa.RecordBatch:
-    arrays = [pa.array(values[name], kind) for name, (kind, _) in COLUMNS.items()]
-    return pa.RecordBatch.from_arrays(arrays, names=list(COLUMNS))
-
-
-def edge_batch() -> pa.RecordBatch:
-    """Every edge value of every column, each column turned by another step."""
-    size = max(len(pool) for _, pool in COLUMNS.values())
-    return batch_of(
-        {
-            name: [pool[(row * (1 + turn % 3) + turn) % len(pool)] for row in range(size)]
-            for turn, (name, (_, pool)) in enumerate(COLUMNS.items())
-        }
-    )
-
-
-# ---- the grammar --------------------------------------------------------------------------------
-
-LEAVES = {
-    "int": ["i8", "i16", "i32", "i64", "0", "1", "-3", "7Y", "300S", "2147483647", "5L"]
-    + ["9223372036854775807L"],
-    "float": ["f32", "f64", "f64", "0.5D", "-2.0D", "1.5F", "1e3", "0.0D"],
-    "bool": ["flag", "TRUE", "FALSE"],
-    "text": ["s", "u", "'a'", "''", "'x😀'"],
-    "date": ["d", "DATE '2020-02-29'", "DATE '0001-01-01'"],
-    "time": ["t", "TIMESTAMP '2013-11-01 05:00:00'"],
-}
-NUMBER = ("int", "float")
-ANY = ("int", "float", "bool", "text", "date", "time")
-# `<int>` stands for an argument of that sort, `<number>` and `<any>` for one of several,
-# `<same>` for one more of the sort that was drawn last
-FORMS = {
-    "int": [
-        "(<int> + <int>)", "(<int> - <int>)", "(<int> * <int>)", "(<int> % <int>)",
-        "(<int> DIV <int>)", "(- <int>)", "abs(<int>)", "ceil(<number>)", "floor(<number>)",
-        "round(<int>)", "round(<int>, -1)", "mod(<int>, <int>)",
-        "CAST(<number> AS tinyint)", "CAST(<number> AS smallint)", "CAST(<number> AS int)",
-        "CAST(<number> AS bigint)", "CAST(<text> AS int)", "CAST(<text> AS bigint)",
-        "CAST(<text> AS tinyint)", "TRY_CAST(<text> AS int)", "TRY_CAST(<number> AS smallint)",
-        "CAST(<bool> AS int)", "CAST(<time> AS bigint)", "CAST(<time> AS int)",
-        "length(<text>)", "instr(<text>, 'b')", "locate('😀', <text>)",
-        "year(<moment>)", "quarter(<moment>)", "month(<moment>)", "day(<moment>)",
-        "dayofweek(<moment>)", "weekday(<moment>)", "dayofyear(<moment>)", "weekofyear(<moment>)",
-        "hour(<moment>)", "minute(<moment>)", "second(<moment>)", "datediff(<moment>, <moment>)",
-        "unix_timestamp(<moment>)", "unix_seconds(<time>)",
-    ],
-    "float": [
-        "(<number> / <number>)", "(<float> + <number>)", "(<number> - <float>)",
-        "(<float> * <number>)", "(<float> % <number>)", "(- <float>)", "abs(<float>)",
-        "round(<float>, 2)", "round(<float>, -1)", "round(<float>)", "sqrt(<number>)",
-        "sign(<number>)", "nanvl(<float>, <number>)", "CAST(<number> AS double)",
-        "CAST(<number> AS float)", "CAST(<text> AS double)", "CAST(<text> AS float)",
-        "TRY_CAST(<text> AS double)", "CAST(<time> AS double)",
-    ],
-    "bool": [
-        "(<number> = <number>)", "(<number> <> <number>)", "(<number> < <number>)",
-        "(<number> <= <number>)", "(<number> > <number>)", "(<number> >= <number>)",
-        "(<any> <=> <same>)", "(<any> = <same>)", "(<any> < <same>)", "(<any> >= <same>)",
-        "(<date> < <time>)", "(<date> > '2020-01-01')", "(<time> <= '2013-11-01 05:00:00')",
-        "(<bool> AND <bool>)", "(<bool> OR <bool>)", "(NOT <bool>)", "(<bool> AND <bool>)",
-        "(<bool> OR <bool>)", "(<any> IS NULL)", "(<any> IS NOT NULL)", "isnan(<number>)",
-        "(<int> IN (1, 7, NULL))", "(<number> IN (1, 0.5D, 300))", "(<text> IN ('a', '', 'b'))",
-        "(<date> IN ('2020-02-29', DATE '1970-01-01'))", "(<int> NOT IN (0, 1, 2, 3, 4, 5, 6, 7, 8, 9))",
-        "(<number> BETWEEN <number> AND <number>)", "(<text> BETWEEN <text> AND <text>)",
-        "(<text> LIKE 'a%')", "(<text> LIKE '%b')", "(<text> LIKE '_')", "(<text> LIKE '%a_b%')",
-        "(<text> LIKE 'a\\\\_b')", "(<text> NOT LIKE 'a/%b' ESCAPE '/')", "contains(<text>, '😀')",
-        "startswith(<text>, 'a')", "endswith(<text>, '')", "CAST(<number> AS boolean)",
-        "CAST(<text> AS boolean)", "TRY_CAST(<text> AS boolean)", "(<bool> IS TRUE)",
-    ],
-    "text": [
-        "concat(<text>, <text>)", "(<text> || <text>)", "concat(<text>, <text>, 'z')",
-        "trim(<text>)", "ltrim(<text>)", "rtrim(<text>)", "substring(<text>, 2)",
-        "substring(<text>, -2, 1)", "substr(<text>, 0, 2)", "substring(<text>, -5, 4)",
-        "left(<text>, 1)", "right(<text>, 2)", "replace(<text>, 'a', '😀')", "replace(<text>, 'b')",
-        "CAST(<int> AS string)", "CAST(<bool> AS string)", "CAST(<moment> AS string)",
-        "upper(<text>)", "lower(<text>)",
-    ],
-    "date": [
-        "CAST(<text> AS date)", "TRY_CAST(<text> AS date)", "CAST(<time> AS date)",
-        "to_date(<moment>)", "date_add(<moment>, i8)", "date_sub(<date>, 3)",
-    ],
-    "time": [
-        "CAST(<text> AS timestamp)", "TRY_CAST(<text> AS timestamp)", "CAST(<date> AS timestamp)",
-        "CAST(i32 AS timestamp)", "date_trunc('month', <moment>)", "date_trunc('week', <moment>)",
-        "date_trunc('hour', <time>)", "date_trunc('quarter', <date>)", "date_trunc('year', <time>)",
-    ],
-}  # fmt: skip
-FOR_ALL = [
-    "CASE WHEN <bool> THEN <one> WHEN <bool> THEN <one> ELSE <one> END",
-    "CASE <any> WHEN <same> THEN <one> END",
-    "IF(<bool>, <one>, <one>)",
-    "IF(<bool>, <one>, NULL)",
-    "coalesce(<one>, <one>)",
-    "coalesce(NULL, <one>, <one>)",
-    "nullif(<one>, <one>)",
-    "greatest(<one>, <one>)",
-    "least(<one>, <one>, <one>)",
-]
-# libm and Java differ in the last places, so these stand alone and are held to a tolerance
-CLOSE = [
-    "exp(<leaf>)", "expm1(<leaf>)", "ln(<leaf>)", "log10(<leaf>)", "log2(<leaf>)", "log1p(<leaf>)",
-    "log(2, <leaf>)", "pow(<leaf>, 2)", "power(1.5D, <leaf>)", "pow(<leaf>, <leaf>)",
-    "sin(<small>)", "cos(<small>)", "tan(<small>)", "atan2(<leaf>, <leaf>)",
-]  # fmt: skip
-GROUPS = {"number": NUMBER, "any": ANY, "moment": ("date", "time")}
-
-
-@st.composite
-def expressions(draw: st.DrawFn) -> str:
-    if draw(st.integers(0, 11)) == 0:
-        return draw(close_ones())
-    return _expression(draw, draw(st.sampled_from(ANY)), 3)
-
-
-@st.composite
-def close_ones(draw: st.DrawFn) -> str:
-    text = draw(st.sampled_from(CLOSE))
-    for hole, pool in (("<leaf>", LEAVES["int"] + LEAVES["float"]), ("<small>", ["i8", "f32"])):
-        while hole in text:
-            text = text.replace(hole, draw(st.sampled_from(pool)), 1)
-    return text
-
-
-def _expression(draw: st.DrawFn, sort: str, depth: int) -> str:
-    if depth == 0 or draw(st.integers(0, 5)) == 0:
-        return draw(st.sampled_from(LEAVES[sort]))
-    general = draw(st.integers(0, 4)) == 0
-    text = draw(st.sampled_from(FOR_ALL if general else FORMS[sort]))
-    last = sort
-    while (start := text.find("<")) >= 0:
-        hole, text = _next_hole(text, start)
-        if hole is None:
-            continue
-        last = {"one": sort, "same": last}.get(hole) or draw(
-            st.sampled_from(GROUPS.get(hole, (hole,)))
-        )
-        text = text.replace(f"\x01{hole}\x02", _expression(draw, last, depth - 1), 1)
-    return text.replace("\x03", "<")
-
-
-def _next_hole(text: str, start: int) -> tuple[str | None, str]:
-    """Mark the hole at a position, or hide a `<` that is an operator."""
-    end = text.find(">", start)
-    name = text[start + 1 : end] if end > 0 else ""
-    if name in FORMS or name in GROUPS or name in ("one", "same"):
-        return name, f"{text[:start]}\x01{name}\x02{text[end + 1 :]}"
-    return None, f"{text[:start]}\x03{text[start + 1 :]}"
-
-
-@st.composite
-def batches(draw: st.DrawFn) -> pa.RecordBatch:
-    return batch_of(
-        {
-            name: [draw(st.sampled_from(pool)) for _ in range(ROWS)]
-            for name, (_, pool) in COLUMNS.items()
-        }
-    )
-
-
-# ---- holding one against the other --------------------------------------------------------------
-
-
-class Sides:
-    """Spark's answers for a batch, asked for many expressions at once."""
-
-    def __init__(self, session: SparkSession, batch: pa.RecordBatch) -> None:
-        self.batch = batch
-        numbered = batch.append_column("row_", pa.array(range(batch.num_rows), pa.int32()))
-        self.frame = session.createDataFrame(pa.Table.from_batches([numbered])).coalesce(1)
-
-    def values(self, texts: list[str], invalid: list[np.ndarray | None]) -> list[pa.Array | str]:
-        """Return Spark's values, null in the rows called invalid, or what Spark says instead."""
-        guarded = [self._guarded(*pair) for pair in zip(texts, invalid, strict=True)]
-        found = self._select(guarded)
-        if not isinstance(found, str):
-            return [found.column(i).combine_chunks() for i in range(len(texts))]
-        alone = [self._select([text]) for text in guarded]
-        return [one if isinstance(one, str) else one.column(0).combine_chunks() for one in alone]
-
-    def _guarded(self, text: str, invalid: np.ndarray | None) -> str:
-        if invalid is None:
-            return f"({text})"
-        rows = ", ".join(str(row) for row in np.flatnonzero(invalid))
-        return f"CASE WHEN row_ NOT IN ({rows}) THEN ({text}) END"
-
-    def _select(self, texts: list[str]) -> pa.Table | str:
-        from pyspark.errors import PySparkException
-
-        columns = [f"{text} AS c{i}" for i, text in enumerate(texts)]
-        try:
-            return self.frame.selectExpr("row_", *columns).toArrow().sort_by("row_").drop("row_")
-        except PySparkException as error:
-            return str(error).splitlines()[0][:200]
-
-    def raises(self, text: str, row: int) -> bool:
-        """Whether Spark raises for one row alone."""
-        from pyspark.errors import PySparkException
-
-        try:
-            self.frame.where(f"row_ = {row}").selectExpr(f"({text}) AS c").toArrow()
-        except PySparkException:
-            return True
-        return False
-
-
-def differences(session: SparkSession, batch: pa.RecordBatch, texts: list[str]) -> list[str]:
-    sides = Sides(session, batch)
-    ours = [compile_expression(text, batch.schema).evaluate(batch) for text in texts]
-    invalid = [
-        None if one.invalid is None else one.invalid.to_numpy(zero_copy_only=False) for one in ours
-    ]
-    found = []
-    for text, one, bad, theirs in zip(
-        texts, ours, invalid, sides.values(texts, invalid), strict=True
-    ):
-        if isinstance(theirs, str):
-            found.append(f"{text}: Spark raised in rows called valid: {theirs}")
-            continue
-        found += [f"{text}: {line}" for line in unequal(batch, text, one.values, theirs)]
-        if bad is not None and not sides.raises(text, int(np.flatnonzero(bad)[0])):
-            row = batch.slice(int(np.flatnonzero(bad)[0]), 1).to_pylist()
-            found.append(f"{text}: Spark did not raise for {row}")
-    return found
-
-
-def unequal(batch: pa.RecordBatch, text: str, ours: pa.Array, theirs: pa.Array) -> Iterator[str]:
-    if ours.type != theirs.type:
-        yield f"type {ours.type}, Spark's is {theirs.type}"
-        return
-    if pa.types.is_temporal(ours.type):
-        whole = pa.int32() if ours.type == pa.date32() else pa.int64()
-        ours, theirs = ours.cast(whole), theirs.cast(whole)
-    tolerance = 1e-14 if any(text.startswith(form[: form.index("(") + 1]) for form in CLOSE) else 0
-    for row, (left, right) in enumerate(zip(ours.to_pylist(), theirs.to_pylist(), strict=True)):
-        if not same(left, right, tolerance):
-            yield f"{left!r}, Spark says {right!r} for {batch.slice(row, 1).to_pylist()}"
-            return
-
-
-def same(left: object, right: object, tolerance: float) -> bool:
-    if isinstance(left, float) and isinstance(right, float):
-        if math.isnan(left) or math.isnan(right):
-            return math.isnan(left) and math.isnan(right)
-        if tolerance and math.isfinite(left):
-            return math.isclose(left, right, rel_tol=tolerance, abs_tol=1e-300)
-        return left == right and math.copysign(1, left) == math.copysign(1, right)
-    return left == right
-
-
 @seed(SEED)
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     database=None,
     verbosity=Verbosity.quiet,
@@ -368,3 +47,144 @@ def test_random_expressions_mean_what_they_mean_in_spark(
 ) -> None:
     found = differences(exact, batch, texts)
     assert not found, f"seed {SEED}:\n" + "\n".join(found)
+
+
+TABLE = [
+    "a_null + 1", "i8 + i8", "i8 * i8", "i16 - 32767S", "i32 * i32", "i64 * i64", "i64 + 1",
+    "-i64", "abs(i8)", "i64 DIV -1L", "i64 % i8", "i32 / i8", "f64 / f32", "f64 % f32",
+    "0 / i8", "CASE WHEN i8 = 0 THEN 0 ELSE i32 / i8 END", "coalesce(i32 / i8, 1 / i16)",
+    "IF(i8 = 0, 0, i32 % i8)", "flag AND 1 / i8 > 0", "1 / i8 > 0 AND flag",
+    "flag OR 1 / i8 > 0", "1 / i8 > 0 OR flag", "NOT (flag AND 1 / i8 > 0)",
+    "f64 = f64", "f64 > f32", "f64 < f32", "f64 <=> f32", "greatest(f64, f32, i8)",
+    "least(f64, f32, i8)", "f64 IN (0.5D, 0.1D)", "nanvl(f64, f32)", "isnan(f64)",
+    "i64 > f64", "i64 = f32", "i8 IN (1, 7, NULL)", "i8 NOT IN (1, NULL)",
+    "i8 BETWEEN -1 AND i16",
+    "s < u", "s = u", "s BETWEEN 'A' AND 'b'", "greatest(s, u)", "least(s, u, 'a')", "s <=> u",
+    "ceil(f64)", "floor(f64)", "floor(f32)", "round(f64)", "round(f64, 2)", "round(f64, -2)",
+    "round(f32, 1)", "round(i8, -1)", "round(i32, -3)", "round(i64, -1)", "sqrt(f64)",
+    "sign(f64)",
+    "CAST(f64 AS bigint)", "CAST(f64 AS int)", "CAST(f64 AS tinyint)", "CAST(f32 AS bigint)",
+    "CAST(f64 AS float)", "CAST(i64 AS float)", "CAST(i64 AS double)", "CAST(i64 AS int)",
+    "CAST(f64 AS boolean)", "CAST(s AS int)", "CAST(s AS bigint)", "CAST(s AS tinyint)",
+    "CAST(s AS double)", "CAST(s AS float)", "CAST(s AS boolean)", "CAST(s AS date)",
+    "CAST(s AS timestamp)", "TRY_CAST(s AS int)", "TRY_CAST(s AS timestamp)",
+    "TRY_CAST(i8 / i16 AS int)", "CAST(f64 AS timestamp)", "CAST(i64 AS timestamp)",
+    "CAST(t AS bigint)", "CAST(t AS double)", "CAST(t AS float)", "CAST(t AS int)",
+    "CAST(d AS string)", "CAST(t AS string)", "CAST(i64 AS string)", "CAST(flag AS string)",
+    "year(d)", "quarter(d)", "month(d)", "day(d)", "dayofweek(d)", "weekday(d)", "dayofyear(d)",
+    "weekofyear(d)", "year(t)", "weekofyear(t)", "hour(t)", "minute(t)", "second(t)", "hour(d)",
+    "unix_timestamp(t)", "unix_seconds(t)", "unix_timestamp(d)", "datediff(d, t)",
+    "date_add(d, i8)", "date_sub(t, i8)", "date_trunc('year', t)", "date_trunc('quarter', t)",
+    "date_trunc('month', d)", "date_trunc('week', t)", "date_trunc('day', t)",
+    "date_trunc('hour', t)", "date_trunc('minute', t)", "date_trunc('second', t)",
+    "date_trunc('millisecond', t)", "d = t", "d < '2020-02-29'", "t >= '1970-01-01'",
+    "d IN ('2020-02-29', '1582-10-15')", "length(s)", "upper(s)", "lower(s)", "trim(s)",
+    "ltrim(s)", "rtrim(s)", "s || u", "concat(s, u, 'x')", "substring(s, 2)",
+    "substring(s, -2, 1)", "substring(s, 0, 3)", "substring(s, -5, 4)", "left(s, 2)",
+    "right(s, 2)", "right(s, 0)", "replace(s, 'a', 'é')", "replace(s, '', 'x')", "instr(s, 'b')",
+    "instr(s, '')", "locate('😀', s)", "contains(s, 'b')", "startswith(s, 'a')",
+    "endswith(s, 'c')",
+    "s LIKE 'a_b'", "s LIKE 'a\\\\_b'", "s LIKE '%b%'", "s NOT LIKE '_'", "u LIKE '%\\\\\\\\%'",
+    "u LIKE 'a/%' ESCAPE '/'", "nullif(i8, i16)", "nullif(i8, i16 / i8)", "flag IS TRUE",
+    "flag IS NOT FALSE", "flag <=> NULL", "CASE s WHEN 'a' THEN 1L WHEN u THEN 2 END",
+    "-128Y", "-2147483648", "2147483648", "5 - 3 - 1", "7 DIV 2 * 2", "-5 % 3", "2 + 3 * 4",
+    "NOT flag = TRUE", "!flag", "- -i8", "CAST('\uff12' AS int)", "CAST('5\t' AS int)",
+    "coalesce(5, i8)", "'a' || 'b'", "CAST('x' AS int)", "1 / 0",
+]  # fmt: skip
+TABLE[0] = "CAST(NULL AS int) + 1"
+
+
+def test_a_fixed_table_means_what_it_means_in_spark(exact: SparkSession) -> None:
+    found = differences(exact, edge_batch(), TABLE)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("form", ["i32 / i8", "CAST(s AS int)", "flag AND 1 / i8 > 0"])
+def test_the_harness_sees_rows_wrongly_called_valid(exact: SparkSession, form: str) -> None:
+    batch = edge_batch()
+    assert Sides(exact, batch).values([form], [None])[0].__class__ is str
+
+
+TIMES = [
+    "2020", "2020-1", "2020-01-1", "2020-01-01 1", "2020-01-01 1:2", "2020-01-01T1:2:3",
+    "2020-01-01 01:02:03.", "2020-01-01 01:02:03.1234567", "2020-01-01 01:02:03Z",
+    "2020-01-01 01:02:03 UTC", "2020-01-01 01:02:03+1", "2020-01-01 01:02:03+01:30",
+    "2020-01-01 01:02:03-0100", "2020-01-01 01:02:03 GMT+1", "2020-01-01 01:02:03+19:00",
+    "2020-01-01T", "2020-01-01 24:00:00", "2020-01-01 23:60:00", "2020-01-01 1:2:",
+    "2020-02-30", "1900-02-29", "2000-02-29", "0000-01-01", "-0001-01-01", "+2020-01-01",
+    "10000-01-01", "20200101", "2020-13-01", "2020-00-01", "2020-01-00", " 2020-01-01 ",
+    "2020-01-01  01:02:03", "2020-01-01 01:02Z", "2020/01/01", "x", "", "2020-01-01Tx",
+    "1582-10-10",
+]  # fmt: skip
+NUMBERS = [
+    "1", "+1", "-1", " 1\t", "\x001", "1\x7f", "1.", ".5", "1.5", "1e3", "1E-3", "1d", "1F",
+    "1L",
+    "", " ", "+", "-", ".", "e1", "1e", "inf", "-Inf", "+Infinity", "nan", "NaN", "+NaN", "-nan",
+    "1_0", "1,0", "0x1", "00012", "127", "128", "-128", "-129", "9223372036854775807",
+    "9223372036854775808", "-9223372036854775808", "99999999999999999999", "1e400", "1e-400",
+    "1e39", "3.4028235e38", "0.1", "16777217", "\uff11", "true", "T", "YES", "n", "0", "off",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("texts", "kinds"), [(TIMES, ["date", "timestamp"]),
+    (NUMBERS, ["tinyint", "int", "bigint", "float", "double", "boolean"])])  # fmt: skip
+def test_each_string_is_read_or_refused_as_spark_does(
+    exact: SparkSession, texts: list[str], kinds: list[str]
+) -> None:
+    batch = pa.record_batch({"s": pa.array(texts)})
+    sides = Sides(exact, batch)
+    for kind in kinds:
+        ours = compile_expression(f"TRY_CAST(s AS {kind})", batch.schema).evaluate(batch).values
+        (theirs,) = sides.values([f"TRY_CAST(s AS {kind})"], [None])
+        assert not isinstance(theirs, str), theirs
+        wrong = [
+            (text, left, right)
+            for text, left, right in zip(texts, _plain(ours), _plain(theirs), strict=True)
+            if not same(left, right, 0)
+        ]
+        assert not wrong, f"{kind}: {wrong}"
+
+
+def _plain(values: pa.Array) -> list[object]:
+    if pa.types.is_temporal(values.type):
+        values = values.cast(pa.int32() if values.type == pa.date32() else pa.int64())
+    return values.to_pylist()
+
+
+def notation(text: str) -> str:
+    """Return a number without its digits; Java before 19 may write one too many."""
+    return "".join(letter for letter in text if not letter.isdigit())
+
+
+def test_floats_are_written_as_java_writes_them(exact: SparkSession) -> None:
+    numbers = [0.0, -0.0, 1.0, 0.001, 9999999.0, 1e7, 1.5e10, 1e-5, 123456789.125, 1e22, 5e-320]
+    numbers += [12.5, 1e100, -1.25e-7, 0.00099, INF, -INF, 1e300, 100.0, 0.1 + 0.2]
+    batch = pa.record_batch({"f64": numbers, "f32": pa.array(numbers).cast(pa.float32())})
+    texts = ["CAST(f64 AS string)", "CAST(f32 AS string)"]
+    ours = [compile_expression(text, batch.schema).evaluate(batch).values for text in texts]
+    for one, theirs in zip(ours, Sides(exact, batch).values(texts, [None, None]), strict=True):
+        for left, right in zip(one.to_pylist(), theirs.to_pylist(), strict=True):
+            assert notation(left) == notation(right)
+            assert math.isclose(float(left), float(right), rel_tol=1e-7)
+
+
+# Letters of Unicode 17 and of ICU's own age: the libraries' tables are of different years
+NEWER = {0x277, 0x27C, 0xAB4B, 0xAB4C, 0xA7DD, 0xA7E2, 0xAB6C, 0xAB6D, *range(0x1DF40, 0x1DF80)}
+
+
+def test_letters_change_case_as_in_spark(exact: SparkSession) -> None:
+    letters = [chr(c) for c in range(1, 0x1EA00) if not 0xD800 <= c < 0xE000 and c not in NEWER]
+    words = ["ΟΔΟΣ", "ΣΑΣ ΑΣ", "Straße", "ﬁn", "İI"]
+    batch = pa.record_batch({"s": letters + words})
+    for text in ("upper(s)", "lower(s)"):
+        ours = compile_expression(text, batch.schema).evaluate(batch).values
+        (theirs,) = Sides(exact, batch).values([text], [None])
+        assert not isinstance(theirs, str), theirs
+        wrong = [
+            (hex(ord(before[0])), left, right)
+            for before, left, right in zip(
+                letters + words, ours.to_pylist(), theirs.to_pylist(), strict=True
+            )
+            if left != right
+        ]
+        assert not wrong, wrong[:20]

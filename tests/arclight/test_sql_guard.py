@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from arclight.errors import SpecError
+from arclight.sql_guard import LONGEST, check_select
+
+SOURCES = ("flights", "weather")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM flights",
+        "select f.*, w.wind from Flights f left join weather w using (origin, time_hour);",
+        "WITH a AS (SELECT * FROM flights), b AS (SELECT * FROM a) SELECT * FROM b",
+        "WITH flights AS (SELECT * FROM flights) SELECT * FROM flights",
+        "SELECT a FROM flights UNION ALL SELECT a FROM weather",
+        "(SELECT a FROM flights) EXCEPT (SELECT a FROM weather)",
+        "SELECT * FROM (SELECT a FROM flights) x WHERE a IN (SELECT a FROM weather)",
+        "SELECT a, row_number() OVER (PARTITION BY b ORDER BY c) AS n FROM flights",
+        "SELECT b, sum(a) FILTER (WHERE c > 1) FROM flights GROUP BY b HAVING count(*) > 1",
+        "SELECT /*+ BROADCAST(w) */ f.a FROM flights f JOIN weather w ON f.a = w.a",
+        "SELECT e FROM flights LATERAL VIEW explode(array(1, 2)) t AS e",
+        "SELECT explode(split(a, ',')) FROM flights",
+        "SELECT transform(a, x -> x + 1) FROM flights",
+        "SELECT a AS now, f.current_date, `current_user` FROM flights f",
+        "SELECT 'ADD JAR rand()' AS text -- rand is only named\nFROM flights",
+        "SELECT * FROM VALUES (1, 2) AS v(a, b)",
+        "FROM flights SELECT a",
+        "SELECT unix_timestamp(t), date '2020-01-01' FROM flights",
+    ],
+)
+def test_one_select_over_the_sources_is_accepted(sql: str) -> None:
+    check_select(sql, SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT java_method('java.lang.System', 'exit') FROM flights", "java_method, because"),
+        ("SELECT reflect('a', 'b') FROM flights", "code that is not SQL"),
+        ("SELECT `reflect`('a', 'b') FROM flights", "code that is not SQL"),
+        ("SELECT system.builtin.try_reflect('a', 'b') FROM flights", "code that is not SQL"),
+        ("SELECT call_function('reflect', 'a') FROM flights", "code that is not SQL"),
+        ("SELECT 1 /* reflect ('a') */ FROM flights", "code that is not SQL"),
+        ("SELECT TRANSFORM(a) USING 'cat' AS (b) FROM flights", "TRANSFORM"),
+        ("FROM flights MAP a USING 'cat' AS b", "cannot be parsed|must be"),
+        ("SELECT * FROM parquet.`/etc/x`", r"plain names, got 'parquet./etc/x'"),
+        ("SELECT * FROM `parquet`.`/etc/x`", "plain names"),
+        ("SELECT * FROM `/etc/x`", "only its sources"),
+        ("SELECT a FROM flights WHERE a IN (SELECT b FROM csv.`s3://x`)", "plain names"),
+        ("SELECT * FROM default.flights", "plain names"),
+        ("ADD JAR '/tmp/x.jar'", "must be a SELECT, got 'ADD JAR'"),
+        ("CREATE TABLE t AS SELECT 1", "must be a SELECT, got 'CREATE'"),
+        ("CREATE VIEW v USING parquet OPTIONS (path '/etc')", "must be a SELECT"),
+        ("SET spark.sql.runSQLOnFiles=true", "must be a SELECT, got 'SET'"),
+        ("INSERT INTO t SELECT * FROM flights", "must be a SELECT"),
+        ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "must"),
+        ("DROP TABLE flights", "must be a SELECT"),
+        ("DESCRIBE flights", "must be a SELECT"),
+        ("EXPLAIN SELECT * FROM flights", "must be a SELECT"),
+        ("VALUES (1)", "must be a SELECT"),
+        ("SELECT 1; SELECT 2", "exactly one statement"),
+        ("SELECT 1; DROP TABLE flights", "exactly one statement"),
+        (";", "must be a SELECT"),
+        ("", "must not be empty"),
+        ("  -- nothing", "must not be empty"),
+        ("SELECT * FROM flight", "Did you mean 'flights'"),
+        ("SELECT (WITH z AS (SELECT 1) SELECT * FROM z), * FROM z", "only its sources"),
+        ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a", "only its sources"),
+        ("SELECT * FROM range(10)", "table function 'range'"),
+        ("SELECT * FROM read_files('/etc')", "not one of the sources"),
+        ("SELECT * FROM identifier('x')", "computed text"),
+        ("SELECT rand() FROM flights", "same command must always give the same rows"),
+        ("SELECT rand(7) FROM flights", "same rows"),
+        ("SELECT uuid() FROM flights", "same rows"),
+        ("SELECT now() FROM flights", "same rows"),
+        ("SELECT current_date FROM flights", "same rows"),
+        ("SELECT CURRENT_TIMESTAMP() FROM flights", "same rows"),
+        ("SELECT unix_timestamp() FROM flights", "same rows"),
+        ("SELECT date 'today' FROM flights", "same rows"),
+        ("SELECT shuffle(array(1, 2)) FROM flights", "same rows"),
+        ("SELECT monotonically_increasing_id() FROM flights", "same rows"),
+        ("SELECT spark_partition_id(), input_file_name() FROM flights", "same rows"),
+        ("SELECT * FROM flights TABLESAMPLE (10 PERCENT)", "same rows"),
+        ("SELECT a INTO b FROM flights", "writes a table"),
+        ("SELECT :a FROM flights", "parameter"),
+        ("SELECT * FROM flights VERSION AS OF 1", "table version"),
+        ("SELECT r'a\\' FROM flights", "raw string"),
+        ("SELECT * FRM flights WHERE (", "cannot be parsed"),
+        ("SELECT 'a FROM flights", "cannot be read"),
+    ],
+)
+def test_everything_else_is_refused_with_the_reason(sql: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason):
+        check_select(sql, SOURCES)
+
+
+def test_a_text_is_bounded_before_it_is_parsed() -> None:
+    with pytest.raises(SpecError, match="at most 100,000 characters"):
+        check_select("SELECT 1" + " " * LONGEST, SOURCES)
+    with pytest.raises(SpecError, match="nested at most 50 deep, got 10,000"):
+        check_select("SELECT " + "(" * 10_000 + "1" + ")" * 10_000, SOURCES)
+    check_select("SELECT " + "(" * 49 + "1" + ")" * 49 + " FROM flights", SOURCES)
+    check_select("SELECT " + " + ".join(["a"] * 5_000) + " FROM flights", SOURCES)
+
+
+def test_a_message_hides_control_characters() -> None:
+    with pytest.raises(SpecError) as caught:
+        check_select("SELECT * FROM `x\x1b[31m`", SOURCES)
+    assert "\x1b" not in caught.value.message
