@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arclight.bundle import BundleFile, ModelBundle, Signature
@@ -148,9 +149,8 @@ def _publish(
             for p in sorted(stage.iterdir())
         )
         flush_tree(stage)
-        bundle = _bundle(manifest, spec, outcome).model_copy(
-            update={"files": files, "folder": stage.relative_to(catalog.store.root).as_posix()}
-        )
+        folder = stage.relative_to(catalog.store.root).as_posix()
+        bundle = _bundle(manifest, spec, outcome, _Stored(folder, files))
         published = catalog.publish_model(bundle)
     except BaseException:
         discard(stage)
@@ -160,16 +160,26 @@ def _publish(
     return published
 
 
-def _bundle(manifest: DatasetManifest, spec: Spec, outcome: FitOutcome) -> ModelBundle:
+@dataclass(frozen=True)
+class _Stored:
+    """Where a bundle's files lie, relative to the store, and what they are."""
+
+    folder: str
+    files: tuple[BundleFile, ...]
+
+
+def _bundle(
+    manifest: DatasetManifest, spec: Spec, outcome: FitOutcome, stored: _Stored
+) -> ModelBundle:
     return ModelBundle(
         name=spec.name,
         number=0,
         key=model_key(manifest, spec),
-        folder="",
+        folder=stored.folder,
         task=manifest.task,
         trainer=spec.train.trainer,
         model_file=outcome.model_file,
-        files=(),
+        files=stored.files,
         plan=manifest.plan,
         signature=Signature(
             inputs=manifest.plan.layout.inputs,

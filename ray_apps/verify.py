@@ -198,7 +198,8 @@ def _gaps(built: pa.Array, stored: pa.Array) -> np.ndarray:
     else:
         gap = pc.if_else(pc.equal(level_names(built), level_names(stored)), 0.0, _APART)
     both_null = pc.and_(built.is_null(), stored.is_null())
-    return pc.if_else(both_null, 0.0, pc.fill_null(gap, _APART)).to_numpy(zero_copy_only=False)
+    found = pc.if_else(both_null, 0.0, pc.fill_null(gap, _APART))
+    return np.asarray(found.to_numpy(zero_copy_only=False))
 
 
 def _check_scores(name: str, found: Scores, wanted: Scores, keys: Sequence[str]) -> VerifyCheck:
@@ -216,7 +217,7 @@ def _verdict(
     name: str, gaps: np.ndarray, columns: Sequence[str], keys: Sequence[str]
 ) -> VerifyCheck:
     """Return a check from differences [columns, rows]."""
-    column, row = np.unravel_index(int(np.argmax(gaps)), gaps.shape)
+    column, row = divmod(int(np.argmax(gaps)), gaps.shape[1])
     worst = float(gaps[column, row])
     is_bad = worst > TOLERANCE
     return VerifyCheck(

@@ -42,7 +42,7 @@ class Made:
 def raw_table(rows: int, *, seed: int, task: str = "binary", first_id: int = 0) -> pa.Table:
     """Rows with a learnable label, nulls, NaN, a rare level and odd column names."""
     rng = np.random.default_rng(seed)
-    color = rng.choice(["red", "green", "blue", "grey"], rows, p=[0.4, 0.3, 0.29, 0.01])
+    color = rng.choice(["red", "green", "blue", "grey"], rows, p=[0.4, 0.3, 0.295, 0.005])
     x, y = rng.standard_normal(rows), rng.standard_normal(rows)
     count = rng.integers(0, 40, rows)
     shop = rng.integers(1, 6, rows)
@@ -182,12 +182,18 @@ def make_dataset(
     return Made(catalog=catalog, manifest=catalog.publish_dataset(manifest), raw=raw)
 
 
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """The table as one batch, also when it has no rows."""
+    found = table.combine_chunks().to_batches()
+    return found[0] if found else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
 def _sample_columns() -> list[str]:
     return [*(column.name for column in layout().inputs), "id"]
 
 
 def _stored(raw: pa.Table, label: pa.Array | None) -> pa.Table:
-    built = FeatureBuilder(layout()).build(raw.combine_chunks().to_batches()[0])
+    built = FeatureBuilder(layout()).build(one_batch(raw))
     carried = ["id", "at", "shop"]
     columns = {name: raw.column(name) for name in carried}
     columns["label"] = raw.column("label") if label is None else label
@@ -198,7 +204,7 @@ def _stored(raw: pa.Table, label: pa.Array | None) -> pa.Table:
 def _summaries(stored: pa.Table, classes: tuple[str, ...]) -> list:
     values = stored.column("label").combine_chunks()
     label = class_codes(values, classes) if classes else values.to_numpy(zero_copy_only=False)
-    label = np.nan_to_num(label)
+    label = np.nan_to_num(label, posinf=0)
     found = []
     for feature in layout().features:
         builder = make_builder(feature.name, feature.type)

@@ -79,7 +79,7 @@ def load(name: str, fitted, tmp_path):
     trainer = load_trainer(name)
     path = tmp_path / f"model{trainer.suffix}"
     path.write_bytes(fitted.model)
-    return trainer.load(path, threads=2)
+    return trainer.load(path, threads=1)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -115,7 +115,7 @@ def test_the_same_rows_job_and_threads_give_the_same_bytes(name):
     train, valid = make_shard(3000), make_shard(500, seed=1)
     sampled = {"subsample": 0.7, "colsample_bytree": 0.8}
     sampled |= {"bagging_freq": 1} if name == "lightgbm" else {}
-    job = make_job(params=sampled, threads=2)
+    job = make_job(params=sampled, threads=1)
     first, again = (fit(name, job, train, valid).model for _ in range(2))
     assert first == again
     assert fit(name, replace(job, seed=4), train, valid).model != first

@@ -1,0 +1,206 @@
+"""One training: the bundle it publishes, the same answer to the same command, what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arclight.errors import DataError, RefusedError, SpecError
+from arclight.metrics import best_f1_threshold, measure
+from arclight.progress import silent
+from ray_apps.predictor import load_predictor
+from ray_apps.shards import labels_of, open_split, stored_features
+from ray_apps.train import model_key, train_model
+from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.make_dataset import EMOJI, ODD, SPACED, make_dataset, make_spec
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ("xgboost", "lightgbm")
+
+
+def train(made, spec, folder, tick=silent):
+    return train_model(
+        made.catalog, made.manifest, spec, profile=ONE_CORE, run_folder=folder, tick=tick
+    )
+
+
+def valid_rows(made):
+    columns = tuple(dict.fromkeys((*made.manifest.plan.names, "label")))
+    folder = made.catalog.folder(made.manifest)
+    return list(open_split(folder, made.manifest, "valid", columns=columns))
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_bundle_says_what_the_model_is(trained, task, name):
+    made, bundle = trained(task, name)
+    assert (bundle.ref.split("@")[0], bundle.task, bundle.trainer) == ("demo", task, name)
+    assert bundle.plan == made.manifest.plan
+    assert (bundle.dataset, bundle.dataset_digest) == (
+        made.manifest.ref,
+        made.manifest.content_digest,
+    )
+    names = [file.path for file in bundle.files]
+    assert sorted(names) == sorted([bundle.model_file, "plan.json"])
+    assert [c.name for c in bundle.signature.inputs] == [
+        "at", "shop", "color", "is_new", ODD, SPACED, EMOJI,
+    ]  # fmt: skip
+    outputs = [c.name for c in bundle.signature.outputs]
+    if task == "multiclass":
+        assert outputs == ["score_high", "score_low", "score_mid", "predicted"]
+    else:
+        assert outputs == (["score", "predicted"] if task == "binary" else ["score"])
+    assert 0 < bundle.rounds <= 30
+    assert set(bundle.train_metrics) == {"train", "valid"}
+    assert bundle.lineage.libraries["pyarrow"]
+    assert len(bundle.golden.rows) == len(bundle.golden.scores) == 64
+    assert not (made.catalog.folder(bundle).stat().st_mode & 0o077)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_figures_and_threshold_are_those_of_the_valid_split(trained, name):
+    made, bundle = trained("binary", name)
+    predictor = load_predictor(made.catalog, bundle, threads=1)
+    batches = valid_rows(made)
+    label = np.concatenate([labels_of(b, made.manifest) for b in batches])
+    scores = np.concatenate(
+        [predictor.predict_features(stored_features(b, bundle.plan)) for b in batches]
+    )
+    assert bundle.threshold == best_f1_threshold(label, scores)
+    assert bundle.train_metrics["valid"] == measure("binary", "auc", label, scores)
+    assert bundle.train_metrics["valid"] > 0.9
+
+
+def test_the_same_command_gives_the_published_model(own, tmp_path):
+    made, bundle = own("binary", "lightgbm")
+    before = list(made.catalog.models("demo"))
+    again = train(made, make_spec(trainer="lightgbm"), tmp_path)
+    assert again == bundle
+    assert list(made.catalog.models("demo")) == before
+    assert not (tmp_path / "fit").exists()
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_another_store_gives_the_same_model_digest(trained, tmp_path, name):
+    _, bundle = trained("binary", name)
+    made = make_dataset(tmp_path / "store")
+    assert train(made, make_spec(trainer=name), tmp_path).model_digest == bundle.model_digest
+
+
+def test_the_key_is_data_train_section_and_code_and_not_the_place(shared):
+    made = shared("binary")
+    key = model_key(made.manifest, make_spec())
+    assert key == model_key(made.manifest, make_spec(workers=1))
+    for changed in ({"seed": 8}, {"trainer": "lightgbm"}, {"params": {"max_depth": 3}}):
+        assert model_key(made.manifest, make_spec(**changed)) != key
+    other = shared("regression").manifest
+    assert model_key(other, make_spec("regression")) != key
+
+
+def test_progress_tells_the_rounds(shared, tmp_path):
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    seen = []
+    bundle = train(
+        made,
+        make_spec(trainer="lightgbm", rounds=5, early_stopping=None),
+        tmp_path,
+        tick=lambda done, total, note: seen.append((done, total, note)),
+    )
+    assert seen[0] == (0, 5, "reading")
+    assert [d for d, _, note in seen if note.startswith("valid auc")] == [1, 2, 3, 4, 5]
+    assert bundle.rounds == 5
+
+
+@pytest.mark.parametrize(
+    ("train_section", "kind", "message"),
+    [
+        ({"workers": 2}, RefusedError, "train.workers must be 0 or 1, got 2"),
+        ({"params": {"max_depht": 3}}, SpecError, "max_depht"),
+        ({"trainer": "torch"}, SpecError, "later release"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_anything_starts(
+    shared, tmp_path, train_section, kind, message
+):
+    with pytest.raises(kind, match=message):
+        train(shared("binary"), make_spec(seed=99, **train_section), tmp_path)
+    assert not (tmp_path / "fit").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, 2.0, np.inf])
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_E6_bad_labels_publish_nothing(tmp_path, name, bad):
+    labels = np.resize([0.0, 1.0], 400)
+    labels[17] = bad
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100), label={"train": _array(labels)})
+    with pytest.raises(DataError, match="0 or 1, but 1 of 400 rows of the train split"):
+        train(made, make_spec(trainer=name), tmp_path)
+    assert list(made.catalog.models("demo")) == []
+    assert list((tmp_path / "fit").iterdir()) == []
+
+
+def _array(values):
+    import pyarrow as pa
+
+    return pa.array(values, from_pandas=False)
+
+
+@pytest.mark.parametrize("size", [(0, 100), (400, 0)])
+def test_PQ2_an_empty_split_is_refused(tmp_path, size):
+    made = make_dataset(tmp_path / "store", rows=(*size, 50))
+    with pytest.raises(DataError, match="must get at least one row group"):
+        train(made, make_spec(trainer="lightgbm"), tmp_path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from arclight.catalog import Catalog
+from arclight.store import Store
+from ray_apps.train import train_model
+from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.make_dataset import make_spec
+
+catalog = Catalog(Store(Path(sys.argv[1])))
+spec = make_spec(trainer=sys.argv[3], rounds=100_000, early_stopping=None)
+
+def tick(done, total, note):
+    print(done, flush=True)
+
+train_model(catalog, catalog.dataset("demo"), spec, profile=ONE_CORE,
+            run_folder=Path(sys.argv[2]), tick=tick)
+"""
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_T9_a_killed_training_leaves_nothing_and_runs_again_to_the_same_model(
+    trained, tmp_path, name
+):
+    _, wanted = trained("binary", name)
+    made = make_dataset(tmp_path / "store")
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(made.catalog.store.root), str(tmp_path), name],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    deadline = time.monotonic() + 120
+    assert child.stdout is not None
+    for line in child.stdout:
+        if int(line) >= 20:
+            break
+        assert time.monotonic() < deadline
+    os.kill(child.pid, signal.SIGKILL)
+    child.stdout.close()
+    assert child.wait(timeout=30) == -signal.SIGKILL
+    assert list(made.catalog.models("demo")) == []
+    assert list((tmp_path / "fit").iterdir())  # it was killed at work
+    again = train(made, make_spec(trainer=name), tmp_path)
+    assert (again.number, again.model_digest) == (1, wanted.model_digest)
