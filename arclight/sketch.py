@@ -40,7 +40,8 @@ class QuantileSketch:
         """Take in values; none may be NaN."""
         if len(values):
             self.count += len(values)
-            self._levels[0].append(np.asarray(values, dtype=np.float32))
+            # a copy, since a view would keep the whole batch it was cut from in memory
+            self._levels[0].append(np.array(values, dtype=np.float32))
             self._compact()
 
     def _compact(self) -> None:
@@ -84,7 +85,8 @@ class SketchPoints(Contract):
         points = self.points()
         if not len(points):
             return tuple(None for _ in at)
-        index = np.ceil(np.asarray(at) * len(points)).astype(np.int64) - 1
+        # 0.07 * 100 is a little more than 7: the nearest whole rank is the one that is meant
+        index = np.ceil(np.asarray(at) * len(points) - 1e-6).astype(np.int64) - 1
         return tuple(float(v) for v in points[np.clip(index, 0, len(points) - 1)])
 
 

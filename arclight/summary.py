@@ -37,6 +37,13 @@ class Level(Contract):
     label_sum: float = 0.0
 
 
+def _centre(values: Doubles) -> tuple[float, Doubles]:
+    """Return the mean and the distances to it, exactly 0 where all values are equal."""
+    is_constant = bool((values == values[0]).all())
+    mean = float(values[0] if is_constant else values.mean())
+    return mean, values - mean
+
+
 class Moments(Contract):
     """Count, mean and squared deviations of x, of the label y on the same rows, and of both."""
 
@@ -52,8 +59,7 @@ class Moments(Contract):
         """Return the moments of rows; shapes [n], all finite."""
         if not len(x):
             return cls()
-        mean, label_mean = float(x.mean()), float(y.mean())
-        dx, dy = x - mean, y - label_mean
+        (mean, dx), (label_mean, dy) = _centre(x), _centre(y)
         return cls(
             count=len(x),
             mean=mean,
@@ -62,6 +68,14 @@ class Moments(Contract):
             label_m2=float(dy @ dy),
             co_m2=float(dx @ dy),
         )
+
+    @classmethod
+    def of_label(cls, y: Doubles) -> Self:
+        """Return the moments of rows that have no x, such as a category's."""
+        if not len(y):
+            return cls()
+        label_mean, dy = _centre(y)
+        return cls(count=len(y), label_mean=label_mean, label_m2=float(dy @ dy))
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets of rows (Chan, Golub, LeVeque 1979)."""
@@ -254,22 +268,22 @@ class CategoryBuilder:
     def add(self, values: pa.Array, label: Doubles, *, nans: int = 0) -> None:
         """Take in string values with nulls, the label [n], and how many nulls were NaN."""
         self.rows += len(values)
-        self.nulls += values.null_count
         self.nans += nans
-        coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+        coded = _coded(values)
         known = coded.is_valid().to_numpy(zero_copy_only=False)
         codes = coded.indices.drop_null().to_numpy(zero_copy_only=False)
-        y = label[known] if values.null_count else label
-        self.moments = self.moments.merge(Moments.of(np.zeros(len(y)), y))
+        self.nulls += coded.null_count
+        y = label[known] if coded.null_count else label
+        self.moments = self.moments.merge(Moments.of_label(y))
         size = len(coded.dictionary)
         if not size:
             return
         counts = np.bincount(codes, minlength=size)
-        totals = np.bincount(codes, weights=y, minlength=size)
+        totals = np.bincount(codes, weights=y, minlength=size).astype(np.float64)
         self._add_levels(coded.dictionary.cast(pa.string()), counts, totals)
 
     def _add_levels(
-        self, levels: pa.Array, counts: npt.NDArray[np.integer], totals: npt.NDArray[np.floating]
+        self, levels: pa.Array, counts: npt.NDArray[np.int64], totals: Doubles
     ) -> None:
         hashes = np.unique(np.concatenate([self._minima, hash_rows([levels])[counts > 0]]))
         self._minima = hashes[:_KMV]
@@ -305,6 +319,15 @@ class CategoryBuilder:
             other_rows=self.other_rows + cut,
             minima=tuple(self._minima.tolist()),
         )
+
+
+def _coded(values: pa.Array) -> pa.DictionaryArray:
+    """Return a dictionary array in which null is a null code, never a level."""
+    if pa.types.is_dictionary(values.type):
+        if not values.dictionary.null_count:
+            return values
+        values = values.cast(values.type.value_type)
+    return values.dictionary_encode()
 
 
 Builder = NumberBuilder | CategoryBuilder
