@@ -93,6 +93,11 @@ def _children(node: Node) -> tuple[Node, ...]:
     return ()
 
 
+def height_of(node: Node) -> int:
+    """Return how many operators stand inside one another."""
+    return 1 + max(map(height_of, _children(node)), default=0)
+
+
 def refused(tree: exp.Expr) -> SpecError:
     """Return the error for a construct outside the closed set."""
     name = type(tree).__name__

@@ -14,7 +14,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from arclight.errors import SpecError, printable
 from arclight.expression.bounds import bounded_tokens, first_line, room_for_parsing
-from arclight.expression.convert import check_suffixed, columns_of, convert
+from arclight.expression.convert import check_suffixed, columns_of, convert, height_of
 
 if TYPE_CHECKING:
     from sqlglot.tokenizer_core import Token
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LONGEST = 10_000
 DEEPEST = 50
+# evaluation takes two frames an operator, far from Python's own limit
+HIGHEST = 100
 
 _ESCAPES = re.compile(r"\\(.?)", re.DOTALL)
 _KNOWN_ESCAPES = frozenset("\\'\"nrt%_")
@@ -58,6 +60,7 @@ def parse(text: str) -> Node:
         with room_for_parsing():
             tree = parse_one(text, into=exp.Condition, dialect=_DIALECT)
             node = convert(tree)
+            height = height_of(node)
     except SqlglotError as error:
         raise SpecError(
             f"The expression '{printable(text)}' must be one Spark SQL expression, but it cannot "
@@ -68,6 +71,11 @@ def parse(text: str) -> Node:
             f"The expression '{printable(text, 60)}' must be nested at most {DEEPEST} deep; "
             "split it into smaller ones."
         ) from error
+    if height > HIGHEST:
+        raise SpecError(
+            f"The expression '{printable(text, 60)}' must have at most {HIGHEST} operators inside "
+            f"one another, got {height}; split it into smaller ones."
+        )
     return node
 
 

@@ -112,3 +112,12 @@ def test_nesting_up_to_the_bound_and_long_chains_are_read() -> None:
     assert check_syntax("abs(" * 50 + "a" + ")" * 50) == ("a",)
     assert check_syntax(" + ".join(["a", "b"] * 1_000)) == ("a", "b")
     assert check_syntax(" AND ".join(["a", "b"] * 500)) == ("a", "b")
+
+
+def test_operators_inside_one_another_are_bounded() -> None:
+    level = "(b > c AND d = e - {})"
+    text = "a"
+    for _ in range(45):
+        text = level.format(text)
+    with pytest.raises(SpecError, match="at most 100 operators inside one another, got 136"):
+        check_syntax(text)
