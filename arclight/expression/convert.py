@@ -265,8 +265,8 @@ def _call(tree: exp.Expr) -> Node:
     if name not in ARITIES:
         reason = REFUSED_FUNCTIONS.get(name, "it is not one of the supported functions")
         raise SpecError(
-            f"A row expression must not call '{printable(name, 60)}', because {reason}; use one of "
-            f"docs/expressions.md, or derive the column in etl.sql.{nearest(name, ARITIES)}"
+            f"A row expression must not call '{printable(name, 60)}', because {reason}; "
+            f"see docs/expressions.md, or derive the column in etl.sql.{nearest(name, ARITIES)}"
         )
     fewest, most = ARITIES[name]
     if not fewest <= len(tree.expressions) <= (most or len(tree.expressions)):
