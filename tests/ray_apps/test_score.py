@@ -1,0 +1,359 @@
+"""Batch scoring: whole or absent, every row accounted for, types widened and never guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from arclight.errors import (
+    ConflictError,
+    DataError,
+    MissingError,
+    RefusedError,
+    SchemaError,
+    SpecError,
+)
+from arclight.progress import silent
+from arclight.store import sha256_file
+from ray_apps import score as module
+from ray_apps import score_input, score_output
+from ray_apps.predictor import load_predictor
+from ray_apps.score import ScoreResult, score_folder
+from tests.ray_apps.make_dataset import EMOJI, ODD, SPACED, one_batch, raw_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def score(trained, tmp_path):
+    """Return a function that scores a table or path with the binary LightGBM model."""
+
+    def run(source, output=None, *, task="binary", **options) -> tuple[ScoreResult, Path]:
+        made, bundle = trained(task, "lightgbm")
+        if isinstance(source, pa.Table):
+            pq.write_table(source, tmp_path / "in.parquet")
+            source = tmp_path / "in.parquet"
+        target = output or tmp_path / "out"
+        options = {"threads": 1, "tick": silent, **options}
+        return score_folder(made.catalog, bundle, source, target, **options), target
+
+    return run
+
+
+def read(folder: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(p) for p in sorted(folder.glob("*.parquet"))])
+
+
+def test_scores_stand_beside_their_keys(score, trained, shared):
+    made, bundle = trained("binary", "lightgbm")
+    raw = shared("binary").raw["test"]
+    result, output = score(raw)
+    table = read(output)
+    assert table.column_names == ["id", "score", "predicted", "model"]
+    assert table["id"].to_pylist() == raw["id"].to_pylist()
+    wanted = load_predictor(made.catalog, bundle, threads=1).predict(one_batch(raw)).scores
+    assert np.array_equal(table["score"].to_numpy(), wanted)
+    assert table["predicted"].to_pylist() == (wanted >= bundle.threshold).astype(int).tolist()
+    assert set(table["model"].to_pylist()) == {bundle.ref}
+    assert (result.rows_in, result.rows_scored, result.rows_rejected) == (600, 600, 0)
+
+
+def test_a_multiclass_model_gives_a_column_a_class(score, shared):
+    _, output = score(shared("multiclass").raw["test"], task="multiclass")
+    table = read(output)
+    names = ["score_high", "score_low", "score_mid"]
+    assert table.column_names == ["id", *names, "predicted", "model"]
+    top = np.column_stack([table[n].to_numpy() for n in names]).argmax(axis=1)
+    assert table["predicted"].to_pylist() == [["high", "low", "mid"][i] for i in top]
+
+
+def test_a_regression_gives_a_number(score, shared):
+    _, output = score(shared("regression").raw["test"], task="regression")
+    assert read(output).column_names == ["id", "score", "model"]
+
+
+def test_the_manifest_names_every_file_and_its_bytes(score):
+    result, output = score(raw_table(50, seed=1))
+    stored = ScoreResult.from_json((output / "manifest.json").read_bytes())
+    assert stored == result
+    for file in result.files:
+        path = output / file.path
+        assert (file.size_bytes, file.sha256) == (path.stat().st_size, sha256_file(path))
+    assert json.loads((output / "manifest.json").read_text())["kind"] == "score-manifest"
+
+
+def test_columns_to_keep_are_kept_as_they_are(score):
+    raw = raw_table(50, seed=1)
+    _, output = score(raw, keep=["at", "color", EMOJI])
+    table = read(output)
+    assert table.column_names == ["at", "color", EMOJI, "score", "predicted", "model"]
+    assert table.select(["at", "color", EMOJI]).equals(raw.select(["at", "color", EMOJI]))
+
+
+@pytest.mark.parametrize("name", ["nope", "score", "model", "reasons"])
+def test_a_column_that_cannot_be_kept_is_named(score, name):
+    raw = raw_table(5, seed=1)
+    raw = raw if name == "nope" else raw.append_column(name, pa.nulls(5, pa.string()))
+    with pytest.raises(SpecError, match=f"column '{name}' cannot be kept"):
+        score(raw, keep=[name])
+
+
+def test_a_folder_is_read_in_order_and_hidden_files_are_not(score, tmp_path):
+    folder = tmp_path / "many"
+    (folder / "b").mkdir(parents=True)
+    pq.write_table(raw_table(30, seed=1, first_id=30), folder / "b" / "z.parquet")
+    pq.write_table(raw_table(30, seed=2), folder / "a.parquet")
+    for hidden in ("_temporary.parquet", ".part.parquet"):
+        (folder / hidden).write_bytes(b"half a file")
+    _, output = score(folder)
+    assert read(output)["id"].to_pylist() == list(range(60))
+
+
+def test_batches_and_files_of_any_size_give_the_same_scores(score, tmp_path, monkeypatch):
+    raw = raw_table(1000, seed=4)
+    _, whole = score(raw)
+    monkeypatch.setattr(score_input, "BATCH_ROWS", 64)
+    monkeypatch.setattr(score_output, "FILE_ROWS", 200)
+    result, parts = score(raw, tmp_path / "parts")
+    assert len(result.files) > 3
+    assert read(parts).equals(read(whole))
+
+
+def test_B5_empty_input_gives_an_empty_output(score):
+    result, output = score(raw_table(10, seed=1).slice(0, 0))
+    assert result.rows_in == 0
+    assert read(output).schema.names == ["id", "score", "predicted", "model"]
+    assert (output / "manifest.json").exists()
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def change(raw: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return raw.set_column(raw.schema.get_field_index(name), name, values)
+
+
+def test_B5_every_missing_or_wrong_column_is_named_before_a_row_is_read(score, monkeypatch):
+    monkeypatch.setattr(module, "load_predictor", None)  # nothing may be loaded
+    raw = raw_table(5, seed=1).drop_columns(["color", ODD])
+    raw = change(raw, "shop", pa.array(["a"] * 5))
+    with pytest.raises(SchemaError) as caught:
+        score(raw)
+    for part in (
+        "column 'color' (string) is missing",
+        f"column '{ODD}' (double) is missing",
+        "column 'shop' must be int32, is string",
+    ):
+        assert part in caught.value.message
+
+
+WIDER = {
+    "int8 for int64": (EMOJI, lambda v: v.cast(pa.int8())),
+    "uint64 for int64": (EMOJI, lambda v: v.cast(pa.uint64())),
+    "whole floats for int64": (EMOJI, lambda v: v.cast(pa.float64())),
+    "int64 for int32": ("shop", lambda v: v.cast(pa.int64())),
+    "dictionary for string": ("color", lambda v: v.dictionary_encode()),
+    "large string for string": ("color", lambda v: v.cast(pa.large_string())),
+    "ns for us": ("at", lambda v: v.cast(pa.timestamp("ns", tz="UTC"))),
+    "no zone for UTC": ("at", lambda v: v.cast(pa.timestamp("us"))),
+    "another zone": ("at", lambda v: v.cast(pa.timestamp("ms", tz="Europe/Zurich"))),
+}
+
+
+@pytest.mark.parametrize("case", WIDER)
+def test_types_that_hold_the_same_values_give_the_same_scores(score, tmp_path, case):
+    raw = raw_table(200, seed=5)
+    _, plain = score(raw)
+    name, cast = WIDER[case]
+    _, other = score(change(raw, name, cast(raw[name].combine_chunks())), tmp_path / "other")
+    assert read(other).equals(read(plain))
+
+
+@pytest.mark.parametrize(
+    "values", [pa.array([1.5, -2.25], pa.float32()), pa.array([Decimal("1.5"), Decimal("-2.25")])]
+)
+def test_float32_and_decimal_widen_to_float64(score, tmp_path, values):
+    raw = raw_table(2, seed=5)
+    _, plain = score(change(raw, SPACED, pa.array([1.5, -2.25])))
+    _, other = score(change(raw, SPACED, values), tmp_path / "other")
+    assert read(other).equals(read(plain))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("shop", pa.array([1, 2**40], pa.int64())),
+        (EMOJI, pa.array([1, 2**63 + 5], pa.uint64())),
+        (EMOJI, pa.array([1.0, 2.5])),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_and_leaves_nothing(score, tmp_path, name, values):
+    with pytest.raises(SchemaError, match=r"column '.+' is .* and must fit"):
+        score(change(raw_table(2, seed=5), name, values))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_a_column_of_nulls_without_a_type_is_taken(score):
+    raw = change(raw_table(4, seed=5), "color", pa.nulls(4))
+    assert score(raw)[0].rows_scored == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really", b"a,b\n1,2\n"])
+def test_a_file_that_is_no_parquet_is_named(score, tmp_path, content):
+    path = tmp_path / "broken.parquet"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"broken\.parquet.*must be a whole Parquet file"):
+        score(path)
+
+
+def test_a_flipped_page_is_found_by_its_checksum(score, tmp_path):
+    path = tmp_path / "flip.parquet"
+    options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
+    pq.write_table(raw_table(5000, seed=1), path, **options)
+    content = bytearray(path.read_bytes())
+    meta = pq.read_metadata(path).row_group(0)
+    place = next(
+        meta.column(i).data_page_offset + meta.column(i).total_compressed_size // 2
+        for i in range(meta.num_columns)
+        if meta.column(i).path_in_schema == SPACED
+    )
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"flip\.parquet"):
+        score(path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(lambda p: None, MissingError), (lambda p: p.mkdir(), DataError)],
+)
+def test_no_input_is_an_error(score, tmp_path, make, kind):
+    make(tmp_path / "nowhere")
+    with pytest.raises(kind):
+        score(tmp_path / "nowhere")
+
+
+def test_an_output_with_something_in_it_is_never_touched(score, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    assert score(raw_table(5, seed=1), output)[0].rows_scored == 5  # empty is fine
+    before = sorted(p.name for p in output.iterdir())
+    with pytest.raises(RefusedError, match="must be a new or empty folder"):
+        score(raw_table(5, seed=1), output)
+    assert sorted(p.name for p in output.iterdir()) == before
+
+
+def test_B6_of_two_runs_with_one_output_one_is_told(score, tmp_path):
+    output = tmp_path / "out"
+    first = []
+
+    def tick(*_):
+        if not first:
+            first.append(True)
+            score(raw_table(7, seed=2), output)  # another run finishes meanwhile
+
+    with pytest.raises(ConflictError, match="somebody else wrote it"):
+        score(raw_table(5, seed=1), output, tick=tick)
+    assert read(output).num_rows == 7
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+# ---------------------------------------------------------------------------- rows and faults
+
+
+def test_B3_rejected_rows_stand_aside_with_place_and_reason(score, monkeypatch):
+    monkeypatch.setattr(score_input, "BATCH_ROWS", 64)
+    raw = raw_table(300, seed=6)
+    values = raw[SPACED].to_numpy().copy()
+    values[[3, 70, 299]] = np.inf
+    result, output = score(change(raw, SPACED, pa.array(values, from_pandas=True)))
+    assert (result.rows_scored, result.rows_rejected) == (297, 3)
+    assert result.reasons == {f"infinite:{SPACED}": 3}
+    side = read(output / "rejected")
+    assert side["row"].to_pylist() == side["id"].to_pylist() == [3, 70, 299]
+    assert side["reasons"].to_pylist() == [[f"infinite:{SPACED}"]] * 3
+    assert set(side["file"].to_pylist()) == {"in.parquet"}
+    ids = read(output)["id"].to_pylist()
+    assert sorted([*ids, 3, 70, 299]) == list(range(300))
+
+
+def test_S4_E13_nulls_and_unseen_levels_are_scored(score):
+    raw = raw_table(3, seed=1)
+    raw = change(raw, "color", pa.array(["never seen", None, "🙂"]))
+    raw = change(raw, EMOJI, pa.array([None, -(10**15), 10**15], pa.int64()))
+    result, output = score(raw)
+    assert result.rows_scored == 3
+    assert pc.all(pc.is_finite(read(output)["score"])).as_py()
+
+
+def test_B2_a_reader_sees_nothing_or_all(score, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_input, "BATCH_ROWS", 64)
+    output, seen, stop = tmp_path / "out", set(), threading.Event()
+
+    def poll():
+        while not stop.is_set():
+            if output.exists():
+                seen.add(((output / "manifest.json").exists(), read(output).num_rows))
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    score(raw_table(3000, seed=1), output)
+    time.sleep(0.02)
+    stop.set()
+    thread.join()
+    assert seen == {(True, 3000)}
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from arclight.catalog import Catalog
+from arclight.store import Store
+from ray_apps import score_input
+from ray_apps.score import score_folder
+
+score_input.BATCH_ROWS = 16
+catalog = Catalog(Store(Path(sys.argv[1])))
+
+def tick(done, total, note):
+    print(done, flush=True)
+
+score_folder(catalog, catalog.model(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]),
+             threads=1, tick=tick)
+"""
+
+
+def test_B1_a_killed_scoring_leaves_no_output_and_runs_again(score, trained, tmp_path):
+    made, bundle = trained("binary", "lightgbm")
+    source, output = tmp_path / "in.parquet", tmp_path / "out"
+    raw = raw_table(50_000, seed=3)
+    pq.write_table(raw, source)
+    arguments = [str(made.catalog.store.root), bundle.ref, str(source), str(output)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if int(line) >= 320:
+            break
+    os.kill(child.pid, signal.SIGKILL)
+    child.stdout.close()
+    assert child.wait(timeout=30) == -signal.SIGKILL
+    assert not output.exists()
+    score(source, output)
+    assert read(output)["id"].to_pylist() == raw["id"].to_pylist()
