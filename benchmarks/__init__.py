@@ -1,0 +1,1 @@
+"""Races of Arclight against its peers; `python -m benchmarks` runs them."""

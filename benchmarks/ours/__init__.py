@@ -1,0 +1,1 @@
+"""Arclight's side of each race, by the functions its commands call."""

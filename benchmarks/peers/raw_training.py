@@ -1,0 +1,98 @@
+"""The limit: pyarrow reads, the library bins and trains, the model is saved. One process."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightgbm as lgb
+import xgboost as xgb
+
+from benchmarks.ingest_job import PARAMS, Job, read_split, test_facts, with_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class RawXgboost:
+    """`QuantileDMatrix` from an Arrow table, `xgb.train`, `save_model`."""
+
+    def __init__(self, job: Job, scratch: Path) -> None:
+        self._job, self._scratch = job, scratch
+
+    def ready(self, number: int) -> None:
+        """Models are overwritten."""
+
+    def run(self, number: int) -> xgb.Booster:
+        """Read, bin, train, save."""
+        job = self._job.of_round(number)
+        x, y = read_split(job, "train")
+        options = {"enable_categorical": True, "nthread": job.threads}
+        bins = PARAMS["xgboost"]["max_bin"]
+        train = xgb.QuantileDMatrix(x, label=y, max_bin=bins, **options)
+        x, y = read_split(job, "valid")
+        valid = xgb.QuantileDMatrix(x, label=y, ref=train, **options)
+        params = {
+            **PARAMS["xgboost"],
+            "objective": "binary:logistic",
+            "eval_metric": "auc",
+            "tree_method": "hist",
+            "nthread": job.threads,
+            "seed": job.seed,
+        }
+        booster = xgb.train(
+            params, train, job.rounds, evals=[(valid, "valid")], verbose_eval=False
+        )
+        booster.save_model(self._scratch / "model.ubj")
+        return booster
+
+    def facts(self, result: xgb.Booster) -> dict[str, Any]:
+        """Return the AUC on the test rows."""
+        return test_facts(
+            self._job,
+            lambda table: result.predict(xgb.DMatrix(table, enable_categorical=True)),
+        )
+
+
+class RawLightgbm:
+    """`Dataset` from an Arrow table of codes, `lgb.train`, `save_model`."""
+
+    def __init__(self, job: Job, scratch: Path) -> None:
+        self._job, self._scratch = job, scratch
+
+    def ready(self, number: int) -> None:
+        """Models are overwritten."""
+
+    def run(self, number: int) -> lgb.Booster:
+        """Read, bin, train, save."""
+        job = self._job.of_round(number)
+        params = {
+            **PARAMS["lightgbm"],
+            "objective": "binary",
+            "metric": "auc",
+            "num_threads": job.threads,
+            "seed": job.seed,
+            "verbosity": -1,
+        }
+        x, y = read_split(job, "train")
+        places = list(range(len(job.numbers), len(job.features)))
+        train = lgb.Dataset(
+            with_codes(job, x), label=y, categorical_feature=places, params=params
+        ).construct()
+        x, y = read_split(job, "valid")
+        valid = lgb.Dataset(with_codes(job, x), label=y, reference=train, params=params)
+        booster = lgb.train(params, train, job.rounds, valid_sets=[valid])
+        booster.save_model(self._scratch / "model.txt")
+        return booster
+
+    def facts(self, result: lgb.Booster) -> dict[str, Any]:
+        """Return the AUC on the test rows."""
+        return test_facts(self._job, lambda table: result.predict(with_codes(self._job, table)))
+
+
+@contextmanager
+def open_side(params: dict[str, Any]) -> Iterator[RawXgboost | RawLightgbm]:
+    """There is no engine to start."""
+    kind = RawXgboost if params["lane"] == "xgboost" else RawLightgbm
+    yield kind(Job(**params["job"]), Path(params["scratch"]))
