@@ -64,7 +64,8 @@ class Built:
     Attributes:
         columns: one array per feature, in order; float32 or string, null where unknown.
         nans: feature -> rows where it was NaN and is null now; features without any left out.
-        rejected: reason -> rows it holds for, such as `derive:speedy` or `infinite:distance`.
+        rejected: reason -> rows it holds for: `derive:NAME` (the expression has no value there),
+            `infinite:NAME`, `not_utf8:NAME`.
     """
 
     columns: Mapping[str, pa.Array]
@@ -94,7 +95,7 @@ class FeatureBuilder:
         for feature in self.layout.features:
             values = self._source(feature.name, raw, rejected)
             if feature.type == "category":
-                columns[feature.name] = level_names(values)
+                columns[feature.name] = _levels(feature.name, values, rejected)
             else:
                 columns[feature.name] = _number(feature.name, values, nans, rejected)
         return Built(columns=columns, nans=nans, rejected=rejected)
@@ -127,10 +128,33 @@ def _number(
     return pa.array(x, mask=unknown if unknown.any() else None)
 
 
+def _levels(name: str, values: pa.Array, rejected: dict[str, Mask]) -> pa.Array:
+    """Return level names; text that is not UTF-8 is rejected, since no reader could take it."""
+    levels = level_names(values)
+    try:
+        levels.validate(full=True)
+    except pa.ArrowInvalid:
+        broken = np.array([not _is_utf8(raw) for raw in levels.cast(pa.binary()).to_pylist()])
+        rejected[f"not_utf8:{name}"] = broken
+        return pc.if_else(pa.array(broken), None, levels)
+    return levels
+
+
+def _is_utf8(raw: bytes | None) -> bool:
+    try:
+        (raw or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def from_stored(kind: Literal["number", "category"], column: pa.Array) -> pa.Array:
     """Return a feature from its stored column, which is raw where the column is carried too."""
     if kind == "category":
-        return column if pa.types.is_dictionary(column.type) else level_names(column)
+        is_coded = pa.types.is_dictionary(column.type) and pa.types.is_string(
+            column.type.value_type
+        )
+        return column if is_coded else level_names(column)
     if pa.types.is_float32(column.type):
         return column
     return _number("", column, {}, {})

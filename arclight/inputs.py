@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from arclight.contract import digest_of
 from arclight.errors import DataError, MissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from arclight.spec import Source
     from arclight.spec_file import LoadedSpec
 
@@ -44,12 +47,19 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
 
     Raises:
         MissingError: nothing lies at the path.
-        DataError: the folder holds no data file.
+        DataError: the folder holds no data file, or a file cannot be read.
     """
     if source.path is None or "://" in source.path:
         return SourceFiles(path=source.path, files=(), size_bytes=None, digest=None)
     path = loaded.resolve(source.path)
-    files = _list(Path(path))
+    try:
+        files = _list(Path(path))
+        entries = [_entry(file) for file in files]
+    except OSError as error:
+        raise DataError(
+            f"source '{name}': '{error.filename}' cannot be read: {error.strerror}; mend its "
+            "rights or the source, and run again."
+        ) from error
     if not files and not Path(path).exists():
         raise MissingError(
             f"source '{name}': '{path}' does not exist; mend sources.{name}.path, which is "
@@ -57,11 +67,10 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
         )
     if not files:
         raise DataError(f"source '{name}': the folder '{path}' holds no file to read.")
-    entries = [[str(f), f.stat().st_size, f.stat().st_mtime_ns, _tail_crc(f)] for f in files]
     return SourceFiles(
         path=path,
         files=tuple(files),
-        size_bytes=sum(f.stat().st_size for f in files),
+        size_bytes=sum(size for _, size, _, _ in entries),
         digest=digest_of(entries),
     )
 
@@ -71,19 +80,34 @@ def _list(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [f for f in path.rglob("*") if f.is_file() and not _is_hidden(f, path)]
-        return sorted(found)
+        return sorted(_below(path))
     if any(c in str(path) for c in "*?["):
-        return sorted(Path(f) for f in glob.glob(str(path)) if Path(f).is_file())  # noqa: PTH207
+        matches = [Path(match) for match in glob.glob(str(path))]  # noqa: PTH207
+        return sorted({f for m in matches if not _is_hidden(m.name) for f in _list(m)})
     return []
 
 
-def _is_hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder, through links too, but never round in a circle."""
+    inside = above | {folder.resolve()}
+    for path in folder.iterdir():
+        if _is_hidden(path.name):
+            continue
+        if path.is_dir():
+            if path.resolve() not in inside:
+                yield from _below(path, inside)
+        elif path.is_file():
+            yield path
 
 
-def _tail_crc(file: Path) -> int:
-    size = file.stat().st_size
+def _is_hidden(name: str) -> bool:
+    """Whether engines pass a name over; a folder such as `_part=1` carries a value."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _entry(file: Path) -> tuple[str, int, int, int]:
+    """Return a file's name, size, time of change and the checksum of its last bytes."""
     with file.open("rb") as stream:
-        stream.seek(max(0, size - _TAIL))
-        return zlib.crc32(stream.read())
+        found = os.fstat(stream.fileno())
+        stream.seek(max(0, found.st_size - _TAIL))
+        return str(file), found.st_size, found.st_mtime_ns, zlib.crc32(stream.read())

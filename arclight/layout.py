@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,15 +47,23 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
             be no feature and has no other part.
     """
     etl = spec.etl
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise SpecError(
+            f"the joined table has two columns '{twice[0]}'; name the columns in etl.sql, or join "
+            "with USING."
+        )
     _known(schema, "etl.label", (etl.label,))
     _known(schema, "etl.key", etl.key)
     _known(schema, "etl.time", (etl.time,) if etl.time else ())
-    group = etl.split.group if etl.split.by == "hash" else ()
-    _known(schema, "etl.split.group", group)
+    _known(schema, "etl.split.group", etl.group)
     plain_segments = [s for s in spec.evaluate.segments if s not in spec.features.derive]
     _known(schema, "evaluate.segments", plain_segments)
-    if not etl.key and ROW_KEY in schema.names:
-        raise SpecError(f"column '{ROW_KEY}' must be renamed in etl.sql, or be named in etl.key.")
+    if not etl.key and (ROW_KEY in schema.names or ROW_KEY in spec.features.derive):
+        raise SpecError(
+            f"column '{ROW_KEY}' is the key of a table without one; rename it in etl.sql, or name "
+            "a key in etl.key."
+        )
     for name in etl.key:
         if pa.types.is_floating(schema.field(name).type):
             raise SpecError(
@@ -68,7 +77,7 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
         )
     key = etl.key or (ROW_KEY,)
     time = (etl.time,) if etl.time else ()
-    carried = dict.fromkeys((*key, *time, *group, *plain_segments))
+    carried = dict.fromkeys((*key, *time, *etl.group, *plain_segments))
     return TableLayout(
         schema=schema, key=key, carried=tuple(carried), features=_features(schema, spec)
     )
@@ -76,6 +85,8 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
 
 def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
     etl, wanted = spec.etl, spec.features
+    listed = wanted.categorical or ()
+    _known(schema, "features.categorical", [n for n in listed if n not in wanted.derive])
     parts = {*etl.key, etl.label, *etl.drop, *((etl.time,) if etl.time else ())}
     open_columns = [n for n in schema.names if n != etl.label and n not in etl.drop]
     allowed = pa.schema([schema.field(name) for name in open_columns])
@@ -88,17 +99,13 @@ def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
         derive.append(Derived(name=name, expression=text))
         features[name] = _feature(name, expression.type, spec)
     plain = [n for n in open_columns if n not in parts and n not in features]
-    keys = [n for n in wanted.categorical or () if n in parts and n not in features]
+    keys = [n for n in listed if n in parts and n not in features]
     ordered: dict[str, FeatureColumn] = {}
     for name in open_columns:
         kind = schema.field(name).type
-        if (name in plain and not (name in used and _is_opaque(kind))) or name in keys:
+        is_only_read = name in used and _is_opaque(kind) and name not in listed
+        if (name in plain and not is_only_read) or name in keys:
             ordered[name] = _feature(name, kind, spec)
-    for name in wanted.categorical or ():
-        if name not in ordered and name not in features:
-            raise SpecError(
-                f"features.categorical: there is no column '{name}'.{nearest(name, schema.names)}"
-            )
     if not ordered and not features:
         raise SpecError("no column is left as a feature; drop fewer columns or derive some.")
     used.update(ordered)
@@ -115,7 +122,8 @@ def _compile(name: str, text: str, allowed: pa.Schema, spec: Spec) -> Expression
     try:
         return compile_expression(text, allowed)
     except SpecError as error:
-        hidden = [c for c in (spec.etl.label, *spec.etl.drop) if c in text]
+        closed = (spec.etl.label, *spec.etl.drop)
+        hidden = [c for c in closed if re.search(rf"(?<!\w){re.escape(c)}(?!\w)", text)]
         why = f" ('{hidden[0]}' is the label or is dropped.)" if hidden else ""
         raise SpecError(f"features.derive.{name}: {error.message}{why}") from error
 

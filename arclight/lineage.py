@@ -7,12 +7,8 @@ import hashlib
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from arclight.contract import Contract
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 LIBRARIES = (
     "arclight", "pyarrow", "numpy", "pyspark", "ray", "xgboost-cpu", "xgboost", "lightgbm",
@@ -51,11 +47,11 @@ def python_version() -> str:
 
 
 @functools.cache
-def code_digest(packages: Sequence[str]) -> str:
+def code_digest(packages: tuple[str, ...]) -> str:
     """Return the SHA-256 over the source files of some of our packages, as installed beside us.
 
     Args:
-        packages: a tuple such as ("arclight", "spark").
+        packages: such as ("arclight", "spark").
     """
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()

@@ -142,7 +142,7 @@ class Encoder:
         return self.codes(feature, values)
 
 
-def _with_nan(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.floating]:
+def _with_nan(values: pa.Array) -> npt.NDArray[np.floating]:
     if pa.types.is_integer(values.type):
         values = values.cast(pa.float32())
     return values.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

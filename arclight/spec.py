@@ -147,7 +147,7 @@ class Source(Contract):
                 )
         if self.format == "jdbc":
             self._check_jdbc()
-        elif self.path is None:
+        elif self.path is None or "\0" in self.path:
             raise ValueError(f"a source of format {self.format} must have a path.")
         return self
 

@@ -62,6 +62,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "source without a path": ({"sources": {"a": {}}}, "must have a path"),
     "source with an empty path": ({"sources": {"a": {"path": ""}}}, "at least 1 character"),
+    "source with a NUL": ({"sources": {"a": {"path": "x\0"}}}, "must have a path"),
     "unknown format": ({"sources": {"a": {"path": "x", "format": "avro"}}}, "'parquet'"),
     "option that drops rows": (
         {"sources": {"a": {"path": "x", "format": "csv", "options": {"mode": "DROPMALFORMED"}}}},
