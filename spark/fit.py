@@ -16,6 +16,7 @@ from pyspark.errors import PySparkException
 
 from arclight.contract import Contract
 from arclight.errors import DataError, RefusedError, printable
+from arclight.expression import compile_expression
 from arclight.features import FeatureBuilder
 from arclight.plan import FeaturePlan, fit_plan
 from arclight.summary import ColumnSummary, make_builder, merge_summaries
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     from pyspark.sql import SparkSession
 
     from arclight.features import FeatureLayout
@@ -62,24 +65,43 @@ class FileFit:
             DataError: a row cannot have its features, a label is null, or a column is missing.
         """
         pa.set_cpu_count(1)
-        piece = self.pieces[place]
-        build = FeatureBuilder(self.layout)
+        piece, coded = self.pieces[place], self._coded()
+        build = FeatureBuilder(_without(self.layout, coded))
         builders = [make_builder(f.name, f.type) for f in self.layout.features]
-        for batch in self._batches(piece):
+        for batch in self._batches(piece, coded):
             built = build.build(batch)
             self._refuse(piece, built.rejected)
-            y = batch.column(self.label).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            y = self._labels(piece, batch)
             for builder in builders:
-                mask = built.nans.get(builder.name)
-                nans = 0 if mask is None else int(mask.sum())
-                builder.add(built.columns[builder.name], y, nans=nans)
+                name = builder.name
+                values = batch.column(name) if name in coded else built.columns[name]
+                mask = built.nans.get(name)
+                builder.add(values, y, nans=0 if mask is None else int(mask.sum()))
         return tuple(builder.freeze() for builder in builders)
 
-    def _batches(self, piece: Piece) -> Iterator[pa.RecordBatch]:
+    def _coded(self) -> frozenset[str]:
+        """Return the text columns that are features as they are: best left as codes and levels."""
         schema = self.layout.input_schema
-        if self.label not in schema.names:
-            schema = schema.append(pa.field(self.label, pa.float64()))
-        with pq.ParquetFile(piece.path, memory_map=True) as file:
+        derived = {item.name for item in self.layout.derive}
+        read = {
+            name
+            for item in self.layout.derive
+            for name in compile_expression(item.expression, schema).columns
+        }
+        return frozenset(
+            feature.name
+            for feature in self.layout.features
+            if feature.type == "category"
+            and feature.name not in derived | read
+            and pa.types.is_string(schema.field(feature.name).type)
+        )
+
+    def _batches(self, piece: Piece, coded: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        wanted = {field.name: field.type for field in self.layout.input_schema}
+        wanted |= {name: pa.dictionary(pa.int32(), pa.string()) for name in coded}
+        wanted.setdefault(self.label, pa.float64())
+        schema = pa.schema(wanted)
+        with pq.ParquetFile(piece.path, memory_map=True, read_dictionary=list(coded)) as file:
             missing = [name for name in schema.names if name not in file.schema_arrow.names]
             if missing:
                 raise DataError(
@@ -88,7 +110,18 @@ class FileFit:
                 )
             for group in piece.groups:
                 table = file.read_row_group(group, columns=schema.names, use_threads=False)
-                yield from table.select(schema.names).cast(schema).combine_chunks().to_batches()
+                table = table.select(schema.names).cast(schema)
+                yield from table.unify_dictionaries().combine_chunks().to_batches()
+
+    def _labels(self, piece: Piece, batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
+        label = batch.column(self.label)
+        if label.null_count:
+            raise DataError(
+                f"'{printable(piece.path)}': label '{printable(self.label)}' must be known in "
+                f"every row, but is null in {label.null_count:,} rows; clean them with "
+                "`arclight etl`."
+            )
+        return label.cast(pa.float64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
     def _refuse(self, piece: Piece, rejected: Any) -> None:
         for reason, rows in rejected.items():
@@ -127,6 +160,12 @@ class _TaskSummaries(Contract):
 
     place: int
     summaries: tuple[ColumnSummary, ...]
+
+
+def _without(layout: FeatureLayout, names: frozenset[str]) -> FeatureLayout:
+    """Return a layout without some of its features."""
+    kept = tuple(feature for feature in layout.features if feature.name not in names)
+    return layout.model_copy(update={"features": kept})
 
 
 def plan_pieces(files: Sequence[Path], *, rows: int = PIECE_ROWS) -> tuple[Piece, ...]:
