@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parent.parent
 ANSWER_S = 3600.0
 QUIT_S = 60.0
+BREAK_S = 5.0
 
 
 class ContenderError(Exception):
@@ -82,12 +83,13 @@ class Running:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         tree = tree_of(self.pid, look())
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
-            self._process.wait(QUIT_S)
+            # it closes its engine and ends; in the middle of a round it would not notice
+            self._process.wait(QUIT_S if kind is None else BREAK_S)
         except subprocess.TimeoutExpired:
             tree = tree_of(self.pid, look()) or tree
         end_tree(tree)

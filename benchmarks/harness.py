@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -78,10 +79,16 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What the machine was like when a race began."""
+    """How a race is run, and what the machine was like when it began.
+
+    Attributes:
+        rounds: at most; all contenders do equally many, at least one.
+        end: the monotonic time that a round must not be expected to pass, None without a limit.
+    """
 
     cores: Sequence[int]
     rounds: int
+    end: float | None = None
     size: str
     bandwidth: float
     load: float
@@ -89,10 +96,20 @@ class Conditions:
     versions: dict[str, str]
 
 
-def order_of(contenders: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Yield round and contender: A B C, then C B A, and so on, so that every pair goes ABBA."""
+def rounds_of(
+    contenders: Sequence[str], rounds: int, end: float | None = None
+) -> Iterator[list[tuple[int, str]]]:
+    """Yield the turns of each round: A B C, then C B A, and so on, so that every pair goes ABBA.
+
+    A round that would pass `end`, as long as the last one took, is not begun.
+    """
+    last = 0.0
     for number in range(1, rounds + 1):
-        yield from ((number, name) for name in contenders[:: 1 if number % 2 else -1])
+        begin = time.monotonic()
+        if number > 1 and end is not None and begin + last > end:
+            return
+        yield [(number, name) for name in contenders[:: 1 if number % 2 else -1]]
+        last = time.monotonic() - begin
 
 
 def lower_bound(ours: Sequence[float], theirs: Sequence[float]) -> float:
@@ -114,8 +131,9 @@ def run_race(race: Race, conditions: Conditions, folder: Path) -> list[dict[str,
         running = _start(race, conditions, folder, found, stack)
         with Meter([process.pid for process in running.values()]) as meter:
             _warm_up(running, found, meter)
-            for number, name in order_of(list(running), conditions.rounds):
-                _round(number, running[name], found[name], meter)
+            for turn in rounds_of(list(running), conditions.rounds, conditions.end):
+                for number, name in turn:
+                    _round(number, running[name], found[name], meter)
             for name, process in running.items():
                 _ask_facts(process, found[name])
     lines = [_line(race, one, found, conditions) for one in race.comparisons]
@@ -215,7 +233,7 @@ def _line(
             for name in (compared.ours, compared.peer)
             if found[name].error is not None
         },
-        "rounds": conditions.rounds,
+        "rounds": max(len(ours.seconds), len(theirs.seconds)),
         "size": conditions.size,
         "seconds": {"ours": _all(ours.seconds), "theirs": _all(theirs.seconds)},
         "cpu_s": {"ours": _median(ours.cpu_s), "theirs": _median(theirs.cpu_s)},

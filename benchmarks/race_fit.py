@@ -7,7 +7,7 @@ from benchmarks.data import content_digest, prepared, wide_table
 from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.setting import Setting, scratch_for, spark_params
 
-ROWS = {"full": 4_000_000, "quick": 1_000_000, "tiny": 20_000}
+ROWS = {"full": 4_000_000, "quick": 400_000, "tiny": 20_000}
 RANK_ERROR = 0.005
 MOMENT_ERROR = 1e-5
 OURS, SPARK_LANES = "benchmarks.ours.fit", "benchmarks.peers.spark_fit"
@@ -18,17 +18,24 @@ def make_race(setting: Setting) -> Race:
     rows = ROWS[setting.size]
     data = prepared(setting.data, wide_table, rows) / "wide"
 
-    def contender(name: str, module: str, lane: str, note: str) -> Contender:
+    def contender(name: str, module: str, lane: str, note: str, **env: str) -> Contender:
         scratch = str(scratch_for(setting, "fit", name))
         body = {**spark_params(setting), "scratch": scratch, "data": str(data), "lane": lane}
-        return Contender(name=name, module=module, params=body, note=note)
+        return Contender(name=name, module=module, params=body, env=env, note=note)
 
     return Race(
         name="fit",
         metric="seconds from call to return, engine started and warm, page cache warm",
         contenders=(
             contender("arclight-spark", OURS, "spark", "fit_files: tasks in Spark's workers"),
-            contender("arclight-processes", OURS, "processes", "the same tasks, no Spark"),
+            contender(
+                "arclight-processes",
+                OURS,
+                "processes",
+                "the same tasks in two processes of one thread, no Spark",
+                OMP_NUM_THREADS="1",
+                OPENBLAS_NUM_THREADS="1",
+            ),
             contender("spark-ml", SPARK_LANES, "ml", "Pipeline.fit, Spark's defaults"),
             contender("spark-kll", SPARK_LANES, "kll", "two SQL aggregates, KLL with k 2000"),
             contender("polars", "benchmarks.peers.polars_fit", "", "exact quantiles by sorting"),

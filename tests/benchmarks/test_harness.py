@@ -21,7 +21,7 @@ from benchmarks.harness import (
     Race,
     Verdict,
     lower_bound,
-    order_of,
+    rounds_of,
     run_race,
 )
 from benchmarks.proctree import Ledger, Seen, end_tree, look, tree_of
@@ -100,9 +100,18 @@ def only_line(race: Race, folder: Path, rounds: int = 2) -> dict[str, Any]:
 
 
 def test_every_pair_of_contenders_goes_abba() -> None:
-    order = [name for _, name in order_of(("a", "b", "c"), 4)]
-    assert order == ["a", "b", "c", "c", "b", "a", "a", "b", "c", "c", "b", "a"]
-    assert [number for number, _ in order_of(("a", "b"), 2)] == [1, 1, 2, 2]
+    turns = [turn for round_ in rounds_of(("a", "b", "c"), 4) for turn in round_]
+    assert "".join(name for _, name in turns) == "abccbaabccba"
+    assert [number for number, _ in turns] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+
+
+def test_a_round_that_would_come_too_late_is_left_out() -> None:
+    assert len(list(rounds_of(("a", "b"), 5, end=time.monotonic() - 1))) == 1
+    done = 0
+    for _ in rounds_of(("a",), 5, end=time.monotonic() + 0.5):
+        time.sleep(0.2)
+        done += 1
+    assert done == 2
 
 
 @pytest.mark.parametrize(
