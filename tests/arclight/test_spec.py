@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from arclight import decision, search_space, spec
 from arclight.spec import (
     Check,
     Etl,
@@ -17,6 +20,7 @@ from arclight.spec import (
     parse_duration_s,
     parse_instant,
 )
+from arclight.spec_file import load_spec
 
 TIME = {"by": "time", "valid_from": "2013-11-01", "test_from": "2013-12-01"}
 
@@ -184,9 +188,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_what_is_sound_is_accepted_and_keeps_its_form(case: str):
-    spec = make(**ACCEPTED[case])
-    assert Spec.from_json(spec.to_json()) == spec
-    assert Spec.from_json(spec.to_json()).digest == spec.digest
+    made = make(**ACCEPTED[case])
+    assert Spec.from_json(made.to_json()) == made
+    assert Spec.from_json(made.to_json()).digest == made.digest
 
 
 def test_a_rule_between_fields_knows_where_it_shows():
@@ -257,3 +261,59 @@ def test_a_duration_is_seconds(text: str, seconds: int):
 def test_no_duration(text: str):
     with pytest.raises(ValueError, match="must be a duration"):
         parse_duration_s(text)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "spec.md"
+# where a model's fields stand in the documentation
+SECTIONS = {
+    "Spec": "",
+    "Source": "sources.NAME.",
+    "Etl": "etl.",
+    "Check": "etl.checks.",
+    "TimeSplit": "etl.split.",
+    "HashSplit": "etl.split.",
+    "Features": "features.",
+    "Train": "train.",
+    "Tune": "tune.",
+    "IntRange": "tune.space.NAME.",
+    "FloatRange": "tune.space.NAME.",
+    "Choice": "tune.space.NAME.",
+    "Evaluate": "evaluate.",
+    "GateRule": "gate.",
+    "Serve": "serve.",
+    "Replicas": "serve.replicas.",
+}
+
+
+def models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
+    schema = model.model_json_schema(by_alias=True)
+    names = {model.__name__, *schema.get("$defs", {})}
+    assert names == set(SECTIONS), "a new part of the spec must be documented"
+    modules = (spec, search_space, decision)
+    return {next(vars(m)[n] for m in modules if n in vars(m)) for n in names}
+
+
+def test_every_field_is_documented_with_its_default():
+    rows = {
+        match[1]: match[2].strip()
+        for match in re.finditer(r"^\| `([^`]+)` \|([^|]*)\|", DOCS.read_text(), re.MULTILINE)
+    }
+    expected = {
+        SECTIONS[model.__name__] + (field.alias or name): field
+        for model in models_below(Spec)
+        for name, field in model.model_fields.items()
+    }
+    assert set(rows) == set(expected)
+    for name, field in expected.items():
+        value = field.get_default(call_default_factory=True)
+        if field.is_required():
+            assert rows[name] == "", name
+        elif isinstance(value, int | float | str):
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            assert rows[name] == f"`{shown}`", name
+
+
+def test_the_example_of_the_documentation_is_a_spec(tmp_path: Path):
+    example = DOCS.read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "a.yaml").write_text(example)
+    assert load_spec(tmp_path / "a.yaml").spec.etl.label == "late"
