@@ -106,6 +106,16 @@ def strip_own(line: bytes) -> bytes:
     return json.dumps(body).encode() + b"\n"
 
 
+def test_x11_a_line_of_another_run_is_named(three: Path, tmp_path: Path):
+    other = Journal.open(tmp_path / "other")
+    for _ in range(3):
+        other.note("etl", "started")
+    other.close()
+    write(three, [lines(three)[0], lines(tmp_path / "other")[1]])
+    with pytest.raises(IntegrityError, match=r"journal\.jsonl:2: .*does not follow"):
+        Journal.open(three)
+
+
 @pytest.mark.parametrize("case", DAMAGE)
 def test_x11_a_line_removed_or_changed_is_named(three: Path, case: str):
     damage, number, part = DAMAGE[case]

@@ -56,6 +56,12 @@ def test_the_error_is_within_what_is_stated(order: str, capacity: int):
     assert rank_error(points, values) <= stated_error(sketch, 1024)
 
 
+def test_the_errors_of_neighbouring_compactions_cancel():
+    values = ORDERS["random"](100_000).astype(np.float32)
+    sketch = sketch_of(values, capacity=8, batch=997)
+    assert rank_error(sketch.freeze(1024), values) < stated_error(sketch, 1024) / 4
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(st.integers(-50, 50), min_size=1, max_size=3000),

@@ -97,6 +97,11 @@ SENTENCES = {
         "tune: {space: {a: {bounds: [1, 2]}}}\n",
         "FILE:7: 'tune.space.a' must have one of the fields int, float or choice.",
     ),
+    "a Python name is no field": (
+        "  checks: [{name: a, expect: x, otherwise: fail}]\n",
+        "FILE:7: 'etl.checks.0.otherwise' is not a field of a spec. "
+        "Known here: name, expect, else.",
+    ),
     "wrong type": (
         "train:\n  rounds: many\n",
         "FILE:8: 'train.rounds' is wrong: it should be a valid integer, got 'many'.",

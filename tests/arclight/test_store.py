@@ -244,14 +244,14 @@ def test_x2_no_name_leads_out_of_the_store(store: Store, name: str):
     assert canary.read_text() == "secret"
 
 
-@pytest.fixture
-def no_umask() -> Iterator[None]:
-    before = os.umask(0)
+@pytest.fixture(params=[0o000, 0o777], ids=oct)
+def any_umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
     yield
     os.umask(before)
 
 
-@pytest.mark.usefixtures("no_umask")
+@pytest.mark.usefixtures("any_umask")
 def test_x15_everything_is_private_whatever_the_umask(tmp_path: Path):
     store = open_store(tmp_path / "deep" / "store")
     store.append(lambda _: "x", never, *PLACE)

@@ -238,6 +238,10 @@ def test_e14_a_category_of_a_million_levels_stays_bounded(monkeypatch: pytest.Mo
         value="common", count=batches * (batch // 2 - 1), label_sum=batches * (batch // 2 - 1)
     )
     assert found.other_rows + sum(lv.count for lv in found.levels) == found.rows == batches * batch
+    other = summarize("category", [(f"other {i}", 0.0) for i in range(1500)])
+    both = merge_summaries([found, other])
+    assert len(both.levels) == 2_000
+    assert both.other_rows + sum(lv.count for lv in both.levels) == found.rows + 1500
     merged = merge_summaries([found, found])
     assert len(merged.levels) <= 2_000
     assert merged.other_rows + sum(lv.count for lv in merged.levels) == 2 * found.rows
