@@ -1,4 +1,8 @@
-"""The same training in one Ray Train worker that holds every core of one machine."""
+"""The same training in one Ray worker that holds every core of one machine.
+
+Two ways to the same worker function, the same files and the same bytes: a Ray Train job of one
+worker, and a plain Ray task, which starts no controller, no placement group and no watchers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ray
 import ray.train
+from ray.exceptions import RayError, RayTaskError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
@@ -16,8 +22,6 @@ from arclight.errors import ArclightError, EngineError, printable
 from ray_apps.fit import PROGRESS, FitProgress, run_fit, write_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from arclight.progress import Tick
 
 STORAGE = "ray"
@@ -25,7 +29,7 @@ POLL_S = 0.25
 
 
 def fit_worker(config: dict[str, str]) -> None:
-    """Run a fit in a Ray Train worker.
+    """Run a fit in a worker of Ray.
 
     It reports nothing: a report waits for the controller's next poll and holds up the training;
     progress and result are files.
@@ -34,12 +38,12 @@ def fit_worker(config: dict[str, str]) -> None:
     run_fit(folder, write_progress(folder))
 
 
-def run_fit_on_ray(folder: Path, tick: Tick, *, threads: int) -> None:
-    """Run a fit in one Ray Train worker; Ray is already connected (`cluster.ray_session`).
+def fit_in_train(folder: Path, tick: Tick, *, threads: int) -> None:
+    """Run a fit as a Ray Train job of one worker; Ray is connected (`cluster.ray_session`).
 
     Args:
-        folder: holds the request; workers see it under the same path.
-        tick: told about the progress from a thread of this process.
+        folder: holds the request; the worker sees it under the same path.
+        tick: told about the progress.
         threads: cores of the worker.
 
     Raises:
@@ -58,49 +62,75 @@ def run_fit_on_ray(folder: Path, tick: Tick, *, threads: int) -> None:
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
+    job = _Job(trainer)
     try:
-        with _watching(folder, tick):
-            trainer.fit()
-    except WorkerGroupError as error:
-        raise _cause(error) from error
-    except TrainingFailedError as error:
-        raise EngineError(f"Ray Train failed: {printable(error)}; see the run's log.") from error
+        job.start()
+        while job.is_alive():
+            job.join(POLL_S)
+            hand_on(folder, tick)
     finally:
         shutil.rmtree(folder / STORAGE, ignore_errors=True)
+    if isinstance(job.error, WorkerGroupError):
+        raise _cause(list(job.error.worker_failures.values()), job.error) from job.error
+    if job.error is not None:
+        raise EngineError(
+            f"Ray Train failed: {printable(job.error)}; see the run's log."
+        ) from job.error
 
 
-def _cause(error: WorkerGroupError) -> ArclightError:
+def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
+    """Run a fit as a plain Ray task, in a process that ends with it.
+
+    Args and errors are those of `fit_in_train`.
+    """
+    task = ray.remote(num_cpus=threads, max_retries=0, max_calls=1)(fit_worker)
+    running = task.remote({"folder": str(folder)})
+    try:
+        while not ray.wait([running], timeout=POLL_S)[0]:
+            hand_on(folder, tick)
+        ray.get(running)
+    except RayTaskError as error:
+        raise _cause([error], error) from error
+    except RayError as error:
+        raise EngineError(
+            f"Ray lost the training worker ({printable(error)}): out of memory or killed; see "
+            "the run's log."
+        ) from error
+    except BaseException:
+        ray.cancel(running, force=True)
+        raise
+
+
+def hand_on(folder: Path, tick: Tick) -> None:
+    """Tell a tick what a worker's progress file says, if it says something."""
+    with contextlib.suppress(FileNotFoundError, ArclightError):
+        found = FitProgress.from_json((folder / PROGRESS).read_bytes(), source=PROGRESS)
+        tick(found.done, found.total, found.note)
+
+
+class _Job(threading.Thread):
+    """Runs a Ray Train job beside the main thread, where it would take over Ctrl-C for good."""
+
+    def __init__(self, trainer: DataParallelTrainer) -> None:
+        super().__init__(name="ray-train", daemon=True)
+        self._trainer = trainer
+        self.error: TrainingFailedError | RayError | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except (TrainingFailedError, RayError) as error:
+            self.error = error
+
+
+def _cause(failures: list[Exception], whole: Exception) -> ArclightError:
     """Return the first worker's error if it is one of ours, else an EngineError that names it."""
-    for failure in error.worker_failures.values():
+    for failure in failures:
         cause: BaseException | None = failure
         while cause is not None:
             if isinstance(cause, ArclightError):
                 return cause
             inner = getattr(cause, "cause", None) or cause.__cause__
             cause = inner if isinstance(inner, BaseException) else None
-        return EngineError(f"the training worker failed: {printable(failure)}; see the run's log.")
-    return EngineError(f"the training worker failed: {printable(error)}; see the run's log.")
-
-
-@contextlib.contextmanager
-def _watching(folder: Path, tick: Tick) -> Iterator[None]:
-    """Hand on the progress file of a worker while a block runs."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        seen = b""
-        while not stop.wait(POLL_S):
-            with contextlib.suppress(FileNotFoundError, ArclightError):
-                text = (folder / PROGRESS).read_bytes()
-                if text != seen:
-                    seen = text
-                    found = FitProgress.from_json(text, source=PROGRESS)
-                    tick(found.done, found.total, found.note)
-
-    thread = threading.Thread(target=watch, name="fit-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    first = failures[0] if failures else whole
+    return EngineError(f"the training worker failed: {printable(first)}; see the run's log.")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
-from arclight.errors import DataError
+from arclight.errors import DataError, EngineError
 from arclight.progress import silent
-from ray_apps.train import train_model
+from ray_apps.fit import OUTCOME, REQUEST, run_fit
+from ray_apps.ray_train import fit_in_task
+from ray_apps.train import fit_request, train_model
 from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -44,6 +49,67 @@ def test_RT1_rounds_cost_no_poll_of_the_controller(ray_cluster, tmp_path):
     start = time.monotonic()
     assert train(made, spec, tmp_path).rounds == 100
     assert time.monotonic() - start < 100
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Return a function that makes a dataset and the folder of a request on it."""
+
+    def make(label=None, **train_section):
+        made = make_dataset(tmp_path / "store", rows=(400, 100, 100), label=label)
+        folder = tmp_path / "work"
+        folder.mkdir()
+        spec = make_spec(trainer="lightgbm", workers=1, **train_section)
+        request = fit_request(made.catalog, made.manifest, spec, threads=1)
+        (folder / REQUEST).write_text(request.to_json())
+        return folder
+
+    return make
+
+
+def test_a_task_and_this_process_give_the_same_bytes(ray_cluster, work):
+    folder = work()
+    run_fit(folder, silent)
+    here = (folder / "model.txt").read_bytes()
+    (folder / "model.txt").unlink()
+    fit_in_task(folder, silent, threads=1)
+    assert (folder / "model.txt").read_bytes() == here
+
+
+def test_a_tasks_error_comes_back_as_it_was_raised(ray_cluster, work):
+    folder = work(label={"train": pa.array(np.resize([0.0, 7.0], 400))})
+    with pytest.raises(DataError, match="0 or 1, but 200 of 400 rows of the train split"):
+        fit_in_task(folder, silent, threads=1)
+
+
+def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, work):
+    folder = work(rounds=100_000, early_stopping=None)
+    killed = []
+
+    def kill(done, _total, _note):
+        if done > 10 and not killed:
+            mine = [p for p in psutil.Process().children(recursive=True) if _is_fit(p)]
+            killed.extend(mine)
+            for process in mine:
+                process.kill()
+
+    with pytest.raises(EngineError, match="lost the training worker"):
+        fit_in_task(folder, kill, threads=1)
+    assert len(killed) == 1
+    assert not (folder / OUTCOME).exists()
+
+
+def _is_fit(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "fit_worker" in " ".join(process.cmdline())
+    return False
+
+
+def test_ctrl_c_stays_with_the_command(ray_cluster, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    train(made, make_spec(trainer="lightgbm", workers=1, rounds=3), tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_workers_error_comes_back_as_it_was_raised(ray_cluster, tmp_path):
