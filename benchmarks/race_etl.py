@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks import etl_job
 from benchmarks.contender import Contender
 from benchmarks.data import content_digest, prepared, star_schema
@@ -64,8 +66,9 @@ def judge(ours: Facts, theirs: Facts) -> Verdict:
     worst, where = 0.0, "none"
     for name, (total, size, nulls) in ours["sums"].items():
         other, _, other_nulls = theirs["sums"][name]
-        gap = abs(total - other) / (size or 1.0) if nulls == other_nulls else float("inf")
-        if gap > worst:
+        gap = abs(total - other) / (size or 1.0) if nulls == other_nulls else math.inf
+        if not gap <= worst:  # NaN too
+            gap = math.inf if math.isnan(gap) else gap
             worst, where = gap, name
     seen = f"rows equal {ours['rows']}; largest relative difference of a sum {worst:.1e} ({where})"
     return Verdict(holds=worst <= RELATIVE, seen=seen)

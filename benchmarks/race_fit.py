@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 from benchmarks.contender import Contender
 from benchmarks.data import content_digest, prepared, wide_table
 from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.setting import Setting, scratch_for, spark_params
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROWS = {"full": 4_000_000, "quick": 400_000, "tiny": 20_000}
 RANK_ERROR = 0.005
@@ -57,11 +63,11 @@ def judge(ours: Facts, theirs: Facts) -> Verdict:
     worst_rank = max(
         _rank_error(low, high) for side in (ours, theirs) for low, high in side["ranks"].values()
     )
-    worst_mean = max(
+    worst_mean = _largest(
         abs(mean - theirs["means"][name]) / ours["stds"][name]
         for name, mean in ours["means"].items()
     )
-    worst_std = max(abs(std / theirs["stds"][name] - 1) for name, std in ours["stds"].items())
+    worst_std = _largest(abs(std / theirs["stds"][name] - 1) for name, std in ours["stds"].items())
     levels = ours["levels"] == theirs["levels"]
     seen = (
         f"largest rank error of a median {worst_rank:.4f}; means differ by {worst_mean:.1e} "
@@ -70,6 +76,11 @@ def judge(ours: Facts, theirs: Facts) -> Verdict:
     exact = max(worst_mean, worst_std) <= MOMENT_ERROR
     holds = worst_rank <= RANK_ERROR and exact and levels
     return Verdict(holds=holds, seen=seen)
+
+
+def _largest(gaps: Iterable[float]) -> float:
+    """Return the largest gap, infinite when one is NaN, which `max` may pass over."""
+    return max(math.inf if math.isnan(gap) else gap for gap in gaps)
 
 
 def _rank_error(below: float, up_to: float) -> float:
