@@ -28,6 +28,7 @@ SOURCES = ("flights", "weather")
         "SELECT 'ADD JAR rand()' AS text -- rand is only named\nFROM flights",
         "SELECT * FROM VALUES (1, 2) AS v(a, b)",
         "FROM flights SELECT a",
+        "WITH RECURSIVE a AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM a) SELECT * FROM a",
         "SELECT unix_timestamp(t), date '2020-01-01' FROM flights",
     ],
 )
@@ -69,6 +70,7 @@ def test_one_select_over_the_sources_is_accepted(sql: str) -> None:
         ("SELECT * FROM flight", "Did you mean 'flights'"),
         ("SELECT (WITH z AS (SELECT 1) SELECT * FROM z), * FROM z", "only its sources"),
         ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a", "only its sources"),
+        ("WITH RECURSIVE a AS (SELECT 1 FROM b), b AS (SELECT 1) SELECT 1 FROM a", "only its"),
         ("SELECT * FROM range(10)", "table function 'range'"),
         ("SELECT * FROM read_files('/etc')", "not one of the sources"),
         ("SELECT * FROM identifier('x')", "computed text"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from pyspark.errors import PySparkException
+from pyspark.sql.classic.dataframe import DataFrame
 
 from arclight.expression import compile_expression
 from tests.spark.expression_grammar import CLOSE
@@ -40,6 +41,8 @@ EXACT = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.subexpressionElimination.enabled": "false",
+    # java.sql.Date knows no 1582-10-10
+    "spark.sql.datetime.java8API.enabled": "true",
 }
 
 
@@ -64,7 +67,10 @@ class Sides:
     def __init__(self, session: SparkSession, batch: pa.RecordBatch) -> None:
         self.batch = batch
         numbered = batch.append_column("row_", pa.array(range(batch.num_rows), pa.int32()))
-        self.frame = session.createDataFrame(pa.Table.from_batches([numbered])).coalesce(1)
+        sent = session.createDataFrame(pa.Table.from_batches([numbered]))._jdf
+        # rows held by the driver are computed by the optimizer: a question costs no job
+        local = session._jsparkSession.createDataFrame(sent.collectAsList(), sent.schema())
+        self.frame = DataFrame(local, session)
 
     def values(self, texts: list[str], invalid: list[np.ndarray | None]) -> list[pa.Array | str]:
         """Return Spark's values, null in the rows called invalid, or what Spark says instead."""
@@ -91,7 +97,7 @@ class Sides:
     def raises(self, text: str, row: int) -> bool:
         """Whether Spark raises for one row alone."""
         try:
-            self.frame.where(f"row_ = {row}").selectExpr(f"({text}) AS c").toArrow()
+            self.frame.where(f"row_ = {row}").selectExpr(f"({text}) AS c").collect()
         except PySparkException:
             return True
         return False

@@ -89,6 +89,9 @@ TABLE = [
     "flag IS NOT FALSE", "flag <=> NULL", "CASE s WHEN 'a' THEN 1L WHEN u THEN 2 END",
     "-128Y", "-2147483648", "2147483648", "5 - 3 - 1", "7 DIV 2 * 2", "-5 % 3", "2 + 3 * 4",
     "NOT flag = TRUE", "!flag", "- -i8", "CAST('\uff12' AS int)", "CAST('5\t' AS int)",
+    "len(s)", "char_length(s)", "character_length(u)", "lcase(s)", "ucase(u)", "signum(f64)",
+    "negative(i32)", "isnull(s)", "isnotnull(s)", "ifnull(i8, 0)", "nvl(s, 'x')", "ceiling(f32)",
+    "dayofmonth(d)", "date_diff(d, t)", "dateadd(d, 2)", "to_date(s)", "mod(i32, i8)",
     "coalesce(5, i8)", "'a' || 'b'", "CAST('x' AS int)", "1 / 0",
 ]  # fmt: skip
 TABLE[0] = "CAST(NULL AS int) + 1"
