@@ -214,6 +214,7 @@ FORMS = {
         "CAST(<text> AS date)", "TRY_CAST(<text> AS date)", "CAST(<time> AS date)",
         "to_date(<moment>)", "date_add(<moment>, i8)", "date_sub(<date>, 3)",
     ],
+    # a cut string may be a time alone, which Spark reads as of today: a documented difference
     "time": [
         "CAST(<text> AS timestamp)", "TRY_CAST(<text> AS timestamp)",
         "CAST(<date> AS timestamp)",
