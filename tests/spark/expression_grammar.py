@@ -216,7 +216,7 @@ FORMS = {
     ],
     # a cut string may be a time alone, which Spark reads as of today: a documented difference
     "time": [
-        "CAST(<text> AS timestamp)", "TRY_CAST(<text> AS timestamp)",
+        "CAST(s AS timestamp)", "TRY_CAST(trim(s) AS timestamp)",
         "CAST(<date> AS timestamp)",
         "CAST(i32 AS timestamp)", "date_trunc('month', <moment>)",
         "date_trunc('week', <moment>)",
