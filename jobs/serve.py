@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from arclight.spec import Replicas
 from cluster.profiles import load_profile
@@ -18,7 +21,7 @@ from ray_apps.serving.deploy import DEFAULT_PORT, Binding, pin, served
 from ray_apps.serving.loopback import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from arclight.bundle import ModelBundle
 
@@ -50,7 +53,8 @@ class ServeOptions:
         return Binding(
             host=self.host,
             keys=None if self.keys is None else load_keys(self.keys),
-            hosts=frozenset(name.lower() for name in (self.host, *self.hosts)),
+            # an address that means every one is nobody's name
+            hosts=frozenset(n.lower() for n in (self.host, *self.hosts)) - {"0.0.0.0", "::"},  # noqa: S104
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
         )
@@ -80,12 +84,21 @@ def serve_command(
         binding=binding,
         replicas=Replicas(min=options.replicas, max=options.replicas),
     )
-    with server as url:
+    with _interruptible(), server as url:
         say(f"serve: {names} at {url}; stop with Ctrl-C. Try:", style="green")
         for bundle in bundles:
             say(curl_line(url, bundle, has_keys=binding.keys is not None))
         answer({"url": url, "models": pinned}, as_json=as_json)
         threading.Event().wait()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the end by a signal leave as an interruption; typer returns a plain one as a value."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise typer.Abort from interrupt
 
 
 def curl_line(url: str, bundle: ModelBundle, *, has_keys: bool) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from ray import serve
@@ -26,6 +27,7 @@ from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_bindin
 from ray_apps.serving.app import App
 from ray_apps.serving.endpoint import Endpoint
 from ray_apps.serving.loopback import LOOPBACK, stay_on_loopback
+from ray_apps.serving.signals import kept_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,12 +136,16 @@ def served(
     )
     load_endpoints(service)
     logs = catalog.store.path("serving", f"{now().replace(':', '')}-{port}")
-    with environment(VARIABLES), ray_session(profile, log_folder=logs):
-        _start(service, replicas, _http_options(binding, port))
+    with environment(VARIABLES), ExitStack() as ray:
+        with kept_signals():
+            ray.enter_context(ray_session(profile, log_folder=logs))
+            _start(service, replicas, _http_options(binding, port))
         try:
             yield binding.url(port)
         finally:
-            _stop()
+            # Ray prints of its controller's end as if it had failed; standard output is ours
+            with redirect_stdout(StringIO()), ray:
+                _stop()
 
 
 def pin(catalog: Catalog, refs: Sequence[str]) -> tuple[ModelBundle, ...]:

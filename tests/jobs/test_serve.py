@@ -1,0 +1,177 @@
+"""`arclight serve` and `arclight keys` as typed: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import pytest
+
+from arclight.catalog import Catalog
+from arclight.errors import SpecError
+from arclight.store import open_store
+from jobs.keyring import add_key_command, list_keys_command, remove_key_command
+from jobs.serve import ServeOptions, curl_line
+from tests.ray_apps.serving.small_model import ROW, make_bundle, publish_small_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+START_S = 90
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one small model."""
+    root = tmp_path_factory.mktemp("serve") / "store"
+    publish_small_model(Catalog(open_store(root)))
+    return root
+
+
+@contextmanager
+def typed(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Type `arclight …` and read what it says until its curl line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    lines: list[str] = []
+    try:
+        assert process.stderr is not None
+        deadline = time.monotonic() + START_S
+        while process.poll() is None and time.monotonic() < deadline:
+            lines.append(process.stderr.readline().rstrip("\n"))
+            if lines[-1].startswith("curl"):
+                break
+        yield process, lines
+    finally:
+        if process.poll() is None:
+            for left in psutil.Process(process.pid).children(recursive=True):
+                left.kill()
+            process.kill()
+            process.communicate()
+
+
+def stop(it: subprocess.Popen[str], number: int) -> None:
+    """Send a signal and see the command end as interrupted, with every process of it."""
+    tree = psutil.Process(it.pid).children(recursive=True)
+    assert tree
+    it.send_signal(number)
+    out, err = it.communicate(timeout=60)
+    assert it.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.ray
+def test_it_serves_until_it_is_stopped_and_leaves_nothing(store: Path) -> None:
+    with typed("serve", "delay", "--port", "0", "--store", str(store), "--json") as (it, lines):
+        assert lines[-1].startswith("curl"), lines
+        words = shlex.split(lines[-1])
+        url, body = words[2], words[words.index("-d") + 1]
+        headers = {"content-type": "application/json"}
+        answer = httpx.post(url, content=body, headers=headers)
+        assert answer.json()["predictions"][0].keys() == {"score", "label"}
+        assert it.stdout is not None
+        said = json.loads(it.stdout.readline())
+        assert said["models"] == ["delay@1"]
+        assert url.startswith(said["url"])
+        stop(it, signal.SIGINT)
+
+
+@pytest.mark.ray
+def test_beyond_loopback_it_speaks_tls_and_asks_for_keys(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cert, key = certificate(tmp_path)
+    keys = tmp_path / "keys.json"
+    add_key_command(keys, "me", role="submitter", expires="1d", as_json=True)
+    secret = json.loads(capsys.readouterr().out)["secret"]
+    options = ["--keys", str(keys), "--tls-cert", str(cert), "--tls-key", str(key)]
+    command = ["serve", "delay", "--host", "0.0.0.0", "--port", "0", "--store", str(store)]
+    with typed(*command, *options) as (it, lines):
+        assert lines[-1].startswith("curl"), lines
+        url = shlex.split(lines[-1])[2]
+        assert url.startswith("https://127.0.0.1:")
+        assert httpx.post(url, json=ROW, verify=False).status_code == 401
+        header = {"authorization": f"Bearer {secret}"}
+        assert httpx.post(url, json=ROW, headers=header, verify=False).status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.post(url.replace("https", "http"), json=ROW)
+        stop(it, signal.SIGTERM)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this test."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+         "/CN=localhost", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+def test_the_curl_line_survives_any_golden_row() -> None:
+    bundle = make_bundle()
+    row = {**ROW, "a_string": 'O\'Hare $(touch x) `y` "z" é'}
+    golden = bundle.golden.model_copy(update={"rows": (row,)})
+    line = curl_line("http://h:1", bundle.model_copy(update={"golden": golden}), has_keys=True)
+    words = shlex.split(line)
+    assert json.loads(words[words.index("-d") + 1]) == {"rows": [row]}
+    assert "Authorization: Bearer KEY" in words
+    empty = bundle.golden.model_copy(update={"rows": ()})
+    plain = curl_line("http://h:1", bundle.model_copy(update={"golden": empty}), has_keys=False)
+    assert "Authorization" not in plain
+
+
+def test_options_become_a_binding() -> None:
+    binding = ServeOptions(hosts=("Model.Example",)).binding()
+    assert binding.hosts == {"127.0.0.1", "model.example"}
+    assert binding.keys is None
+    assert not binding.has_tls
+
+
+def test_keys_are_made_listed_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.json"
+    add_key_command(file, "grafana", role="viewer", expires="90d", as_json=False)
+    printed = capsys.readouterr()
+    assert re.search(r"arc_grafana_[0-9a-f]{64}", printed.err)
+    assert printed.out == ""
+    list_keys_command(file, as_json=True)
+    listed = json.loads(capsys.readouterr().out)["keys"]
+    assert [(k["id"], k["role"]) for k in listed] == [("grafana", "viewer")]
+    remove_key_command(file, "grafana", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"id": "grafana", "removed": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "expires", "text"),
+    [("a", "root", "1d", "--role must be one of"), ("A b", "viewer", "1d", "lower-case letters"),
+     ("a", "viewer", "soon", "--expires")],
+)  # fmt: skip
+def test_a_wrong_key_is_a_sentence(
+    tmp_path: Path, name: str, role: str, expires: str, text: str
+) -> None:
+    with pytest.raises(SpecError, match=text):
+        add_key_command(tmp_path / "k", name, role=role, expires=expires, as_json=False)
+    assert not (tmp_path / "k").exists()

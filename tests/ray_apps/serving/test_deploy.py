@@ -1,0 +1,206 @@
+"""One real server for all: answers over sockets, what listens, what is refused, what is left."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+import pytest
+
+from arclight.catalog import Catalog
+from arclight.errors import IntegrityError, MissingError, RefusedError, SpecError
+from arclight.spec import Replicas
+from arclight.store import open_store
+from cluster.profiles import Profile, RayPlace
+from ray_apps.serving.api_keys import ApiKeys
+from ray_apps.serving.deploy import Binding, find_port, pin, served
+from tests.ray_apps.serving.small_model import ROW, publish_small_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PREDICT = "/v1/models/delay:predict"
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """A store with one small model."""
+    catalog = Catalog(open_store(tmp_path_factory.mktemp("serving") / "store"))
+    publish_small_model(catalog)
+    return catalog
+
+
+@pytest.fixture(scope="module")
+def url(catalog: Catalog, small_profile: Profile) -> Iterator[str]:
+    """The server; when it is gone, nothing of it is left."""
+    before = set(psutil.Process().children(recursive=True))
+    with served(catalog, ["delay"], profile=small_profile, port=0) as url:
+        yield url
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not left
+
+
+@pytest.mark.ray
+def test_the_golden_rows_come_back_over_http(catalog: Catalog, url: str) -> None:
+    golden = catalog.model("delay").golden
+    answer = httpx.post(url + PREDICT, json={"rows": golden.rows})
+    assert answer.status_code == 200
+    scores = [p["score"] for p in answer.json()["predictions"]]
+    assert scores == pytest.approx([s[0] for s in golden.scores], abs=1e-12)
+    assert answer.json()["version"] == 1
+
+
+@pytest.mark.ray
+def test_unseen_levels_and_far_numbers_are_scored(url: str) -> None:
+    rows = [
+        {**ROW, "a_string": "no such airport"},
+        dict.fromkeys(ROW),
+        {**ROW, "a_float64": 1e300},
+        {**ROW, "a_float64": -1e300, "a_string": ""},
+    ]
+    answer = httpx.post(url + PREDICT, json={"rows": rows})
+    assert answer.status_code == 200
+    assert all(0 < p["score"] < 1 for p in answer.json()["predictions"])
+
+
+@pytest.mark.ray
+def test_only_loopback_listens(url: str) -> None:
+    httpx.get(url + "/healthz").raise_for_status()
+    listening = {}
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                listening[connection.laddr] = process.name()
+    assert any(address.port == int(url.rpartition(":")[2]) for address in listening)
+    outside = {
+        address: name
+        for address, name in listening.items()
+        if address.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
+    }
+    assert not outside
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
+def test_a_huge_body_is_refused_and_memory_stays_flat(url: str, announced: bool) -> None:
+    replica = next(
+        p for p in psutil.Process().children(recursive=True) if "ServeReplica" in p.name()
+    )
+    before = replica.memory_info().rss
+    part = b"x" * (1 << 20)
+    status = _send_large(url, [part] * 100, announced=announced)
+    assert status in (413, None)  # None: closed while we were still sending
+    assert replica.memory_info().rss - before < 80 << 20
+    assert httpx.post(url + PREDICT, json=ROW).status_code == 200
+
+
+def _send_large(url: str, parts: list[bytes], *, announced: bool) -> int | None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as wire:
+        length = f"Content-Length: {sum(map(len, parts))}" if announced else ""
+        kind = length or "Transfer-Encoding: chunked"
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: {host}:{port}\r\n{kind}\r\n"
+        wire.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
+        try:
+            for part in parts:
+                wire.sendall(part if announced else b"%x\r\n%s\r\n" % (len(part), part))
+        except OSError:
+            pass
+        try:
+            first = wire.recv(64)
+        except OSError:
+            return None
+        return int(first.split()[1]) if first else None
+
+
+@pytest.mark.ray
+def test_a_slow_sender_is_given_up_while_others_are_served(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as wire:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n"
+        wire.sendall(head.encode())
+        began = time.monotonic()
+        wire.settimeout(0.5)
+        first = b""
+        while time.monotonic() - began < 30 and not first:
+            assert httpx.post(url + PREDICT, json=ROW, timeout=10).status_code == 200
+            try:
+                wire.sendall(b"x")
+                first = wire.recv(64)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert not first or b"408" in first
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.ray
+def test_a_taken_port_is_said_before_anything_starts(
+    catalog: Catalog, url: str, small_profile: Profile
+) -> None:
+    port = int(url.rpartition(":")[2])
+    with (
+        pytest.raises(SpecError, match=f"port {port} .* must be free.*--port"),
+        served(catalog, ["delay"], profile=small_profile, port=port),
+    ):
+        pytest.fail("started")
+
+
+def test_a_free_port_is_found() -> None:
+    port = find_port("127.0.0.1", 0)
+    assert find_port("127.0.0.1", port) == port
+
+
+@pytest.mark.parametrize(
+    ("refs", "error", "text"),
+    [([], SpecError, "at least one"), (["delay", "delay@1"], SpecError, "given once"),
+     (["delya"], MissingError, "Did you mean 'delay'"), (["delay@9"], MissingError, "version 9")],
+)  # fmt: skip
+def test_models_are_pinned(
+    catalog: Catalog, refs: list[str], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        pin(catalog, refs)
+    assert pin(catalog, ["delay"])[0].ref == "delay@1"
+
+
+@pytest.mark.parametrize("binding", [Binding(host="0.0.0.0"), Binding(host="::", keys=ApiKeys())])
+def test_other_addresses_are_refused_without_tls_and_keys(
+    catalog: Catalog, small_profile: Profile, binding: Binding
+) -> None:
+    with (
+        pytest.raises(RefusedError, match="must not be listened on"),
+        served(catalog, ["delay"], profile=small_profile, port=0, binding=binding),
+    ):
+        pytest.fail("started")
+
+
+def test_a_place_that_cannot_hold_it_is_refused(catalog: Catalog, small_profile: Profile) -> None:
+    away = Profile(name="away", ray=RayPlace(address="host:6379", token_path="token"))
+    many = Replicas(min=99, max=99)
+    for profile, replicas, text in ((away, Replicas(), "attached"), (small_profile, many, "99")):
+        with (
+            pytest.raises(SpecError, match=text),
+            served(catalog, ["delay"], profile=profile, port=0, replicas=replicas),
+        ):
+            pytest.fail("started")
+
+
+def test_a_damaged_model_never_listens(tmp_path: Path, small_profile: Profile) -> None:
+    catalog = Catalog(open_store(tmp_path / "store"))
+    bundle = publish_small_model(catalog)
+    file = catalog.folder(bundle) / "model.ubj"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.chmod(0o600)
+    file.write_bytes(data)
+    with (
+        pytest.raises(IntegrityError, match="SHA-256"),
+        served(catalog, ["delay"], profile=small_profile, port=0),
+    ):
+        pytest.fail("started")
