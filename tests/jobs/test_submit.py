@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from arclight.catalog import Catalog
 from arclight.errors import EngineError, RefusedError, SpecError
 from arclight.spec_file import LoadedSpec, load_spec
 from arclight.store import Store, open_store
@@ -180,6 +184,27 @@ def test_the_real_entry_refuses_a_spec_that_cannot_run(store: Store, place: Prof
     assert state.name == "failed", lines
     assert "arclight:" in lines
     assert not list(store.root.parent.rglob("canary"))
+
+
+@pytest.mark.e2e
+@pytest.mark.spark
+def test_a_submitted_run_ends_in_a_model_in_the_store(store: Store, place: Profile) -> None:
+    dice = np.random.default_rng(7)
+    x, carrier = dice.normal(size=2000), np.array(["a", "b", "c"])[dice.integers(0, 3, 2000)]
+    late = x + (carrier == "a") + dice.normal(size=2000) > 0
+    folder = store.root.parent
+    (folder / "data").mkdir()
+    table = pa.table({"id": np.arange(2000), "x": x, "carrier": carrier, "late": late})
+    pq.write_table(table, folder / "data" / "rows.parquet")
+    (folder / "spec.yaml").write_text(
+        "name: small\ntask: binary\nsources: {rows: {path: data}}\n"
+        "etl: {key: [id], label: late}\ntrain: {rounds: 5, params: {max_depth: 3}}\n"
+    )
+    sent = submit_spec(store, load_spec(folder / "spec.yaml"), place)
+    state = wait_for(store, sent.submission, job_server(place))
+    lines = list(job_output(store, sent.submission, job_server(place), follow=False))
+    assert state.exit_status == 0, lines
+    assert Catalog(store).model("small").dataset == "small@1"
 
 
 def test_a_wrong_token_and_a_dead_address_are_sentences(
