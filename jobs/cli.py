@@ -285,6 +285,85 @@ def keys_list(file: KeyFile, as_json: JsonOption = False) -> None:
     list_keys_command(file, as_json=as_json)
 
 
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, as submit gave it.")]
+
+
+@app.command()
+def submit(
+    spec: SpecFile,
+    again: Annotated[
+        bool, typer.Option("--again", help="A new attempt, though the same was sent before.")
+    ] = False,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    as_json: JsonOption = False,
+) -> None:
+    """Send a run to a Ray cluster that runs already."""
+    from jobs.submit import submit_command
+
+    submit_command(spec, store=store, profile=profile, again=again, as_json=as_json)
+
+
+@app.command()
+def jobs(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List submitted jobs."""
+    from jobs.watch import jobs_command
+
+    jobs_command(store=store, as_json=as_json)
+
+
+@app.command()
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Print a job's log."""
+    from jobs.watch import logs_command
+
+    logs_command(job, store=store, follow=follow)
+
+
+@app.command()
+def wait(job: JobId, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Wait for a job and end with its exit status."""
+    from jobs.watch import wait_command
+
+    wait_command(job, store=store, as_json=as_json)
+
+
+@app.command()
+def cancel(job: JobId, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Stop a job; once or many times."""
+    from jobs.watch import cancel_command
+
+    cancel_command(job, store=store, as_json=as_json)
+
+
+@app.command()
+def up(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
+    """Start a profile's Ray head on this machine."""
+    from jobs.up import up_command
+
+    up_command(profile=profile, as_json=as_json)
+
+
+@app.command()
+def down(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
+    """Stop what 'up' started."""
+    from jobs.up import down_command
+
+    down_command(profile=profile, as_json=as_json)
+
+
+@app.command()
+def status(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
+    """Say whether a profile's Ray head runs."""
+    from jobs.up import status_command
+
+    status_command(profile=profile, as_json=as_json)
+
+
 @app.command()
 def doctor(
     store: StoreOption = None, profile: ProfileOption = "local", as_json: JsonOption = False
@@ -307,7 +386,7 @@ def main(arguments: list[str] | None = None) -> None:
 def guarded(work: Callable[[], object]) -> int:
     """Do some work and return its exit status; what went wrong is said in one sentence."""
     try:
-        work()
+        done = work()
     except ArclightError as error:
         say(f"arclight: {printable(error.message, limit=4000)}", style="red")
         return error.exit_status
@@ -323,7 +402,8 @@ def guarded(work: Callable[[], object]) -> int:
         text = f"{type(error).__name__}: {printable(error)}"
         say(f"arclight: {text}; please report it.", style="red")
         return 1
-    return 0
+    # typer gives an interruption back as its status instead of raising it
+    return done if type(done) is int else 0
 
 
 def _interrupt(*_: Any) -> None:

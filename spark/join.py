@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from arclight.sql_guard import check_select
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from arclight.errors import SchemaError, SpecError, nearest, printable
 from arclight.schema import ARROW_TYPES
+from arclight.sql_guard import check_select
 from cluster.spark_errors import describe_spark_error
 
 if TYPE_CHECKING:
