@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Tick = Callable[[int, int | None, str], None]
-"""Called with what is done, the whole (None when unknown) and a short note; must return at once."""
+"""Called with what is done, the whole (None when unknown) and a note; must return at once."""
 
 
 def silent(_done: int, _total: int | None, _note: str) -> None:
