@@ -60,6 +60,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("trainer", ["xgboost", "lightgbm"])
 def test_e16_killed_at_each_point_the_same_command_ends_with_the_same_model(
     tmp_path: Path, trainer: str
