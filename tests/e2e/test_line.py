@@ -22,7 +22,7 @@ def test_the_whole_line(tmp_path: Path, trainer: str):
     first = line.answer("run", str(line.spec))
     assert sum(first["rows"][p] for p in ("train", "valid", "test")) == ROWS
     value, low, high = first["figures"]["auc"]
-    assert 0.6 < low < value < high < 0.9
+    assert 0.5 < low < value < high < 0.9  # the interval of 600 rows stays above chance
     assert first["decision"] == "promote"
     assert all(size > 10_000 for size in map(_size, first["reports"]))
 
