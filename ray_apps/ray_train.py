@@ -68,6 +68,7 @@ def fit_in_train(folder: Path, tick: Tick, *, threads: int) -> None:
         while job.is_alive():
             job.join(POLL_S)
             hand_on(folder, tick)
+        hand_on(folder, tick)
     finally:
         shutil.rmtree(folder / STORAGE, ignore_errors=True)
     if isinstance(job.error, WorkerGroupError):
@@ -88,6 +89,8 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:
             hand_on(folder, tick)
+        # a short fit ends before the first poll, and still says how far it came
+        hand_on(folder, tick)
         ray.get(running)
     except RayTaskError as error:
         raise _cause([error], error) from error

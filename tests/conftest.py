@@ -29,10 +29,15 @@ def stage_of(item: pytest.Item) -> int:
     return max((i for i, (_, names) in enumerate(STAGES) if marks.intersection(names)), default=0)
 
 
-def engine_of(item: pytest.Item) -> str:
-    """Return the first engine a test needs, so that the tests of one stand together."""
+def place_of(item: pytest.Item) -> tuple[int, int, bool]:
+    """Return where a test stands: its stage, its first engine, and whether it shares that engine.
+
+    A process has one Ray: tests that start clusters of their own come before the shared one.
+    """
     marks = {mark.name for mark in item.iter_markers()}
-    return next((name for name in STAGES[1][1] if name in marks), "")
+    engines = STAGES[1][1]
+    engine = next((i for i, name in enumerate(engines, 1) if name in marks), 0)
+    return stage_of(item), engine, "ray_cluster" in getattr(item, "fixturenames", ())
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,8 +49,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: index for index, name in enumerate(("", *STAGES[1][1]))}
-    items.sort(key=lambda item: (stage_of(item), order[engine_of(item)]))
+    items.sort(key=place_of)
 
 
 @pytest.hookimpl(wrapper=True)
