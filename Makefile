@@ -1,6 +1,7 @@
 # make setup   everything a checkout needs, in .venv
 # make demo    raw tables to a served model on real flights
 # make test    what CI runs
+# make bench   the races against peers, written to benchmarks/RESULTS.md
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 READY := .venv/.ready
@@ -8,7 +9,7 @@ CHROMIUM := chromium chromium-browser google-chrome
 
 # One number for every library: a test must not behave differently on a larger machine.
 THREADS := OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_NUM_THREADS=2 POLARS_MAX_THREADS=2
-EVERY_COMMIT := not fault and not lab and not gpu and not bench
+EVERY_COMMIT := not fault and not lab and not gpu
 
 .PHONY: setup java chromium demo lint test test-faults bench clean
 
@@ -54,7 +55,7 @@ test-faults: setup
 	$(THREADS) $(PYTHON) -m pytest -m fault
 
 bench: setup
-	$(THREADS) $(PYTHON) -m pytest -m bench benchmarks tests
+	$(PYTHON) -m benchmarks --write
 
 clean:
 	rm -rf build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache \

@@ -33,7 +33,7 @@ def make_race(setting: Setting) -> Race:
         name="fit",
         metric="seconds from call to return, engine started and warm, page cache warm",
         contenders=(
-            contender("arclight-spark", OURS, "spark", "fit_files: tasks in Spark's workers"),
+            contender("arclight-spark", OURS, "spark", "fit_files in Spark's Python workers"),
             contender(
                 "arclight-processes",
                 OURS,

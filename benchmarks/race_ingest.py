@@ -48,7 +48,7 @@ def make_race(setting: Setting) -> Race:
             "dataset": published["ref"],
             "spec": ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds),
         }
-        note = "train_model: one Ray Train worker, hashes checked, model published"
+        note = "train_model: one Ray worker, hashes checked, model published"
         return Contender(name=name, module=OURS, params=body, note=note)
 
     def peer(name: str, module: str, note: str, env: dict[str, str] | None = None) -> Contender:

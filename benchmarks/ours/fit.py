@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,8 @@ from spark.fit import FileFit, fit_files, plan_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
 
     from arclight.summary import ColumnSummary
     from spark.fit import Fitted
@@ -37,11 +40,14 @@ LAYOUT = FeatureLayout(
 class FitSide:
     """Fits a plan over the files of a folder and reads 99 percentiles of every number."""
 
-    def __init__(self, data: str, fit: Callable[[FileFit], Fitted]) -> None:
-        self._data, self._fit = data, fit
+    def __init__(
+        self, data: str, fit: Callable[[FileFit], Fitted], wake: Callable[[], object]
+    ) -> None:
+        self._data, self._fit, self._wake = data, fit, wake
 
-    def ready(self, number: int) -> None:
-        """Nothing is left by a round."""
+    def ready(self, number: int) -> None:  # noqa: ARG002 -- every round is the same
+        """Have the workers up: Spark ends Python workers after a minute without work."""
+        self._wake()
 
     def run(self, number: int) -> Fitted:  # noqa: ARG002 -- every round is the same
         """Look at the footers, summarise, merge, fit."""
@@ -69,6 +75,12 @@ def _summarise(job: FileFit, place: int) -> tuple[ColumnSummary, ...]:
     return job.summarise(place)
 
 
+def _wake(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Import what a task imports."""
+    importlib.import_module("spark.fit")
+    yield from batches
+
+
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[FitSide]:
     """Start the workers that `lane` names: Spark's, or a pool of processes."""
@@ -79,7 +91,12 @@ def open_side(params: dict[str, Any]) -> Iterator[FitSide]:
             profile = Profile(name="race", cores=params["cores"], memory_gib=params["memory_gib"])
             engine = spark_session(profile, log_folder=scratch, local_folder=scratch / "spark")
             session = stack.enter_context(engine)
-            yield FitSide(params["data"], lambda job: fit_files(session, job, **limits))
+            places = session.range(0, params["cores"], 1, params["cores"])
+            yield FitSide(
+                params["data"],
+                lambda job: fit_files(session, job, **limits),
+                lambda: places.mapInArrow(_wake, places.schema).collect(),
+            )
         else:
             context = multiprocessing.get_context("forkserver")
             pool = stack.enter_context(ProcessPoolExecutor(params["cores"], mp_context=context))
@@ -89,4 +106,4 @@ def open_side(params: dict[str, Any]) -> Iterator[FitSide]:
                 parts = list(pool.map(_summarise, [job] * len(job.pieces), places))
                 return job.plan(parts, **limits)
 
-            yield FitSide(params["data"], fit)
+            yield FitSide(params["data"], fit, lambda: None)

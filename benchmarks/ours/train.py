@@ -41,7 +41,7 @@ class TrainSide:
         self._run_folder(number).mkdir()
 
     def run(self, number: int) -> ModelBundle:
-        """Train on one Ray Train worker with every core, and publish."""
+        """Train in one Ray worker with every core, and publish."""
         rounds = self._spec.train.rounds if number else WARM_ROUNDS
         train = self._spec.train.model_copy(update={"seed": number, "rounds": rounds})
         spec = self._spec.model_copy(update={"train": train})
