@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from arclight.errors import SpecError
-from arclight.features import level_names
+from arclight.features import FLOAT32_MAX, level_names
+from arclight.summary import MAX_LEVEL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Task = Literal["binary", "multiclass", "regression"]
 Mask = npt.NDArray[np.bool_]
+
+EXACT_INTEGER = 2**53
+"""Up to here float64 holds every whole number."""
 
 
 def check_label_type(task: Task, name: str, kind: pa.DataType) -> None:
@@ -46,17 +51,37 @@ def check_label_type(task: Task, name: str, kind: pa.DataType) -> None:
 def read_labels(task: Task, values: pa.Array) -> tuple[pa.Array, Mapping[str, Mask]]:
     """Return the stored label and, reason by reason, the rows whose label is outside the task.
 
-    The stored label is float64 (binary: 0 or 1; regression), or a string (multiclass).
+    The stored label is float64 (binary: 0 or 1; regression), or a string (multiclass). A
+    regression label is `label_too_large` past float32's largest, where the libraries overflow,
+    and as a whole number past 2**53, where float64 would round it in silence.
     """
     if task == "multiclass":
         names = level_names(values)
-        return names, {"label_null": names.is_null().to_numpy(zero_copy_only=False)}
+        null = names.is_null().to_numpy(zero_copy_only=False)
+        return names, {"label_null": null, "label_too_long": _too_long(names)}
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     numbers = values.cast(pa.float64(), safe=False)
     x = numbers.fill_null(0.0).to_numpy(zero_copy_only=False)
     null = numbers.is_null().to_numpy(zero_copy_only=False)
-    reasons = {"label_null": null, "label_not_finite": ~np.isfinite(x)}
+    is_finite = np.isfinite(x)
+    reasons = {"label_null": null, "label_not_finite": ~is_finite}
     if task == "binary":
-        reasons["label_not_0_or_1"] = np.isfinite(x) & (x != 0) & (x != 1)
+        reasons["label_not_0_or_1"] = is_finite & (x != 0) & (x != 1)
+    else:
+        reasons["label_too_large"] = is_finite & _too_large(values, x)
     return numbers, reasons
+
+
+def _too_long(names: pa.Array) -> Mask:
+    """Return the classes that a summary, and so the plan, would not keep."""
+    size = pc.fill_null(pc.binary_length(names), 0).to_numpy(zero_copy_only=False)
+    return np.asarray(size > MAX_LEVEL_BYTES)
+
+
+def _too_large(values: pa.Array, x: npt.NDArray[np.float64]) -> Mask:
+    if not pa.types.is_integer(values.type):
+        return np.asarray(np.abs(x) > FLOAT32_MAX)
+    # compared as whole numbers: as float64, 2**53 + 1 is 2**53 already
+    whole = values.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return np.asarray((whole > EXACT_INTEGER) | (whole < -EXACT_INTEGER))

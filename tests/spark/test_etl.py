@@ -118,7 +118,10 @@ def test_e5_fail_refuses_with_the_count(session: SparkSession, tmp_path: Path):
         ("binary", [2.0, -1.0, *([0.0, 1.0] * 249)], "label_not_0_or_1", 2),
         ("binary", [float("nan"), float("inf"), *([0.0, 1.0] * 249)], "label_not_finite", 2),
         ("regression", [float("nan"), float("-inf"), *([3.0, 4.5] * 249)], "label_not_finite", 2),
+        ("regression", [1e200, -1e39, *([3.0, 4.5] * 249)], "label_too_large", 2),
+        ("regression", [2**53 + 1, -(2**60), *([3, 4] * 249)], "label_too_large", 2),
         ("multiclass", [None, None, *(["a", "b"] * 249)], "label_null", 2),
+        ("multiclass", ["x" * 257, "ü" * 200, *(["a", "b"] * 249)], "label_too_long", 2),
     ],
 )
 def test_e6_labels_outside_the_task_go_to_quarantine(
