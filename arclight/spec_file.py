@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from arclight.errors import MissingError, SpecError, printable
 from arclight.spec import Spec
-from arclight.spec_problem import explain
+from arclight.spec_problem import explain, line_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +41,12 @@ class LoadedSpec:
     spec: Spec
     file: Path
     sql: str
+    root: yaml.Node | None = field(default=None, repr=False, compare=False)
+    """The YAML it was read from, for the lines of what turns out to be wrong later."""
+
+    def where(self, *path: str) -> str:
+        """Return `file:line` of a field, or of the nearest one above it that was given."""
+        return f"{self.file}:{1 if self.root is None else line_of(self.root, path)}"
 
     @property
     def folder(self) -> Path:
@@ -66,7 +72,7 @@ def load_spec(file: Path) -> LoadedSpec:
     except ValidationError as error:
         text, line = explain(error, root)
         raise SpecError(f"{file}:{line}: {text}") from error
-    return LoadedSpec(spec=spec, file=file.resolve(), sql=_sql(spec, file))
+    return LoadedSpec(spec=spec, file=file.resolve(), sql=_sql(spec, file), root=root)
 
 
 def _read(file: Path, what: str) -> str:

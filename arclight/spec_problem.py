@@ -49,6 +49,18 @@ def explain(error: ValidationError, root: yaml.Node) -> tuple[str, int]:
     return printable(_sentence(first, place) + more, _MAX_TEXT), place.line
 
 
+def line_of(root: yaml.Node, path: Sequence[str]) -> int:
+    """Return the line of a field, or of the nearest one above it that was given."""
+    node: yaml.Node | None = root
+    line = root.start_mark.line + 1
+    for part in path:
+        found = _child(node, int(part) if part.isdigit() else part)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
 def _own_path(problem: ErrorDetails) -> tuple[str, ...]:
     cause = problem.get("ctx", {}).get("error")
     return cause.path if isinstance(cause, FieldError) else ()

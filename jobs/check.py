@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from arclight.errors import ArclightError, SpecError
@@ -14,6 +15,7 @@ from spark.etl import plan_etl
 from spark.footers import read_footers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from arclight.spec_file import LoadedSpec
@@ -44,8 +46,8 @@ def check_without_running(loaded: LoadedSpec) -> None:
     spec = loaded.spec
     if spec.tune is not None:
         raise SpecError(
-            f"{loaded.file}: 'tune' is not built yet in this release; remove the section to "
-            "train with train.params."
+            f"{loaded.where('tune')}: 'tune' is not built yet in this release; remove the "
+            "section to train with train.params."
         )
     check_texts(loaded)
     job = TrainJob(
@@ -57,21 +59,34 @@ def check_without_running(loaded: LoadedSpec) -> None:
         imbalance=spec.train.imbalance,
         seed=spec.train.seed,
     )
-    load_trainer(spec.train.trainer).check_params(job)
+    trainer = load_trainer(spec.train.trainer)
+    with _at(loaded, "train", "params"):
+        trainer.check_params(job)
 
 
 def check_texts(loaded: LoadedSpec) -> None:
     """Check the SQL and every expression's syntax.
 
     Raises:
-        SpecError: one of them is wrong; the message names its field.
+        SpecError: one of them is wrong; the message names its line and field.
     """
     spec = loaded.spec
-    check_select(loaded.sql, list(spec.sources))
-    texts = {f"features.derive.{name}": text for name, text in spec.features.derive.items()}
-    texts |= {f"etl.checks.{check.name}": check.expect for check in spec.etl.checks}
-    for field, text in texts.items():
-        try:
+    with _at(loaded, "etl", "sql_file" if spec.etl.sql_file is not None else "sql"):
+        check_select(loaded.sql, list(spec.sources))
+    for name, text in spec.features.derive.items():
+        with _at(loaded, "features", "derive", name):
             check_syntax(text)
-        except ArclightError as error:
-            raise SpecError(f"{loaded.file}: {field}: {error.message}") from error
+    for number, check in enumerate(spec.etl.checks):
+        with _at(loaded, "etl", "checks", str(number), "expect"):
+            check_syntax(check.expect)
+
+
+@contextmanager
+def _at(loaded: LoadedSpec, *path: str) -> Iterator[None]:
+    """Let what is wrong with a field's text say where the field stands."""
+    try:
+        yield
+    except ArclightError as error:
+        field = ".".join(path)
+        name = "" if error.message.startswith(field) else f"{field}: "
+        raise SpecError(f"{loaded.where(*path)}: {name}{error.message}") from error

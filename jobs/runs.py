@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from arclight.catalog import Catalog
 from arclight.errors import ArclightError, ConflictError, printable
 from arclight.journal import Journal, read_entries
-from arclight.store import Store, make_folder, open_private, open_store
+from arclight.store import Store, discard, make_folder, open_private, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,9 +157,17 @@ def _begin(catalog: Catalog, loaded: LoadedSpec) -> Run:
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
     run_id = f"{loaded.spec.name}-{stamp}-{secrets.token_hex(3)}"
     folder = catalog.store.path("runs", run_id)
-    make_folder(folder)
-    journal = Journal.open(folder)
-    for name, text in (("spec.digest", loaded.spec.digest), ("spec.json", loaded.spec.to_json())):
-        with open_private(folder / name) as stream:
-            stream.write(text.encode())
+    texts = {"spec.digest": loaded.spec.digest, "spec.json": loaded.spec.to_json()}
+    try:
+        make_folder(folder)
+        for name, text in texts.items():
+            with open_private(folder / name) as stream:
+                stream.write(text.encode())
+        journal = Journal.open(folder)
+    except OSError as error:
+        discard(folder)
+        raise ArclightError(
+            f"run folder '{folder}' must be written, but {error.strerror}; free space or mend "
+            "its rights, and run the same command again."
+        ) from error
     return Run(id=run_id, folder=folder, catalog=catalog, journal=journal, resumed=False)

@@ -42,9 +42,12 @@ def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object
 
 
 def answer(body: dict[str, Any], *, as_json: bool) -> None:
-    """Print the one JSON object of a command, when it was asked for."""
+    """Print the one JSON object of a command, when it was asked for.
+
+    It is ASCII: no terminal acts on it, and it can be written whatever the locale.
+    """
     if as_json:
-        sys.stdout.write(json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(body, allow_nan=False) + "\n")
         sys.stdout.flush()
 
 

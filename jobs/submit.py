@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from arclight.spec_file import load_spec
 from cluster.profiles import Profile, load_profile
 from cluster.submit_client import job_server
+from jobs.check import check_without_running
 from jobs.entry import ENTRYPOINT, JOB, STORE
 from jobs.runs import store_for
 from jobs.say import answer, say
@@ -46,6 +47,7 @@ def submit_command(
 ) -> None:
     """Submit a spec and say which job it is."""
     loaded = load_spec(spec_file)
+    check_without_running(loaded)
     place = load_profile(profile)
     catalog = store_for(store, loaded.folder)
     sent = submit_spec(catalog.store, loaded, place, again=again)
