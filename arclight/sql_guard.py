@@ -17,6 +17,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from arclight.errors import SpecError, nearest, printable
 from arclight.expression.bounds import bounded_tokens, first_line, room_for_parsing
+from arclight.sql_order import find_unordered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -38,6 +39,7 @@ _CALLS = {
     ),
     **dict.fromkeys(
         (
+            "aes_encrypt",
             "curdate",
             "current_catalog",
             "current_database",
@@ -63,6 +65,7 @@ _CALLS = {
             "uniform",
             "user",
             "uuid",
+            "version",
         ),
         _REPLAY,
     ),
@@ -121,6 +124,8 @@ def check_select(sql: str, sources: Collection[str]) -> None:
     query = _parsed(sql)
     for node in query.walk():
         _check_node(node, sources)
+    for what, way in find_unordered(query):
+        raise SpecError(f"The SQL must not use {what}, because {_REPLAY}; {way}.")
 
 
 def _check_statement(sql: str, tokens: Sequence[Token]) -> None:

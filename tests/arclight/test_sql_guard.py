@@ -85,6 +85,8 @@ def test_one_select_over_the_sources_is_accepted(sql: str) -> None:
         ("SELECT shuffle(array(1, 2)) FROM flights", "same rows"),
         ("SELECT monotonically_increasing_id() FROM flights", "same rows"),
         ("SELECT spark_partition_id(), input_file_name() FROM flights", "same rows"),
+        ("SELECT aes_encrypt(a, 'k'), version() FROM flights", "same rows"),
+        ("SELECT version() FROM flights", "same rows"),
         ("SELECT * FROM flights TABLESAMPLE (10 PERCENT)", "same rows"),
         ("SELECT a INTO b FROM flights", "writes a table"),
         ("SELECT :a FROM flights", "parameter"),
