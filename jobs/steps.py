@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -148,8 +149,14 @@ class _EvaluationFailed(EngineError):
 
     @classmethod
     def of(cls, status: int, log: Path) -> ArclightError:
+        if status < 0:
+            return cls(
+                f"evaluate: its process was ended by {signal.Signals(-status).name}, by hand or "
+                "for want of memory; run the same command again."
+            )
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        error = cls(f"evaluate: {printable(lines[-1] if lines else 'no output', limit=600)}")
+        said = lines[-1].removeprefix("arclight: ") if lines else f"it ended with status {status}"
+        error = cls(f"evaluate: {printable(said, limit=600)}")
         error.exit_status = status if status in (1, 2, 3) else 1
         return error
 

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,25 +17,31 @@ import pyarrow.parquet as pq
 from arclight.catalog import Catalog
 from arclight.store import open_store
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 DEADLINE_S = 240
+TRAINERS = ("xgboost", "lightgbm")
 ROWS = 3000
 
 
 @dataclass
 class Line:
-    """A folder with two tables, a spec and a store."""
+    """A folder with two tables, a spec for each trainer, and one store."""
 
     folder: Path
-    trainer: str = "xgboost"
-    environment: dict[str, str] = field(default_factory=dict)
+    firsts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         make_tables(self.folder)
-        self.spec = self.folder / "line.yaml"
-        self.spec.write_text(json.dumps(spec_body(self.trainer)))
+        for trainer in TRAINERS:
+            Path(self.spec(trainer)).write_text(json.dumps(spec_body(trainer)))
+
+    def spec(self, trainer: str) -> str:
+        return str(self.folder / f"{trainer}.yaml")
+
+    def first(self, trainer: str) -> dict[str, Any]:
+        """Run a trainer's spec once, undisturbed, and return its answer ever after."""
+        if trainer not in self.firsts:
+            self.firsts[trainer] = self.answer("run", self.spec(trainer))
+        return self.firsts[trainer]
 
     @property
     def store(self) -> Path:
@@ -48,7 +55,7 @@ class Line:
         """Run a command of the product in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "jobs.cli", *words, "--store", str(self.store)],
-            env={**os.environ, **self.environment, **environment},
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
