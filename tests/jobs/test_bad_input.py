@@ -198,6 +198,27 @@ def test_a_missing_source_is_named(
     assert str(tmp_path / "data") in said
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_e4_an_empty_folder_is_named(
+    tmp_path: Path, sentence: Callable[..., str], command: str
+) -> None:
+    file = write(tmp_path)
+    (tmp_path / "data" / "rows.parquet").unlink()
+    assert "source 'flights': the folder '" in sentence(command, str(file), status=1)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) * 9 // 10], lambda _: b"", lambda _: b"a"]
+)
+def test_e1_check_names_a_damaged_file(
+    tmp_path: Path, sentence: Callable[..., str], damage: Callable[[bytes], bytes]
+) -> None:
+    file = write(tmp_path)
+    part = tmp_path / "data" / "rows.parquet"
+    part.write_bytes(damage(part.read_bytes()))
+    assert f"'{part}'" in sentence("check", str(file), status=1)
+
+
 @pytest.mark.parametrize("store", ["a.yaml", "a.yaml/store", "/proc/store"])
 @pytest.mark.parametrize("words", [("run", "a.yaml"), ("train", "a.yaml"), ("models",)])
 def test_j8_a_store_that_cannot_be_written(
