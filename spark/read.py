@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.errors import PySparkException
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
-from pyspark.sql.types import TimestampNTZType
+from pyspark.sql.types import LongType, TimestampNTZType
 
 from arclight.errors import DataError, MissingError, SchemaError
 from arclight.schema import Column, SourceContract
@@ -126,7 +126,8 @@ def _in_utc(table: DataFrame, footers: Footers | None) -> DataFrame:
     columns = []
     for field in table.schema.fields:
         column = F.col(_quoted(field.name))
-        if field.name in nanos:
+        # INT96 times are nanoseconds in the footer too, but come as timestamps
+        if field.name in nanos and isinstance(field.dataType, LongType):
             q = _quoted(field.name)
             micros = F.expr(f"({q} - pmod({q}, 1000)) DIV 1000")  # floor, also before 1970
             columns.append(F.timestamp_micros(micros).alias(field.name))

@@ -1,0 +1,97 @@
+"""What a source may be: Parquet of every usual writer, CSV; and how a bad one is named."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from arclight.errors import DataError, SchemaError
+from tests.spark.etl_case import make_case, rows
+from tests.spark.source_writers import ROWS, WRITERS, expected
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+
+# what makes each writer's file awkward: if it stops writing these, its test has lost its point
+HELD = {
+    "pandas": {"timestamp[ns]", "timestamp[ns, tz=Europe/Berlin]", "large_string", "uint64"},
+    "polars": {"timestamp[ns]", "timestamp[ns, tz=Europe/Berlin]", "large_string", "uint16"},
+    "duckdb": {"timestamp[ns]", "timestamp[us, tz=UTC]", "uint64", "decimal128(12, 2)"},
+    "spark": {"timestamp[us]", "timestamp[us, tz=UTC]", "decimal128(20, 0)", "int16"},
+    "spark_int96": {"timestamp[us]", "timestamp[ns]"},
+    "int96": {"timestamp[ns]", "uint64"},
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_table_is_the_same_whoever_wrote_it(
+    session: SparkSession, tmp_path: Path, writer: str
+) -> None:
+    case = make_case(tmp_path, key=["id", "at", "zoned", "day"])
+    (tmp_path / "t").mkdir()
+    WRITERS[writer](session, tmp_path / "t")
+    file = next((tmp_path / "t").glob("*.parquet"))
+    assert {str(kind) for kind in pq.read_schema(file).types} >= HELD[writer]
+    manifest = case.build(session)
+    assert manifest.ledger.sources == {"t": ROWS}
+    assert case.splits(manifest).sort_by("id").to_pylist() == expected()
+
+
+def test_a_nested_column_is_refused_by_name_unless_dropped(session: SparkSession, tmp_path: Path):
+    table = rows(300).append_column("parts", pa.array([[1, 2]] * 300))
+    case = make_case(tmp_path, table)
+    with pytest.raises(SchemaError, match=r"'parts' is array<bigint>"):
+        case.build(session)
+    case.body["etl"]["drop"] = ["parts"]
+    assert case.build(session).number == 1
+
+
+def test_decimals_unsigned_and_dictionaries_as_engines_write_them(
+    session: SparkSession, tmp_path: Path
+):
+    table = rows(
+        300,
+        x=pa.array([Decimal(i) / 4 for i in range(300)], pa.decimal128(12, 2)),
+        n=pa.array([i % 5 for i in range(300)], pa.uint16()),
+        c=pa.array(["abc"[i % 3] for i in range(300)]).dictionary_encode(),
+    )
+    table = table.append_column("big", pa.array([2**63 + i for i in range(300)], pa.uint64()))
+    table = table.append_column("wide", pa.array(["w"] * 300, pa.large_string()))
+    case = make_case(tmp_path, table)
+    stored = case.splits(case.build(session)).sort_by("id")
+    assert stored["x"].to_pylist() == [i / 4 for i in range(300)]
+    assert stored["c"].to_pylist() == ["abc"[i % 3] for i in range(300)]
+    assert stored["big"].to_pylist()[0] == float(2**63)
+
+
+def test_csv_without_a_header(session: SparkSession, tmp_path: Path):
+    lines = [f"{i},{i % 17}.5,{'abc'[i % 3]},{i % 2}" for i in range(400)]
+    case = make_case(tmp_path)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.csv").write_text("\n".join(lines) + "\n")
+    case.body["sources"]["t"] = {
+        "path": "t", "format": "csv", "schema": "id bigint, x double, c string, y int",
+    }  # fmt: skip
+    manifest = case.build(session)
+    assert manifest.ledger.sources == {"t": 400}
+    assert sum(manifest.rows[p] for p in ("train", "valid", "test")) == 400
+
+
+def test_a_csv_line_that_is_no_row_stops_the_run(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.csv").write_text("1,2.5,a,0\nnot a number,1.0,b,1\n")
+    case.body["sources"]["t"] = {
+        "path": "t", "format": "csv", "schema": "id bigint, x double, c string, y int",
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"a\.csv"):
+        case.build(session)
