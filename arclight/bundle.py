@@ -82,6 +82,20 @@ class ModelBundle(Contract):
         )
 
 
+class ModelSignature(Contract):
+    """One key's signature of a version's record; published before the record itself."""
+
+    kind: ClassVar[str] = "model-signature"
+
+    model: str
+    """NAME@N."""
+    record_sha256: str
+    """Of the bytes that were signed; for people, the signature is what counts."""
+    key_id: str
+    signature: str
+    """64 bytes in hexadecimal."""
+
+
 class Evaluation(Contract):
     """An evaluation of one model on one opening of a test split; published beside the model."""
 

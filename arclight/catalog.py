@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from arclight.bundle import Evaluation, ModelBundle
+from arclight.bundle import Evaluation, ModelBundle, ModelSignature
 from arclight.contract import NAME, Contract
 from arclight.errors import (
     ConflictError,
@@ -21,9 +21,10 @@ from arclight.errors import (
 from arclight.manifest import DatasetManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from arclight.signing import Signer, TrustedKeys
     from arclight.store import Record, Store
 
 Shelf = Literal["datasets", "models", "scores"]
@@ -67,9 +68,16 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The versions and aliases that a store holds."""
+    """The versions and aliases that a store holds.
+
+    Attributes:
+        trust: the keys whose models may be loaded; None loads any.
+        signer: signs every model that is published here; None signs none.
+    """
 
     store: Store
+    trust: TrustedKeys | None = None
+    signer: Signer | None = None
 
     def names(self, shelf: Shelf) -> tuple[str, ...]:
         """Return the names on a shelf that have at least one version, sorted."""
@@ -88,8 +96,16 @@ class Catalog:
         return self._publish(DatasetManifest, "datasets", manifest)
 
     def publish_model(self, bundle: ModelBundle) -> ModelBundle:
-        """Publish under the next number; the same key gives the version that has it already."""
-        return self._publish(ModelBundle, "models", bundle)
+        """Publish under the next number; the same key gives the version that has it already.
+
+        With a signer the signature is published before the record, so that a version that can be
+        seen is signed whatever is killed when; nothing that lay in the store is ever signed.
+        """
+        return self._publish(ModelBundle, "models", bundle, before=self._sign_text)
+
+    def _sign_text(self, record: str) -> None:
+        if self.signer is not None:
+            self.sign_model(ModelBundle.from_json(record), self.signer)
 
     def datasets(self, name: str) -> Iterator[DatasetManifest]:
         """Yield a dataset's versions, newest first."""
@@ -122,6 +138,32 @@ class Catalog:
     def find_model(self, name: str, key: str) -> ModelBundle | None:
         """Return the version with this key, if it is published."""
         return next((m for m in self.models(name) if m.key == key), None)
+
+    # signatures
+
+    def sign_model(self, bundle: ModelBundle, signer: Signer) -> ModelSignature:
+        """Publish a signature of a model's version; the same key signs a record once."""
+        signature = signer.sign(bundle)
+        record = self.store.append(
+            lambda _: signature.to_json(),
+            lambda r: ModelSignature.from_json(r.text, source=r.path) == signature,
+            *self._signatures_of(bundle),
+        )
+        return ModelSignature.from_json(record.text, source=record.path)
+
+    def signatures(self, bundle: ModelBundle) -> tuple[ModelSignature, ...]:
+        """Return the signatures stored for a version; one that cannot be read is none."""
+        parts = self._signatures_of(bundle)
+        found = []
+        for number in self.store.numbers(*parts):
+            with contextlib.suppress(IntegrityError):
+                record = self.store.record(number, *parts)
+                found.append(ModelSignature.from_json(record.text, source=record.path))
+        return tuple(found)
+
+    @staticmethod
+    def _signatures_of(bundle: ModelBundle) -> tuple[str, ...]:
+        return ("models", bundle.name, "signatures", str(bundle.number))
 
     # evaluations and openings of the test split
 
@@ -262,20 +304,30 @@ class Catalog:
 
     # one implementation for every kind of version
 
-    def _publish(self, kind: type[Version], shelf: Shelf, version: Version) -> Version:
+    def _publish(
+        self,
+        kind: type[Version],
+        shelf: Shelf,
+        version: Version,
+        *,
+        before: Callable[[str], object] = lambda _: None,
+    ) -> Version:
         def make(number: int) -> str:
-            return version.model_copy(update={"number": number}).to_json()
+            text = version.model_copy(update={"number": number}).to_json()
+            before(text)
+            return text
 
         def taken(record: Record) -> bool:
-            return _read(kind, record).key == version.key
+            return _read(kind, record, version.name).key == version.key
 
-        return _read(kind, self.store.append(make, taken, shelf, version.name, "versions"))
+        record = self.store.append(make, taken, shelf, version.name, "versions")
+        return _read(kind, record, version.name)
 
     def _versions(self, kind: type[Version], shelf: Shelf, name: str) -> Iterator[Version]:
         for number in reversed(self.store.numbers(shelf, name, "versions")):
             # a bad record is named when it is asked for; it hides no good one
             with contextlib.suppress(IntegrityError):
-                yield _read(kind, self.store.record(number, shelf, name, "versions"))
+                yield _read(kind, self.store.record(number, shelf, name, "versions"), name)
 
     def _get(self, kind: type[Version], shelf: Shelf, ref: str) -> Version:
         name, _, wanted = ref.partition("@")
@@ -293,7 +345,7 @@ class Catalog:
         if newest is not None:
             return newest
         number = self._number(shelf, name, wanted, numbers)
-        return _read(kind, self.store.record(number, shelf, name, "versions"))
+        return _read(kind, self.store.record(number, shelf, name, "versions"), name)
 
     def _number(self, shelf: Shelf, name: str, wanted: str, numbers: tuple[int, ...]) -> int:
         if not wanted:
@@ -315,11 +367,11 @@ class Catalog:
         return held.version_number
 
 
-def _read(kind: type[Version], record: Record) -> Version:
+def _read(kind: type[Version], record: Record, name: str) -> Version:
     version = kind.from_json(record.text, source=record.path)
-    if version.number != record.number:
+    if (version.name, version.number) != (name, record.number):
         raise IntegrityError(
-            f"'{record.path}' must hold version {record.number}, but holds {version.ref}; it was "
+            f"'{record.path}' must hold {name}@{record.number}, but holds {version.ref}; it was "
             "copied by hand: restore it from a backup or publish a new version."
         )
     return version

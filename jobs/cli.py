@@ -231,6 +231,29 @@ def rollback(
 
 
 @app.command()
+def sweep(
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Also here: where `score` made its outputs."),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove them; without it they are only listed.")
+    ] = False,
+    older_than: Annotated[
+        str, typer.Option("--older-than", help="Leave what changed since, such as 24h.")
+    ] = "24h",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what killed commands left in the store, and remove it when told."""
+    from jobs.sweep import sweep_command
+
+    sweep_command(
+        outputs or [], delete=delete, older_than=older_than, store=store, as_json=as_json
+    )
+
+
+@app.command()
 def check(spec: SpecFile, as_json: JsonOption = False) -> None:
     """Check a spec, its SQL, expressions and sources without running anything."""
     from jobs.check import check_command
@@ -248,7 +271,7 @@ def spec_schema(
     print_schema(what)
 
 
-keys_app = typer.Typer(help="API keys of a server, in a file of its own.")
+keys_app = typer.Typer(help="API keys of a server; signing keys of models.")
 app.add_typer(keys_app, name="keys")
 
 KeyFile = Annotated[Path, typer.Argument(help="The file of keys.", show_default=False)]
@@ -283,6 +306,26 @@ def keys_list(file: KeyFile, as_json: JsonOption = False) -> None:
     from jobs.keyring import list_keys_command
 
     list_keys_command(file, as_json=as_json)
+
+
+@keys_app.command("signing")
+def keys_signing(
+    file: Annotated[Path, typer.Argument(help="The private key to make.", show_default=False)],
+    name: Annotated[str, typer.Option(help="What to call the key.")] = "models",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key that signs models, and its public line beside it."""
+    from jobs.keyring import make_signing_key_command
+
+    make_signing_key_command(file, name, as_json=as_json)
+
+
+@keys_app.command("sign")
+def keys_sign(model: ModelRef, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Sign a version that is there, with the key ARCLIGHT_SIGNING_KEY names."""
+    from jobs.keyring import sign_command
+
+    sign_command(model, store=store, as_json=as_json)
 
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, as submit gave it.")]

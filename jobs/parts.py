@@ -44,7 +44,7 @@ def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: 
     loaded = load_spec(spec_file)
     check_without_running(loaded)
     place = load_profile(profile)
-    with open_run(store_for(store, loaded.folder), loaded) as run:
+    with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
         bundle = train_step(Context(run=run, loaded=loaded, profile=place), manifest)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}

@@ -57,7 +57,7 @@ def run_spec(
     loaded = load_spec(spec_file)
     check_without_running(loaded)
     place = load_profile(profile)
-    with open_run(store_for(store, loaded.folder), loaded) as run:
+    with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         if run.resumed:
             say(f"run: going on with {run.id}, which did not end.")
         context = Context(run=run, loaded=loaded, profile=place)

@@ -15,6 +15,7 @@ from arclight.catalog import Catalog
 from arclight.errors import ArclightError, ConflictError, printable
 from arclight.journal import Journal, read_entries
 from arclight.store import Store, discard, make_folder, open_private, open_store
+from jobs.signing import signer_here, trust_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,9 +131,16 @@ def run_ids(store: Store, name: str = "") -> list[str]:
     return sorted(mine, key=lambda n: n.rsplit("-", 3)[1:], reverse=True)
 
 
-def store_for(store: str | None, beside: Path) -> Catalog:
-    """Open the store that was asked for, or `.arclight` in a folder."""
-    return Catalog(open_store(store if store is not None else beside / ".arclight"))
+def store_for(store: str | None, beside: Path, *, signs: bool = False) -> Catalog:
+    """Open the store that was asked for, or `.arclight` in a folder.
+
+    Args:
+        store: the store's folder.
+        beside: where the default store is.
+        signs: whether models are published here, so that the signing key is needed.
+    """
+    opened = open_store(store if store is not None else beside / ".arclight")
+    return Catalog(opened, trust=trust_here(), signer=signer_here() if signs else None)
 
 
 def _resume(catalog: Catalog, loaded: LoadedSpec) -> Run | None:

@@ -115,8 +115,9 @@ _LOADED_ONCE: set[tuple[str, str]] = set()
 def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Predictor:
     """Load a published model.
 
-    Every file is checked by name, size, hash and first bytes before anything parses it; the
-    first load happens in a process of its own; the golden rows must come out as at training.
+    If the catalog trusts certain keys, one of them must have signed the record. Every file is
+    checked by name, size, hash and first bytes before anything parses it; the first load happens
+    in a process of its own; the golden rows must come out as at training.
 
     Args:
         catalog: where the bundle is.
@@ -124,8 +125,11 @@ def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Pr
         threads: of every prediction.
 
     Raises:
+        RefusedError: no trusted key signed this record.
         IntegrityError: a check says that this is not the model that was published.
     """
+    if catalog.trust is not None:
+        catalog.trust.check(bundle, catalog.signatures(bundle))
     folder = catalog.folder(bundle)
     check_bundle_files(folder, bundle)
     path = folder / bundle.model_file

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.bundle import ModelBundle
+    from arclight.signing import TrustedKeys
     from cluster.profiles import Profile
     from ray_apps.serving.api_keys import ApiKeys
 
@@ -92,6 +93,7 @@ class Service:
     access: Access
     limits: Limits
     threads: int = 1
+    trust: TrustedKeys | None = None
 
 
 @contextmanager
@@ -133,6 +135,7 @@ def served(
         refs=tuple(bundle.ref for bundle in bundles),
         access=Access(hosts=LOOPBACK_HOSTS | binding.hosts, keys=binding.keys),
         limits=replace(Limits(), concurrent=replicas.ongoing_per_replica),
+        trust=catalog.trust,
     )
     load_endpoints(service)
     logs = catalog.store.path("serving", f"{now().replace(':', '')}-{port}")
@@ -203,9 +206,9 @@ def load_endpoints(service: Service) -> dict[str, Endpoint]:
 
     Raises:
         IntegrityError: stored bytes are not those published.
-        RefusedError: a model does not repeat its golden rows.
+        RefusedError: no trusted key signed a model, or it does not repeat its golden rows.
     """
-    catalog = Catalog(open_store(service.store))
+    catalog = Catalog(open_store(service.store), trust=service.trust)
     endpoints = {}
     for ref in service.refs:
         bundle = catalog.model(ref)

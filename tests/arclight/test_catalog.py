@@ -142,7 +142,7 @@ def test_when_every_version_is_bad_the_newest_is_named(catalog: Catalog):
 def test_a_record_under_another_number_is_refused(three: Catalog):
     folder = three.store.path("models", "flights", "versions")
     (folder / "7.json").write_bytes((folder / "2.json").read_bytes())
-    with pytest.raises(IntegrityError, match=r"7\.json' must hold version 7, but holds flights@2"):
+    with pytest.raises(IntegrityError, match=r"7\.json' must hold flights@7, but holds flights@2"):
         three.model("flights@7")
     assert three.model("flights").number == 3
 
