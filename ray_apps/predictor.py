@@ -50,10 +50,12 @@ class Predictions:
     Attributes:
         scores: [rows], or [rows, classes] for a multiclass task; NaN for a rejected row.
         rejected: reason -> rows that cannot be scored, such as `derive:speedy`.
+        matrix: the encoded features the scores were made from.
     """
 
     scores: Scores
     rejected: Mapping[str, Mask]
+    matrix: Matrix
 
     @property
     def is_rejected(self) -> Mask:
@@ -84,8 +86,9 @@ class Predictor:
             DataError: the model gives no finite number for a row that has its features.
         """
         built = self._builder.build(raw)
-        scores = self._scores(self._encoder.matrix(built.columns))
-        found = Predictions(scores=scores, rejected=built.rejected)
+        matrix = self._encoder.matrix(built.columns)
+        scores = self._scores(matrix)
+        found = Predictions(scores=scores, rejected=built.rejected, matrix=matrix)
         bad = found.is_rejected
         scores[bad] = np.nan
         _prove_finite(scores, ~bad, self.bundle)

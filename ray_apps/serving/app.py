@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import re
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from arclight.errors import printable
 from ray_apps.serving.access import Access, Limits, hold_role, method_refused
 from ray_apps.serving.arrow_stream import ARROW_STREAM
 from ray_apps.serving.body import ClientGone, read_body, send_whole
@@ -116,8 +118,8 @@ class App:
             headers += [(b"content-type", PROBLEM_JSON), *problem.headers]
             await send_whole(send, problem.status, headers, problem.body(request_id))
             return
-        except Exception:  # the boundary of a request: one bad request must not end the server
-            logger.exception("request %s failed", request_id)
+        except Exception:  # noqa: BLE001 -- the boundary of a request; logged with its traceback
+            logger.error("request %s failed\n%s", request_id, _traceback())
             failed = Problem("internal", "The request failed; its id is in the server's log.")
             headers.append((b"content-type", PROBLEM_JSON))
             await send_whole(send, failed.status, headers, failed.body(request_id))
@@ -258,6 +260,15 @@ def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str | None]]
     if allowed:
         raise method_refused(tuple(allowed))
     raise Problem("no-route", "See docs/http.md for what is here.")
+
+
+def _traceback() -> str:
+    """Return the traceback with what a caller may have put in it made harmless.
+
+    No line begins where a log's own lines do, and nothing in one can steer a terminal.
+    """
+    lines = traceback.format_exc().splitlines()
+    return "\n".join(f"  {printable(line, limit=1000)}" for line in lines)
 
 
 def _media_type(header: bytes) -> bytes:

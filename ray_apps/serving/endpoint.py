@@ -14,6 +14,7 @@ from ray_apps.serving.arrow_stream import ARROW_STREAM, decode_stream, encode_st
 from ray_apps.serving.problem import Problem
 from ray_apps.serving.protocol import Outcome, RowDecoder, outcome, predictions, refuse_rejected
 from ray_apps.serving.tensors import decode_tensors, encode_tensors
+from ray_apps.serving.unusual import Unusual, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from arclight.bundle import ModelBundle
+    from arclight.plan import Matrix
 
 JSON = b"application/json"
 
@@ -35,6 +37,10 @@ class Scores(Protocol):
     @property
     def rejected(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         """Reason -> rows that have no score."""
+
+    @property
+    def matrix(self) -> Matrix:
+        """The encoded features, [rows, features]."""
 
 
 class Scorer(Protocol):
@@ -71,6 +77,7 @@ class Endpoint:
         self.bundle = scorer.bundle
         self._scorer = scorer
         self._max_rows = max_rows
+        self._watch = Watch(self.bundle.plan)
         self._decoder = RowDecoder(self.bundle.signature.inputs, max_rows=max_rows)
 
     def answer_rows(self, body: bytes, request_id: str) -> Reply:
@@ -79,15 +86,16 @@ class Endpoint:
         Raises:
             Problem: the request or the model's score is refused.
         """
-        found = self._score(self._decoder.decode(body))
-        return self._json(
-            {
-                "model": self.bundle.name,
-                "version": self.bundle.number,
-                "request_id": request_id,
-                "predictions": predictions(self.bundle, found),
-            }
-        )
+        found, unusual = self._score(self._decoder.decode(body))
+        answer: dict[str, Any] = {
+            "model": self.bundle.name,
+            "version": self.bundle.number,
+            "request_id": request_id,
+            "predictions": predictions(self.bundle, found),
+        }
+        if unusual:
+            answer["unusual"] = unusual
+        return self._json(answer)
 
     def answer_stream(self, body: bytes, request_id: str) -> Reply:
         """Answer an Arrow stream with another.
@@ -96,12 +104,15 @@ class Endpoint:
             Problem: the request or the model's score is refused.
         """
         batch = decode_stream(body, self._scorer.input_schema, max_rows=self._max_rows)
+        found, unusual = self._score(batch)
         about = {
             "model": self.bundle.name,
             "version": str(self.bundle.number),
             "request_id": request_id,
         }
-        return Reply(ARROW_STREAM, encode_stream(self._score(batch), about))
+        if unusual:
+            about["unusual"] = orjson.dumps(unusual).decode()
+        return Reply(ARROW_STREAM, encode_stream(found, about))
 
     def answer_tensors(self, body: bytes, request_id: str) -> Reply:
         """Answer an Open Inference request.
@@ -110,8 +121,12 @@ class Endpoint:
             Problem: the request or the model's score is refused.
         """
         batch, asked = decode_tensors(body, self.bundle.signature.inputs, self._decoder)
-        found = self._score(batch)
-        return self._json(encode_tensors(self.bundle, found, request_id=request_id, asked=asked))
+        found, unusual = self._score(batch)
+        answer = encode_tensors(self.bundle, found, request_id=request_id, asked=asked)
+        if unusual:
+            # a parameter of this protocol is a plain value
+            answer["parameters"] = {"unusual": orjson.dumps(unusual).decode()}
+        return self._json(answer)
 
     def warm_up(self) -> None:
         """Answer the golden rows once through the whole path, so that no caller waits for it.
@@ -130,7 +145,7 @@ class Endpoint:
                 f"{problem.errors[:1]}; train it again."
             ) from problem
 
-    def _score(self, batch: pa.RecordBatch) -> Outcome:
+    def _score(self, batch: pa.RecordBatch) -> tuple[Outcome, Unusual]:
         text = (
             f"Model '{self.bundle.ref}' gave a score that is not a finite number; "
             "roll back to the version before."
@@ -142,7 +157,7 @@ class Endpoint:
         refuse_rejected(found.rejected)
         if not np.isfinite(found.scores).all():
             raise Problem("not-finite", text)
-        return outcome(self.bundle, found.scores)
+        return outcome(self.bundle, found.scores), self._watch.count(found.matrix)
 
     @staticmethod
     def _json(document: dict[str, Any]) -> Reply:

@@ -56,7 +56,7 @@ def publish_small_model(catalog: Catalog, name: str = "delay") -> ModelBundle:
     plan = FeaturePlan(
         layout=layout,
         features=(
-            Feature(name="a_float64", type="number"),
+            Feature(name="a_float64", type="number", std=1.0),
             Feature(name="a_string", type="category", levels=("EWR", "JFK")),
         ),
     )
@@ -96,7 +96,9 @@ def make_bundle(task: str = "binary", columns: tuple[Column, ...] = COLUMNS) -> 
     )
     classes = ("late", "never", "on-time") if task == "multiclass" else ()
     plan = FeaturePlan(
-        layout=layout, features=(Feature(name="a_float64", type="number"),), classes=classes
+        layout=layout,
+        features=(Feature(name="a_float64", type="number", mean=0.5, std=0.5),),
+        classes=classes,
     )
     return ModelBundle(
         name="delay",
@@ -126,6 +128,7 @@ class Found:
     """What the fake predictor answers."""
 
     scores: npt.NDArray[np.float64]
+    matrix: npt.NDArray[np.float32]
     rejected: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
 
@@ -142,6 +145,7 @@ class FakeScorer:
     def predict(self, raw: pa.RecordBatch) -> Found:
         if self.wait is not None:
             self.wait()
+        matrix = raw.column("a_float64").cast("float32", safe=False).to_numpy(zero_copy_only=False)
         scores = raw.column("a_float64").fill_null(0.0).to_numpy(zero_copy_only=False).copy()
         scores[self.spoil] = np.nan
         if self.bundle.task == "multiclass":
@@ -149,7 +153,7 @@ class FakeScorer:
         masks = {
             reason: np.isin(np.arange(raw.num_rows), rows) for reason, rows in self.reject.items()
         }
-        return Found(scores, masks)
+        return Found(scores, matrix.reshape(-1, 1), masks)
 
 
 def make_app(

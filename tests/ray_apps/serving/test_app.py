@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,8 +14,9 @@ import pytest
 from arclight.errors import RefusedError
 from arclight.schema import ARROW_TYPES
 from ray_apps.serving.access import Limits
-from ray_apps.serving.app import INLINE_BYTES, App
+from ray_apps.serving.app import INLINE_BYTES, THREADS, App
 from ray_apps.serving.endpoint import Endpoint
+from ray_apps.serving.protocol import RowDecoder
 from tests.ray_apps.serving.small_model import (
     COLUMNS,
     ROW,
@@ -103,8 +105,6 @@ async def test_the_same_rows_as_json_tensors_and_arrow(task: str) -> None:
     outputs = {o["name"]: o["data"] for o in tensors.json()["outputs"]}
 
     schema = pa.schema([(c.name, ARROW_TYPES[c.type]) for c in COLUMNS])
-    from ray_apps.serving.protocol import RowDecoder
-
     batch = RowDecoder(COLUMNS, max_rows=9).batch(rows).cast(schema)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
@@ -139,7 +139,12 @@ async def test_metadata() -> None:
 @pytest.mark.parametrize(
     ("body", "status"),
     [(b"", 400), (b"{", 400), (b'{"rows": [{"a": NaN}]}', 400), (b'{"a": 1, "a": 1}', 400),
-     (b"[" * 10_000, 400), (b"[]", 422), (b'{"rows": []}', 422), (b"{}", 422),
+     (b'{"a": Infinity}', 400), (b'{"a": -Infinity}', 400), (b'{"a": 1e999}', 400),
+     (b'{"rows": [{"x": {"b": 1, "b": 2}}]}', 400), (b"\xff\xfe", 400), (b"{}{}", 400),
+     (b"[" * 10_000, 400), (b"[" * 10_000 + b"]" * 10_000, 400),
+     (b'{"rows": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", 400),
+     (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, 400),
+     (b"[]", 422), (b'{"rows": []}', 422), (b"{}", 422),
      (orjson.dumps({**ROW, "x": 1}), 422)],
 )  # fmt: skip
 async def test_a_wrong_body_is_told_as_a_problem(body: bytes, status: int) -> None:
@@ -151,6 +156,23 @@ async def test_a_wrong_body_is_told_as_a_problem(body: bytes, status: int) -> No
     assert {"type", "title", "status", "detail", "errors", "request_id"} <= set(problem)
     assert "Traceback" not in answer.text
     assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("name", list(ROW))
+async def test_S1_each_wrong_field_is_named_over_http(name: str) -> None:
+    app, _ = serve()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({**ROW, name: ["x"]}, "must be "),
+        ({k: v for k, v in ROW.items() if k != name}, "is missing"),
+    ]
+    for row, text in wrong:
+        answer = await post(app, {"rows": [ROW, row]})
+        assert answer.status_code == 422
+        (error,) = answer.json()["errors"]
+        assert (error["row"], error["field"]) == (1, name)
+        assert text in error["detail"]
+    all_wrong = await post(app, {"rows": [{name: [7] for name in ROW}]})
+    assert {error["field"] for error in all_wrong.json()["errors"]} == set(ROW)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +247,52 @@ async def test_a_failure_inside_shows_its_id_and_nothing_else(caplog: Any) -> No
     assert answer.json()["request_id"] in caplog.text
     scorer.wait = None
     assert (await post(app, ROW)).status_code == 200
+
+
+async def test_X16_what_a_failure_quotes_cannot_forge_a_line_of_the_log(caplog: Any) -> None:
+    app, scorer = serve()
+
+    def fail() -> None:
+        raise ValueError("\x1b[2J\r2026-01-01 INFO request done\nroot: all is well\u2028x\x07")
+
+    scorer.wait = fail
+    assert (await post(app, ROW)).status_code == 500
+    (record,) = (r for r in caplog.records if r.name == "ray_apps.serving.app")
+    first, *rest = record.getMessage().split("\n")
+    assert first.startswith("request ")
+    assert all(line.startswith("  ") for line in rest)
+    assert not any(c in record.getMessage() for c in "\x1b\r\u2028\x07")
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize("form", ["rows", "tensors", "arrow"])
+async def test_S4_what_is_unusual_is_counted_in_the_answer(form: str) -> None:
+    app, _ = serve()
+    rows = [ROW, {**ROW, "a_float64": 1e300}, {**ROW, "a_float64": None}]
+    counted = {"a_float64": {"missing": 1, "far": 1}}
+    assert await unusual_of(app, form, rows) == counted
+    assert await unusual_of(app, form, [ROW, ROW]) is None
+
+
+async def unusual_of(app: App, form: str, rows: list[dict[str, Any]]) -> Any:
+    if form == "rows":
+        return (await post(app, {"rows": rows})).json().get("unusual")
+    if form == "tensors":
+        kinds = ["BOOL", "INT64", "INT64", "FP64", "FP64", "BYTES", "BYTES", "BYTES"]
+        inputs = [
+            {"name": n, "datatype": k, "shape": [len(rows)], "data": [row[n] for row in rows]}
+            for n, k in zip(ROW, kinds, strict=True)
+        ]
+        answer = (await post(app, {"inputs": inputs}, "/v2/models/delay/infer")).json()
+        told = answer.get("parameters", {}).get("unusual")
+    else:
+        batch = RowDecoder(COLUMNS, max_rows=9).batch(rows)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        streamed = await post(app, sink.getvalue().to_pybytes(), **{"content-type": STREAM})
+        told = pa.ipc.open_stream(streamed.content).schema.metadata.get(b"unusual")
+    return None if told is None else orjson.loads(told)
 
 
 async def chunks(count: int, size: int, seen: list[int]) -> AsyncIterator[bytes]:
@@ -326,6 +394,35 @@ async def test_a_client_that_left_is_not_answered_and_frees_its_place() -> None:
     assert sent == []
     scorer.wait = None
     assert (await post(app, ROW)).status_code == 200
+
+
+async def test_S9_work_of_a_client_that_left_is_not_begun() -> None:
+    """Ray Serve cancels a request whose client is gone; what waits for a thread never runs."""
+    app, scorer = serve(concurrent=9)
+    loop = asyncio.get_running_loop()
+    go = threading.Event()
+    begun: list[int] = []
+    two = asyncio.Event()
+
+    def wait() -> None:
+        begun.append(1)
+        if len(begun) == THREADS:
+            loop.call_soon_threadsafe(two.set)
+        assert go.wait(10)
+
+    scorer.wait = wait
+    large = {"rows": [ROW] * 500}
+    kept = [asyncio.create_task(post(app, large)) for _ in range(THREADS)]
+    await asyncio.wait_for(two.wait(), 10)
+    left = [asyncio.create_task(post(app, large)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    go.set()
+    assert [(await task).status_code for task in kept] == [200] * THREADS
+    assert (await post(app, large)).status_code == 200
+    assert len(begun) == THREADS + 1
 
 
 async def test_a_cancelled_request_frees_its_place() -> None:

@@ -7,21 +7,26 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx
+import orjson
 import psutil
 import pytest
 
+from arclight.bundle import BundleFile
 from arclight.catalog import Catalog
 from arclight.errors import IntegrityError, MissingError, RefusedError, SpecError
 from arclight.spec import Replicas
-from arclight.store import open_store
+from arclight.store import open_store, sha256_file
 from cluster.profiles import Profile, RayPlace
 from ray_apps.serving.api_keys import ApiKeys
 from ray_apps.serving.deploy import Binding, find_port, pin, served
 from tests.ray_apps.serving.small_model import ROW, publish_small_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+    from tests.ray_apps.make_dataset import Made
 
 PREDICT = "/v1/models/delay:predict"
 
@@ -65,6 +70,30 @@ def test_unseen_levels_and_far_numbers_are_scored(url: str) -> None:
     answer = httpx.post(url + PREDICT, json={"rows": rows})
     assert answer.status_code == 200
     assert all(0 < p["score"] < 1 for p in answer.json()["predictions"])
+    # S4: the small model knows EWR and JFK, and numbers around 0
+    assert answer.json()["unusual"] == {
+        "a_float64": {"missing": 1, "far": 2},
+        "a_string": {"missing": 1, "unseen": 3},
+    }
+
+
+@pytest.mark.ray
+def test_S9_clients_that_leave_hold_nothing_up(url: str) -> None:
+    """More of them than a replica takes; each asks for much and is gone at once."""
+    host, port = url.removeprefix("http://").split(":")
+    body = orjson.dumps({"rows": [ROW] * 10_000})
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+    for _ in range(70):
+        with socket.create_connection((host, int(port)), timeout=20) as wire:
+            wire.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+    began = time.monotonic()
+    statuses = []
+    while time.monotonic() - began < 30 and statuses[-3:] != [200] * 3:
+        statuses.append(httpx.post(url + PREDICT, json=ROW, timeout=30).status_code)
+        if statuses[-1] != 200:
+            time.sleep(0.2)
+    assert statuses[-3:] == [200] * 3
+    assert set(statuses) <= {200, 503}
 
 
 @pytest.mark.ray
@@ -204,3 +233,42 @@ def test_a_damaged_model_never_listens(tmp_path: Path, small_profile: Profile) -
         served(catalog, ["delay"], profile=small_profile, port=0),
     ):
         pytest.fail("started")
+
+
+def _edit_record(catalog: Catalog, bundle: ModelBundle, **changes: object) -> None:
+    """Write a record as somebody would who wants it to fit what lies beside it."""
+    path = catalog.folder(bundle) / bundle.model_file
+    files = (
+        BundleFile(
+            path=bundle.model_file, size_bytes=path.stat().st_size, sha256=sha256_file(path)
+        ),
+    )
+    edited = bundle.model_copy(update={"files": files, **changes})
+    name = f"{bundle.number}.json"
+    catalog.store.path("models", bundle.name, "versions", name).write_text(edited.to_json())
+
+
+@pytest.mark.parametrize("case", ["golden rows differ", "a file that ends the loader"])
+def test_S6_a_version_that_does_not_hold_never_listens_and_says_why(
+    own: Callable[[str, str], tuple[Made, ModelBundle]], small_profile: Profile, case: str
+) -> None:
+    made, bundle = own("binary", "lightgbm")
+    if case == "golden rows differ":
+        scores = tuple((score + 0.01,) for (score,) in bundle.golden.scores)
+        golden = bundle.golden.model_copy(update={"scores": scores})
+        _edit_record(made.catalog, bundle, golden=golden)
+        reasons = ("must repeat the scores of its golden rows",)
+    else:
+        path = made.catalog.folder(bundle) / bundle.model_file
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * 0.35)])
+        _edit_record(made.catalog, bundle)
+        reasons = ("was ended by SIG", "process of its own")
+    port = find_port("127.0.0.1", 0)
+    with (
+        pytest.raises(IntegrityError) as caught,
+        served(made.catalog, ["demo"], profile=small_profile, port=port),
+    ):
+        pytest.fail("started")
+    assert all(reason in caught.value.message for reason in reasons), caught.value.message
+    assert find_port("127.0.0.1", port) == port

@@ -1,0 +1,56 @@
+"""What a request holds that training did not: counted, so that nobody has to guess at a score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arclight.features import FLOAT32_MAX
+
+if TYPE_CHECKING:
+    from arclight.plan import FeaturePlan, Matrix
+
+FAR_STD = 10.0
+"""A number this many standard deviations from the training mean is far; less than 1% of the
+training rows can be, whatever their distribution."""
+_ROUNDING = 1e-6
+
+Unusual = dict[str, dict[str, int]]
+
+
+class Watch:
+    """Counts, per feature, rows without a value, of an unknown level or far from training."""
+
+    def __init__(self, plan: FeaturePlan) -> None:
+        self._names = plan.names
+        numbers = np.array([feature.type == "number" for feature in plan.features], dtype=np.bool_)
+        mean = np.array([feature.mean for feature in plan.features])
+        reach = FAR_STD * np.array([f.std for f in plan.features]) + _ROUNDING * np.abs(mean)
+        self._low = _limit(np.where(numbers, mean - reach, -np.inf))
+        self._high = _limit(np.where(numbers, mean + reach, np.inf))
+        codes = np.array([feature.unknown_code for feature in plan.features])
+        self._unknown = np.where(numbers, np.nan, codes).astype(np.float32)
+
+    def count(self, matrix: Matrix) -> Unusual:
+        """Return feature -> what is unusual -> rows; what does not occur is left out.
+
+        Args:
+            matrix: encoded features, [rows, features].
+        """
+        found: Unusual = {}
+        for what, mask in (
+            ("missing", np.isnan(matrix)),
+            ("unseen", matrix == self._unknown),
+            ("far", (matrix < self._low) | (matrix > self._high)),
+        ):
+            if mask.any():
+                counts = mask.sum(axis=0)
+                for place in np.flatnonzero(counts).tolist():
+                    found.setdefault(self._names[place], {})[what] = int(counts[place])
+        return found
+
+
+def _limit(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Matrix:
+    """Return limits as float32; one beyond its range stops at its end, as values do."""
+    return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
