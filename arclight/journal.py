@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+_LOOKS, _LOOK_S = 5, 0.01
 State = Literal["started", "done", "skipped", "failed", "interrupted"]
 
 
@@ -72,13 +74,11 @@ class Journal:
         make_folder(folder)
         journal = cls(path=folder / "journal.jsonl", clock=clock)
         stream = os.open(journal.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _lock(stream):
             os.close(stream)
             raise ConflictError(
                 f"run '{folder.name}' is being run by another process; wait for it or stop it."
-            ) from error
+            )
         journal._stream = stream
         try:
             journal._load()
@@ -144,6 +144,31 @@ class Journal:
         if self._stream >= 0:
             os.close(self._stream)
             self._stream = -1
+
+
+def _lock(stream: int) -> bool:
+    """Take a journal for this process; whoever asks `is_open` has it for an instant."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_LOOK_S)
+    return False
+
+
+def is_open(folder: Path) -> bool:
+    """Return whether a process holds a run's journal open right now: whether the run is alive."""
+    try:
+        stream = os.open(folder / "journal.jsonl", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(stream)
+    return False
 
 
 def read_entries(text: bytes, source: str) -> tuple[list[Entry], str]:

@@ -13,6 +13,7 @@ The commit rule, for datasets, models, scores and aliases:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -218,6 +219,26 @@ def open_private(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.fchmod(descriptor, 0o600)
     return os.fdopen(descriptor, "wb")
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Hold a folder for the length of a block: alone, or with others that do not.
+
+    Yields:
+        Whether it is held; if not, somebody else works there, or the file system has no locks.
+    """
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            is_held = True
+        except OSError:
+            is_held = False
+        yield is_held
+    finally:
+        os.close(descriptor)
 
 
 def sha256_file(path: Path) -> str:

@@ -18,7 +18,8 @@ import pyarrow as pa
 from arclight.catalog import now
 from arclight.contract import Contract
 from arclight.errors import ConflictError, IntegrityError, MissingError, RefusedError, printable
-from arclight.store import flush_folder, flush_tree, make_folder, open_private
+from arclight.failpoint import reach
+from arclight.store import flush_folder, flush_tree, held, make_folder, open_private
 from ray_apps.pipeline import WriteBehind, read_ahead
 from ray_apps.predictor import load_predictor
 from ray_apps.rows import conform
@@ -97,13 +98,15 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     work = output.parent / f".{output.name}.{uuid.uuid4().hex}.tmp"
     make_folder(work)
     try:
-        with _Run(predictor, raw, columns, work) as run:
-            run.score(tick)
-            result = run.result(source)
-        with open_private(work / MANIFEST) as stream:
-            stream.write(result.to_json().encode())
-        flush_tree(work)
-        _publish(work, output)
+        with held(work):  # `arclight sweep` leaves it alone
+            with _Run(predictor, raw, columns, work) as run:
+                run.score(tick)
+                result = run.result(source)
+            with open_private(work / MANIFEST) as stream:
+                stream.write(result.to_json().encode())
+            flush_tree(work)
+            reach("scores.before-rename")
+            _publish(work, output)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return result

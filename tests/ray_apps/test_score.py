@@ -27,7 +27,7 @@ from arclight.errors import (
     SpecError,
 )
 from arclight.progress import silent
-from arclight.store import sha256_file
+from arclight.store import held, sha256_file
 from ray_apps import score as module
 from ray_apps import score_input, score_output
 from ray_apps.predictor import load_predictor
@@ -357,3 +357,16 @@ def test_B1_a_killed_scoring_leaves_no_output_and_runs_again(score, trained, tmp
     assert not output.exists()
     score(source, output)
     assert read(output)["id"].to_pylist() == raw["id"].to_pylist()
+
+
+def test_a_scoring_holds_its_folder_while_it_works(score, shared, tmp_path):
+    seen = []
+
+    def tick(done, total, note):
+        for work in tmp_path.glob(".out.*.tmp"):
+            with held(work, alone=True) as is_ours:
+                seen.append(is_ours)
+
+    score(shared("binary").raw["test"], tick=tick)
+    assert seen
+    assert not any(seen)

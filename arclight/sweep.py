@@ -1,0 +1,182 @@
+"""What a killed command left behind: found without touching it, removed only when told.
+
+A folder `data/UUID` is left over when no record names it, no run of its name is alive, and nothing
+in it has changed for a while. Every maker of such a folder is a run that holds its journal's lock
+from before it makes the folder until its record is published. So the order of looking is the
+proof: first the folders, then the runs, then the records. A folder that was there before no run
+was alive, and that no record names after it, has no maker that could still publish it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from arclight.bundle import ModelBundle
+from arclight.errors import ArclightError, ConflictError, IntegrityError
+from arclight.journal import is_open
+from arclight.manifest import DatasetManifest
+from arclight.store import held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from arclight.store import Store
+
+SHELVES: dict[str, type[DatasetManifest | ModelBundle]] = {
+    "datasets": DatasetManifest,
+    "models": ModelBundle,
+}
+_STAGED = re.compile(r"[0-9a-f]{32}")
+_OUTPUT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that no record names.
+
+    Attributes:
+        idle_s: seconds since anything in it changed.
+        kept: why it stays; empty when it may go.
+    """
+
+    path: Path
+    size_bytes: int
+    idle_s: float
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found, and what could not be judged: a name whose records cannot all be read."""
+
+    leftovers: tuple[Leftover, ...]
+    refused: tuple[str, ...]
+
+    @property
+    def removable(self) -> tuple[Leftover, ...]:
+        """What may go."""
+        return tuple(left for left in self.leftovers if not left.kept)
+
+
+def find_leftovers(
+    store: Store, *, clock: float, grace_s: float, outputs: Iterable[Path] = ()
+) -> Findings:
+    """Look for what killed commands left; nothing is changed.
+
+    Args:
+        store: where to look.
+        clock: the time now, as files' times are told.
+        grace_s: what changed within so many seconds stays.
+        outputs: folders in which batch scorings made their outputs.
+    """
+    # the order of these three is what makes it safe: see the top of this file
+    staged = [(shelf, *rest) for shelf in SHELVES for rest in _staged(store, shelf)]
+    alive = {_name_of(run) for run in _folders(store.path("runs")) if _is_alive(store, run)}
+    named, refused = _read_records(store)
+    found = [
+        _look(path, clock=clock, grace_s=grace_s, is_alive=name in alive)
+        for shelf, name, path in staged
+        if path.relative_to(store.root).as_posix() not in named and (shelf, name) not in refused
+    ]
+    for folder in outputs:
+        found += _of_outputs(folder, clock=clock, grace_s=grace_s)
+    return Findings(tuple(left for left in found if left is not None), tuple(refused.values()))
+
+
+def remove(leftover: Leftover) -> None:
+    """Remove a leftover that may go.
+
+    Raises:
+        ConflictError: somebody works in it by now.
+        ArclightError: it cannot be removed; what is left of it is found again.
+    """
+    assert not leftover.kept, leftover
+    path = leftover.path
+    try:
+        with held(path, alone=True) as is_ours:
+            if not is_ours:
+                raise ConflictError(
+                    f"'{path}' must be nobody's to be removed, but somebody holds it or its file "
+                    "system has no locks; run the same command again later."
+                )
+            shutil.rmtree(path)
+    except FileNotFoundError:
+        return  # its maker has put it away
+    except OSError as error:
+        raise ArclightError(
+            f"'{path}' must be removed, but {error.strerror}; mend its rights and run the same "
+            "command again."
+        ) from error
+
+
+def decide(*, idle_s: float, grace_s: float, is_alive: bool) -> str:
+    """Return why a folder that no record names is kept, or nothing if it may go."""
+    if is_alive:
+        return "in use"
+    return f"changed {idle_s:,.0f} s ago" if idle_s < grace_s else ""
+
+
+def _staged(store: Store, shelf: str) -> Iterator[tuple[str, Path]]:
+    for name in _folders(store.path(shelf)):
+        for one in _folders(store.path(shelf, name, "data")):
+            if _STAGED.fullmatch(one):
+                yield name, store.path(shelf, name, "data", one)
+
+
+def _is_alive(store: Store, run: str) -> bool:
+    return is_open(store.path("runs", run))
+
+
+def _name_of(run: str) -> str:
+    return run.rsplit("-", 3)[0]
+
+
+def _read_records(store: Store) -> tuple[set[str], dict[tuple[str, str], str]]:
+    """Return every folder that a record names, and the names with a record that is unreadable."""
+    named: set[str] = set()
+    refused: dict[tuple[str, str], str] = {}
+    for shelf, kind in SHELVES.items():
+        for name in _folders(store.path(shelf)):
+            try:
+                for number in store.numbers(shelf, name, "versions"):
+                    record = store.record(number, shelf, name, "versions")
+                    named.add(kind.from_json(record.text, source=record.path).folder)
+            except IntegrityError as error:
+                refused[shelf, name] = error.message
+    return named, refused
+
+
+def _of_outputs(folder: Path, *, clock: float, grace_s: float) -> Iterator[Leftover | None]:
+    for name in _folders(folder):
+        if _OUTPUT.fullmatch(name):
+            with held(folder / name, alone=True) as is_ours:
+                yield _look(folder / name, clock=clock, grace_s=grace_s, is_alive=not is_ours)
+
+
+def _look(path: Path, *, clock: float, grace_s: float, is_alive: bool) -> Leftover | None:
+    """Return what a folder is, or nothing when its maker has removed it meanwhile."""
+    states = []
+    for inside in (path, *path.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            states.append(inside.lstat())
+    if not states:
+        return None
+    idle_s = max(0.0, clock - max(state.st_mtime for state in states))
+    return Leftover(
+        path=path,
+        size_bytes=sum(state.st_blocks * 512 for state in states),
+        idle_s=idle_s,
+        kept=decide(idle_s=idle_s, grace_s=grace_s, is_alive=is_alive),
+    )
+
+
+def _folders(folder: Path) -> list[str]:
+    """Return the names of the real folders in a folder; links lead out of it."""
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.is_symlink())
