@@ -441,7 +441,9 @@ def guarded(work: Callable[[], object]) -> int:
         say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
         return 130
     except Exception as error:  # noqa: BLE001 -- the boundary of the process
-        traceback.print_exc()
+        # what an exception quotes may hold what a terminal would obey
+        for line in traceback.format_exc().splitlines():
+            sys.stderr.write(f"{printable(line, limit=1000)}\n")
         text = f"{type(error).__name__}: {printable(error)}"
         say(f"arclight: {text}; please report it.", style="red")
         return 1
@@ -450,7 +452,8 @@ def guarded(work: Callable[[], object]) -> int:
 
 
 def _interrupt(*_: Any) -> None:
-    """Let SIGTERM end a run the way Ctrl-C does."""
+    """Let SIGTERM end a run the way Ctrl-C does; a second one does not disturb its end."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
     raise KeyboardInterrupt
 
 

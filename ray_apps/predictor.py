@@ -153,7 +153,7 @@ def check_bundle_files(folder: Path, bundle: ModelBundle) -> None:
     """Check a bundle's files before any of them is parsed.
 
     Raises:
-        IntegrityError: a format is not one of ours, or bytes differ.
+        IntegrityError: a format is not one of ours, a file lies elsewhere, or bytes differ.
     """
     if bundle.model_file not in [file.path for file in bundle.files]:
         raise IntegrityError(
@@ -168,6 +168,11 @@ def check_bundle_files(folder: Path, bundle: ModelBundle) -> None:
         )
     for file in bundle.files:
         path = folder / file.path
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise IntegrityError(
+                f"'{path}' must lie in its model's folder, but is a link that leads out of it; it "
+                "is not opened: publish a new version."
+            )
         check_file(path, size_bytes=file.size_bytes, sha256=file.sha256)
         _check_format(path)
 

@@ -21,6 +21,7 @@ import pytest
 from arclight.catalog import Catalog
 from arclight.errors import SpecError
 from arclight.store import open_store
+from jobs.cli import main
 from jobs.keyring import add_key_command, list_keys_command, remove_key_command
 from jobs.serve import ServeOptions, curl_line
 from tests.ray_apps.serving.small_model import ROW, make_bundle, publish_small_model
@@ -140,6 +141,24 @@ def test_the_curl_line_survives_any_golden_row() -> None:
     empty = bundle.golden.model_copy(update={"rows": ()})
     plain = curl_line("http://h:1", bundle.model_copy(update={"golden": empty}), has_keys=False)
     assert "Authorization" not in plain
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5"])
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_X12_beyond_loopback_without_tls_and_keys_ends_with_3(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, has_keys: bool
+) -> None:
+    words = ["serve", "delay", "--host", host, "--port", "0", "--store", str(store)]
+    if has_keys:
+        keys = tmp_path / "keys.json"
+        add_key_command(keys, "one", role="viewer", expires="1d", as_json=False)
+        words += ["--keys", str(keys)]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 3
+    said = capsys.readouterr().err
+    assert f"'{host}' must not be listened on without TLS" in said
+    assert not psutil.Process().net_connections(kind="inet")
 
 
 def test_options_become_a_binding() -> None:

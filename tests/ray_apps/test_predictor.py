@@ -232,6 +232,26 @@ def test_X3_other_formats_are_refused_by_name(own, suffix):
         check_bundle_files(made.catalog.folder(bundle), edited)
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_X2_a_link_out_of_the_bundle_is_not_followed(own, tmp_path, monkeypatch, is_folder):
+    """Even one to a whole model of the right bytes: what lies there can change after the check."""
+    made, bundle = own("binary", "lightgbm")
+    path, outside = model_path(made, bundle), tmp_path / "outside"
+    if is_folder:
+        outside.mkdir()
+        path.rename(outside / path.name)
+        (path.parent / "sub").symlink_to(outside)
+        moved = bundle.files[0].model_copy(update={"path": f"sub/{path.name}"})
+        edited = {"files": (moved, *bundle.files[1:]), "model_file": moved.path}
+    else:
+        path.rename(outside)
+        path.symlink_to(outside)
+        edited = {}
+    monkeypatch.setattr(module, "check_file", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(IntegrityError, match="a link that leads out of it"):
+        load(made, bundle.model_copy(update=edited))
+
+
 def test_a_model_file_must_be_listed_and_of_its_library(own):
     made, bundle = own("binary", "lightgbm")
     folder = made.catalog.folder(bundle)
