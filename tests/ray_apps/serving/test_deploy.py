@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import httpx
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tests.ray_apps.make_dataset import Made
 
 PREDICT = "/v1/models/delay:predict"
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,72 @@ def test_S9_clients_that_leave_hold_nothing_up(url: str) -> None:
             time.sleep(0.2)
     assert statuses[-3:] == [200] * 3
     assert set(statuses) <= {200, 503}
+
+
+HOSTILE_PATHS = (
+    "/../../../../etc/passwd", "/v1/models/../../../../etc/passwd", "/v1/models//etc/passwd",
+    "/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/v1/models/%252e%252e%252fetc%252fpasswd",
+    "/v1/models/..%c0%af..%c0%afetc/passwd", "/v1/models/delay%00", "/v1/models/delay%23",
+    "/v1/models/delay%0d%0aX-Evil:%201", "/v1/models/..\\..\\etc", "file:///etc/passwd",
+    "//etc/passwd", "/v1/models/delay;/etc/passwd", "/metrics", "/docs", "/openapi.json",
+)  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("path", HOSTILE_PATHS)
+def test_X2_no_path_leads_anywhere_as_a_real_server_decodes_it(url: str, path: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as wire:
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        wire.sendall(head.encode())
+        answer = b"".join(iter(lambda: wire.recv(1 << 16), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) in (400, 404), answer[:200]
+    assert b"root:" not in answer
+    assert b"x-evil" not in head.lower()
+    assert b"Traceback" not in body
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("header", ["Host: evil.example", "Origin: https://evil.example"])
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", PREDICT])
+def test_X6_foreign_hosts_and_pages_are_refused_by_a_real_server(
+    url: str, path: str, header: str
+) -> None:
+    name, _, value = header.partition(": ")
+    assert httpx.get(url + path, headers={name: value}).status_code == 403
+    assert httpx.delete(url + path).status_code == 405
+
+
+@pytest.mark.ray
+def test_S8_twenty_times_the_clients_are_answered_or_told_to_come_back(url: str) -> None:
+    """One replica works on 32; 640 ask at once, each on a connection of its own."""
+    replica = next(
+        p for p in psutil.Process().children(recursive=True) if "ServeReplica" in p.name()
+    )
+    before = replica.memory_info().rss
+    body = orjson.dumps({"rows": [ROW] * 50})
+
+    async def ask(client: httpx.AsyncClient) -> tuple[int, str | None, float]:
+        began = time.monotonic()
+        answer = await client.post(url + PREDICT, content=body, headers=JSON)
+        return answer.status_code, answer.headers.get("retry-after"), time.monotonic() - began
+
+    async def crowd() -> list[tuple[int, str | None, float]]:
+        limits = httpx.Limits(max_connections=640)
+        async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+            return await asyncio.gather(*(ask(client) for _ in range(640)))
+
+    answers = asyncio.run(crowd())
+    statuses = Counter(status for status, _, _ in answers)
+    assert set(statuses) <= {200, 503}, statuses
+    assert statuses[200] >= 32
+    assert statuses[503] > 0, "the crowd was too small to show anything"
+    assert all(retry is not None for status, retry, _ in answers if status == 503)
+    taken = sorted(seconds for status, _, seconds in answers if status == 200)
+    assert taken[int(len(taken) * 0.99)] < 20
+    assert replica.memory_info().rss - before < 200 << 20
+    assert httpx.post(url + PREDICT, json=ROW).status_code == 200
 
 
 @pytest.mark.ray
