@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 FAR_STD = 10.0
 """A number this many standard deviations from the training mean is far; less than 1% of the
 training rows can be, whatever their distribution."""
-_ROUNDING = 1e-6
 
 Unusual = dict[str, dict[str, int]]
 
@@ -26,7 +25,7 @@ class Watch:
         self._names = plan.names
         numbers = np.array([feature.type == "number" for feature in plan.features], dtype=np.bool_)
         mean = np.array([feature.mean for feature in plan.features])
-        reach = FAR_STD * np.array([f.std for f in plan.features]) + _ROUNDING * np.abs(mean)
+        reach = FAR_STD * np.array([feature.std for feature in plan.features])
         self._low = _limit(np.where(numbers, mean - reach, -np.inf))
         self._high = _limit(np.where(numbers, mean + reach, np.inf))
         codes = np.array([feature.unknown_code for feature in plan.features])
@@ -52,5 +51,8 @@ class Watch:
 
 
 def _limit(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Matrix:
-    """Return limits as float32; one beyond its range stops at its end, as values do."""
+    """Return limits as float32, whose rounding swallows that of a mean of equal values.
+
+    A limit beyond the range stops at its end, as values do.
+    """
     return np.clip(values, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)

@@ -48,6 +48,14 @@ def test_a_key_is_never_overwritten(tmp_path):
     assert (tmp_path / "k").read_bytes() == held
 
 
+def test_a_public_line_is_never_overwritten(tmp_path):
+    (tmp_path / "k.pub").write_text("mine")
+    with pytest.raises(ConflictError, match="never overwritten"):
+        make_signing_key(tmp_path / "k", "ci")
+    assert [p.name for p in tmp_path.iterdir()] == ["k.pub"]
+    assert (tmp_path / "k.pub").read_text() == "mine"
+
+
 def test_a_key_of_openssl_is_taken(tmp_path):
     command = ["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(tmp_path / "k")]
     subprocess.run(command, check=True, capture_output=True)
