@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
-import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,16 +85,3 @@ def _close(gateway: JavaGateway) -> None:
     if SparkContext._gateway is gateway:
         SparkContext._gateway = None
         SparkContext._jvm = None
-
-
-@contextmanager
-def interrupt_handler_kept() -> Iterator[None]:
-    """Put back the handler of Ctrl-C that SparkContext replaces: stopping is ours to order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from arclight.errors import EngineError, RefusedError, printable
 from cluster.environment import environment
 from cluster.machine import look_at_machine
+from cluster.signals import kept_signals
 from cluster.sizing import plan_sizes
 from cluster.tokens import create_token, private_folder, read_token
 
@@ -137,16 +138,17 @@ def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None)
 def _start(sizes: Sizes, folder: Path) -> str:
     """Start a cluster of this process and return its address."""
     try:
-        context = ray.init(
-            address="local",
-            num_cpus=sizes.cores,
-            object_store_memory=sizes.ray_object_store_bytes,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address=LOOPBACK,
-            _temp_dir=str(folder),
-        )
+        with kept_signals():
+            context = ray.init(
+                address="local",
+                num_cpus=sizes.cores,
+                object_store_memory=sizes.ray_object_store_bytes,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder),
+            )
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"Ray did not start ({printable(error)}); see its logs in the run's folder."
@@ -161,7 +163,8 @@ def _attached_cluster(profile: Profile) -> Iterator[str]:
     with environment({**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}):
         _reload_token()
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with kept_signals():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(
                 f"Ray at '{address}' cannot be joined ({printable(error)}); check that it runs "

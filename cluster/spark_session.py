@@ -22,9 +22,10 @@ from pyspark.sql import SparkSession
 from arclight.errors import EngineError, RefusedError, printable
 from cluster.environment import environment
 from cluster.java import find_java
-from cluster.jvm import interrupt_handler_kept, java_gateway, spark_home
+from cluster.jvm import java_gateway, spark_home
 from cluster.machine import look_at_machine
 from cluster.profiles import is_loopback
+from cluster.signals import kept_signals
 from cluster.sizing import plan_sizes
 from cluster.spark_errors import describe_spark_error
 from cluster.tokens import check_secret_file, create_secret, private_folder
@@ -272,7 +273,7 @@ def _open_session(
     context: SparkContext | None = None
     try:
         try:
-            with environment(python), interrupt_handler_kept():
+            with environment(python), kept_signals():
                 context = SparkContext(gateway=gateway)
                 session = SparkSession(context)
         except (Py4JError, PySparkException) as error:

@@ -26,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130
+
 # typer may carry a copy of click of its own, and exports only the subclasses
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -438,8 +440,7 @@ def guarded(work: Callable[[], object]) -> int:
         say(f"arclight: {message}; see 'arclight --help'.", style="red")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
-        return 130
+        return _interrupted()
     except Exception as error:  # noqa: BLE001 -- the boundary of the process
         # what an exception quotes may hold what a terminal would obey
         for line in traceback.format_exc().splitlines():
@@ -448,7 +449,14 @@ def guarded(work: Callable[[], object]) -> int:
         say(f"arclight: {text}; please report it.", style="red")
         return 1
     # typer gives an interruption back as its status instead of raising it
+    if done == INTERRUPTED:
+        return _interrupted()
     return done if type(done) is int else 0
+
+
+def _interrupted() -> int:
+    say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
+    return INTERRUPTED
 
 
 def _interrupt(*_: Any) -> None:

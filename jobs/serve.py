@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from arclight.spec import Replicas
 from cluster.profiles import load_profile
@@ -21,7 +18,7 @@ from ray_apps.serving.deploy import DEFAULT_PORT, Binding, pin, served
 from ray_apps.serving.loopback import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from arclight.bundle import ModelBundle
 
@@ -84,21 +81,12 @@ def serve_command(
         binding=binding,
         replicas=Replicas(min=options.replicas, max=options.replicas),
     )
-    with _interruptible(), server as url:
+    with server as url:
         say(f"serve: {names} at {url}; stop with Ctrl-C. Try:", style="green")
         for bundle in bundles:
             say(curl_line(url, bundle, has_keys=binding.keys is not None))
         answer({"url": url, "models": pinned}, as_json=as_json)
         threading.Event().wait()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let the end by a signal leave as an interruption; typer returns a plain one as a value."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        raise typer.Abort from interrupt
 
 
 def curl_line(url: str, bundle: ModelBundle, *, has_keys: bool) -> str:

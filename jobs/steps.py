@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from jobs.runs import Run
 
 CHAMPION = "champion"
+INTERRUPTED = 130
+CHILD_EXIT_S = 20
 
 
 @dataclass(frozen=True)
@@ -132,16 +134,33 @@ def _evaluate_apart(context: Context, bundle: ModelBundle) -> Evaluation:
         "--store", str(run.catalog.store.root), "--model", bundle.ref, "--run", run.id, "--json",
     ]  # fmt: skip
     log = run.logs / "evaluate.log"
-    with log.open("ab") as errors:
-        done = subprocess.run(  # noqa: S603 -- our own program, its arguments a list
-            command, stdout=subprocess.PIPE, stderr=errors, check=False
-        )
-    if done.returncode == 130:
+    status, text = _run_child(command, log)
+    if status == INTERRUPTED:
         raise KeyboardInterrupt
-    if done.returncode != 0:
-        raise _EvaluationFailed.of(done.returncode, log)
-    answer = json.loads(done.stdout)
+    if status != 0:
+        raise _EvaluationFailed.of(status, log)
+    answer = json.loads(text)
     return Evaluation.from_json(json.dumps(answer["evaluation"]), source="the evaluation")
+
+
+def _run_child(command: list[str], log: Path) -> tuple[int, bytes]:
+    """Run a command of ours; when this process is interrupted, it is too, and puts things away."""
+    with (
+        log.open("ab") as errors,
+        subprocess.Popen(  # noqa: S603 -- our own program, its arguments a list
+            command, stdout=subprocess.PIPE, stderr=errors
+        ) as child,
+    ):
+        try:
+            text, _ = child.communicate()
+        except BaseException:
+            child.terminate()
+            try:
+                child.wait(CHILD_EXIT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+        return child.returncode, text
 
 
 class _EvaluationFailed(EngineError):

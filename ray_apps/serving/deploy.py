@@ -27,7 +27,6 @@ from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_bindin
 from ray_apps.serving.app import App
 from ray_apps.serving.endpoint import Endpoint
 from ray_apps.serving.loopback import LOOPBACK, stay_on_loopback
-from ray_apps.serving.signals import kept_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,9 +139,8 @@ def served(
     load_endpoints(service)
     logs = catalog.store.path("serving", f"{now().replace(':', '')}-{port}")
     with environment(VARIABLES), ExitStack() as ray:
-        with kept_signals():
-            ray.enter_context(ray_session(profile, log_folder=logs))
-            _start(service, replicas, _http_options(binding, port))
+        ray.enter_context(ray_session(profile, log_folder=logs))
+        _start(service, replicas, _http_options(binding, port))
         try:
             yield binding.url(port)
         finally:

@@ -1,4 +1,4 @@
-"""Signal handlers that outlive the start of Ray."""
+"""Signal handlers that outlive the start of an engine: how a run ends is ours to order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def kept_signals() -> Iterator[None]:
     """Put this process's handlers back when the block ends.
 
     Ray installs its own when it starts: a SIGTERM then aborts the process where it stands, and
-    nothing is put away.
+    nothing is put away. A SparkContext takes Ctrl-C over.
     """
     held = {number: signal.getsignal(number) for number in _NUMBERS}
     try:
