@@ -24,6 +24,7 @@ from arclight.store import open_store
 from jobs.cli import main
 from jobs.keyring import add_key_command, list_keys_command, remove_key_command
 from jobs.serve import ServeOptions, curl_line
+from ray_apps.serving import deploy
 from tests.ray_apps.serving.small_model import ROW, make_bundle, publish_small_model
 
 if TYPE_CHECKING:
@@ -146,8 +147,15 @@ def test_the_curl_line_survives_any_golden_row() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5"])
 @pytest.mark.parametrize("has_keys", [False, True])
 def test_X12_beyond_loopback_without_tls_and_keys_ends_with_3(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, has_keys: bool
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    has_keys: bool,
 ) -> None:
+    # a guard that is broken must fail this test, and not open this machine
+    monkeypatch.setattr(deploy, "ray_session", lambda *_, **__: pytest.fail("it started"))
     words = ["serve", "delay", "--host", host, "--port", "0", "--store", str(store)]
     if has_keys:
         keys = tmp_path / "keys.json"

@@ -13,6 +13,7 @@ from jobs.cli import main
 from jobs.runs import store_for
 from jobs.signing import signer_here, trust_here
 from ray_apps.predictor import load_predictor
+from ray_apps.serving import deploy
 from ray_apps.signing_keys import make_signing_key
 from tests.ray_apps.serving.small_model import publish_small_model
 
@@ -50,6 +51,7 @@ def test_a_version_is_signed_with_two_commands(tmp_path, store, monkeypatch, cap
 def test_a_refused_model_ends_a_command_with_3(tmp_path, store, monkeypatch, capsys):
     make_signing_key(tmp_path / "k", "ci")
     monkeypatch.setenv("ARCLIGHT_TRUSTED_KEYS", str(tmp_path / "k.pub"))
+    monkeypatch.setattr(deploy, "ray_session", lambda *_, **__: pytest.fail("it started"))
     assert arclight("serve", "delay", "--store", store, "--port", "0") == 3
     said = " ".join(capsys.readouterr().err.split())
     assert "model 'delay@1' must be signed" in said
