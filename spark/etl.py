@@ -21,6 +21,7 @@ from arclight.schema import hold
 from arclight.store import discard, flush_tree
 from cluster.spark_errors import describe_spark_error
 from spark.arrange import arrange, partition_count
+from spark.badrecord import bad_record
 from spark.files import check_files, remove_strays
 from spark.join import join_sources
 from spark.labels import check_label_type
@@ -196,7 +197,7 @@ def _task(row_pass: RowPass) -> Any:
 
 def _explain(error: BaseException) -> ArclightError:
     text = describe_spark_error(error)
-    return DataError(f"the rows could not be read or computed: {text}")
+    return DataError(f"the rows could not be read or computed: {text}{bad_record(error)}")
 
 
 def _relative(catalog: Catalog, staged: Path) -> str:

@@ -16,6 +16,7 @@ from arclight.errors import DataError
 from arclight.expression import compile_expression
 from arclight.store import discard, flush_tree
 from cluster.spark_errors import describe_spark_error
+from spark.badrecord import bad_record
 from spark.watch import watched
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def write_rows(
         staged.rename(output)
     except (PySparkException, Py4JJavaError) as error:
         discard(staged)
-        raise DataError(f"the rows could not be read: {describe_spark_error(error)}") from error
+        text = f"{describe_spark_error(error)}{bad_record(error)}"
+        raise DataError(f"the rows could not be read: {text}") from error
     except BaseException:
         discard(staged)
         raise

@@ -308,26 +308,6 @@ def test_e8_no_group_stands_in_two_splits(session: SparkSession, tmp_path: Path)
     assert all(None in groups for groups in found.values())  # each is a group by itself
 
 
-def test_e9_times_are_utc_however_they_were_written(session: SparkSession, tmp_path: Path):
-    base = [dt.datetime(2024, 3, 31, 0, 30) + dt.timedelta(minutes=30 * i) for i in range(400)]
-    utc = pa.array(base, pa.timestamp("us"))
-    kinds = {
-        "naive_us": utc,
-        "naive_ns": utc.cast(pa.timestamp("ns")),
-        "naive_ms": utc.cast(pa.timestamp("ms")),
-        "aware_us": utc.cast(pa.timestamp("us", tz="UTC")),
-        "berlin_ns": utc.cast(pa.timestamp("ns", tz="Europe/Berlin")),
-    }
-    digests = set()
-    for name, at in kinds.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        case = make_case(folder, rows(400, at=at), key=["id", "at"])
-        case.body["features"]["derive"] = {"hour": "hour(at)"}
-        digests.add(case.build(session).content_digest)
-    assert len(digests) == 1
-
-
 def test_e10_odd_text_survives(session: SparkSession, tmp_path: Path):
     texts = ["😀 grüß", "line\nbreak", "nul\0byte", "x" * 1_000_000, "", "'; DROP TABLE t; --"]
     table = rows(300, c=pa.array([texts[i % 6] for i in range(300)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -86,12 +87,45 @@ def test_csv_without_a_header(session: SparkSession, tmp_path: Path):
     assert sum(manifest.rows[p] for p in ("train", "valid", "test")) == 400
 
 
-def test_a_csv_line_that_is_no_row_stops_the_run(session: SparkSession, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("kind", "lines", "record"),
+    [
+        ("csv", "1,2.5,a,0\nnot a number,1.0,b\x1b[31m,1\n", r"null,1\.0,b\\x1b\[31m,1"),
+        ("csv", "1,2.5,a,0\n7,\n", "7,"),
+        ("csv", "x,1.0," + "b" * 1000 + ",1\n", "null,1.0,b{60,80}…"),
+        ("json", '{"id": 1, "x": "no", "c": "a", "y": 1}\n', "null|no"),
+    ],
+)
+def test_a_line_that_is_no_row_stops_the_run_and_is_shown(
+    session: SparkSession, tmp_path: Path, kind: str, lines: str, record: str
+) -> None:
     case = make_case(tmp_path)
     (tmp_path / "t").mkdir()
-    (tmp_path / "t" / "a.csv").write_text("1,2.5,a,0\nnot a number,1.0,b,1\n")
+    (tmp_path / "t" / f"a.{kind}").write_text(lines)
     case.body["sources"]["t"] = {
-        "path": "t", "format": "csv", "schema": "id bigint, x double, c string, y int",
+        "path": "t", "format": kind, "schema": "id bigint, x double, c string, y int",
     }  # fmt: skip
-    with pytest.raises(DataError, match=r"a\.csv"):
+    with pytest.raises(DataError, match=rf"a\.{kind}.* bad record reads '.*{record}") as caught:
         case.build(session)
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 800
+
+
+def test_e9_times_are_utc_however_they_were_written(session: SparkSession, tmp_path: Path):
+    base = [dt.datetime(2024, 3, 31, 0, 30) + dt.timedelta(minutes=30 * i) for i in range(400)]
+    utc = pa.array(base, pa.timestamp("us"))
+    kinds = {
+        "naive_us": utc,
+        "naive_ns": utc.cast(pa.timestamp("ns")),
+        "naive_ms": utc.cast(pa.timestamp("ms")),
+        "aware_us": utc.cast(pa.timestamp("us", tz="UTC")),
+        "berlin_ns": utc.cast(pa.timestamp("ns", tz="Europe/Berlin")),
+    }
+    digests = set()
+    for name, at in kinds.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        case = make_case(folder, rows(400, at=at), key=["id", "at"])
+        case.body["features"]["derive"] = {"hour": "hour(at)"}
+        digests.add(case.build(session).content_digest)
+    assert len(digests) == 1
