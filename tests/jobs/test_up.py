@@ -1,0 +1,103 @@
+"""`arclight up`, `status`, `submit`, `wait`, `logs` and `down` as typed, on a real head."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+SPEC = "name: flights\ntask: binary\nsources: {t: {path: none}}\netl: {label: late}\n"
+
+
+@dataclass
+class Shell:
+    """A home, a folder with a profile and a spec, and what is typed in it."""
+
+    folder: Path
+
+    def type(self, *words: str, status: int = 0) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.cli", *words],
+            cwd=self.folder,
+            env={**os.environ, "HOME": str(self.folder), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        self.said = done.stderr.strip().splitlines()
+        self.out = done.stdout
+        return json.loads(done.stdout) if done.stdout.startswith("{") else {}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    (tmp_path / "small.yaml").write_text("name: small\ncores: 2\nmemory_gib: 3\n")
+    (tmp_path / "a.yaml").write_text(SPEC)
+    shell = Shell(tmp_path)
+    yield shell
+    shell.type("down", "--profile", "small.yaml")
+
+
+def status(shell: Shell) -> dict[str, Any]:
+    return shell.type("status", "--profile", "small.yaml", "--json")
+
+
+@pytest.mark.ray
+def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
+    assert status(shell) == {"is_up": False}
+    up = shell.type("up", "--profile", "small.yaml", "--json")
+    profile = Path(up["profile"])
+    head = json.loads((profile.parent / "head.json").read_text())
+    tree = psutil.Process(head["pid"]).children(recursive=True)
+    assert status(shell) == {"is_up": True, **up}
+    for name in ("token", "head.json", "attached.yaml"):
+        assert (profile.parent / name).stat().st_mode & 0o777 == 0o600
+    assert httpx.get(f"{up['jobs_url']}/api/jobs/").status_code == 401  # without its token
+    shell.type("up", "--profile", "small.yaml", status=3)
+    assert "runs already" in shell.said[-1]
+
+    sent = shell.type("submit", "a.yaml", "--profile", str(profile), "--json")
+    assert sent["new"] is True
+    assert shell.type("submit", "a.yaml", "--profile", str(profile), "--json")["new"] is False
+    # its source does not exist: the job ends as the run would have here
+    assert shell.type("wait", sent["job"], "--json", status=2)["state"] == "failed"
+    shell.type("logs", sent["job"])
+    assert "source 't'" in shell.out
+    (job,) = shell.type("jobs", "--json")["jobs"]
+    assert (job["job"], job["state"]) == (sent["job"], "failed")
+    assert shell.type("cancel", sent["job"], "--json")["state"] == "failed"
+
+    assert shell.type("down", "--profile", "small.yaml", "--json") == {"was_up": True}
+    assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert status(shell) == {"is_up": False}
+    assert shell.type("down", "--profile", "small.yaml", "--json") == {"was_up": False}
+    assert not profile.exists()
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+@pytest.mark.parametrize(
+    ("profile", "text"),
+    [("smal", "profile 'smal' must be one of local"), ("none.yaml", "does not exist"),
+     ("bad.yaml", "'corse' is not a field of a profile. Did you mean 'cores'?")],
+)  # fmt: skip
+def test_a_wrong_profile(tmp_path: Path, command: str, profile: str, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text("corse: 2\n")
+    shell = Shell(tmp_path)
+    shell.type(command, "--profile", profile, status=2)
+    assert text in shell.said[-1]
+    assert not (tmp_path / ".arclight").exists()
