@@ -76,7 +76,7 @@ def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
     assert shell.type("submit", "a.yaml", "--profile", str(profile), "--json")["new"] is False
     # its source does not exist: the job ends as the run would have here
     assert shell.type("wait", sent["job"], "--json", status=2)["state"] == "failed"
-    shell.type("logs", sent["job"])
+    shell.type("logs", sent["job"], "--follow")
     assert "source 't'" in shell.out
     (job,) = shell.type("jobs", "--json")["jobs"]
     assert (job["job"], job["state"]) == (sent["job"], "failed")
