@@ -166,6 +166,33 @@ def test_S8_twenty_times_the_clients_are_answered_or_told_to_come_back(url: str)
 
 
 @pytest.mark.ray
+def test_S5_a_killed_replica_comes_back_by_itself(url: str) -> None:
+    """One replica: callers are told 5xx or cut off until another has loaded; none hangs."""
+    replica = next(
+        p for p in psutil.Process().children(recursive=True) if "ServeReplica" in p.name()
+    )
+    replica.kill()
+    began = time.monotonic()
+    seen: list[int | str] = []
+    slowest = 0.0
+    while time.monotonic() - began < 60 and seen[-3:] != [200] * 3:
+        asked = time.monotonic()
+        try:
+            seen.append(httpx.post(url + PREDICT, json=ROW, timeout=45).status_code)
+        except httpx.NetworkError:  # a time-out is none, and fails the test
+            seen.append("cut off")
+        except httpx.RemoteProtocolError:
+            seen.append("cut off")
+        slowest = max(slowest, time.monotonic() - asked)
+        time.sleep(0.05)
+    print(f"recovered after {time.monotonic() - began:.1f} s: {Counter(seen)}")  # noqa: T201
+    assert not replica.is_running() or replica.status() == psutil.STATUS_ZOMBIE
+    assert seen[-3:] == [200] * 3, seen[-5:]
+    assert set(seen) <= {200, 500, 503, "cut off"}, set(seen)
+    assert slowest < 45
+
+
+@pytest.mark.ray
 def test_only_loopback_listens(url: str) -> None:
     httpx.get(url + "/healthz").raise_for_status()
     listening = {}
