@@ -21,6 +21,7 @@ import numpy as np
 
 from arclight.errors import ArclightError, IntegrityError, printable
 from ray_apps.trainers import load_trainer
+from ray_apps.trainers.lean import leave_out_unused
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,7 +32,6 @@ MEMORY_BYTES = 8 << 30  # of addresses, not of memory: libraries reserve far mor
 FILE_FACTOR = 40
 CPU_S = 120
 TIMEOUT_S = 180
-UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "polars")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -96,9 +96,7 @@ def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
 def main(trainer: str, path: Path) -> None:
     """Load, score the rows on standard input, and print what was seen as JSON."""
     _limit(path)
-    # the libraries import these only to know their types; without them a load is 1 s faster
-    for name in UNUSED:
-        sys.modules[name] = None  # type: ignore[assignment]
+    leave_out_unused()
     golden = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     model = load_trainer(trainer).load(path, threads=1)
     scores = model.predict(golden) if len(golden) else np.empty(0)

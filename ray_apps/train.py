@@ -128,7 +128,7 @@ def _run(request: FitRequest, work: Path, tick: Tick) -> None:
     if request.train.workers == 0:
         run_fit(work, tick)
         return
-    from ray_apps.ray_train import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
+    from ray_apps.ray_task import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
 
     fit_in_task(work, tick, threads=request.threads)
 

@@ -1,4 +1,4 @@
-"""One Ray Train worker: the same model as in this process, quickly, and errors that say why."""
+"""Training in a Ray task: the same model as in this process, and errors that say why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from arclight.errors import DataError, EngineError
 from arclight.progress import silent
 from ray_apps.fit import OUTCOME, REQUEST, run_fit
-from ray_apps.ray_train import fit_in_task
+from ray_apps.ray_task import fit_in_task
 from ray_apps.train import fit_request, train_model
 from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import make_dataset, make_spec
