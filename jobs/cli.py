@@ -13,7 +13,9 @@ import typer
 
 from arclight.errors import ArclightError, printable
 from arclight.failpoint import FLAG, POINT, arm
-from jobs.options import JsonOption, ProfileOption, SpecFile, StoreOption
+from jobs.cli_cluster import cluster_app
+from jobs.cli_keys import keys_app
+from jobs.options import JsonOption, ModelRef, ProfileOption, SpecFile, StoreOption
 from jobs.say import say
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ AcceptSchema = Annotated[
 NameArgument = Annotated[
     str | None, typer.Argument(help="A name, NAME@N to show one.", show_default=False)
 ]
-ModelRef = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.", show_default=False)]
 
 
 @app.command()
@@ -273,142 +274,6 @@ def spec_schema(
     print_schema(what)
 
 
-keys_app = typer.Typer(help="API keys of a server; signing keys of models.")
-app.add_typer(keys_app, name="keys")
-
-KeyFile = Annotated[Path, typer.Argument(help="The file of keys.", show_default=False)]
-KeyName = Annotated[str, typer.Argument(help="The key's name.", show_default=False)]
-
-
-@keys_app.command("add")
-def keys_add(
-    file: KeyFile,
-    name: KeyName,
-    role: Annotated[str, typer.Option(help="viewer, submitter, deployer or admin.")] = "viewer",
-    expires: Annotated[str, typer.Option(help="How long it holds, such as 90d.")] = "90d",
-    as_json: JsonOption = False,
-) -> None:
-    """Make a key and show its secret once."""
-    from jobs.keyring import add_key_command
-
-    add_key_command(file, name, role=role, expires=expires, as_json=as_json)
-
-
-@keys_app.command("remove")
-def keys_remove(file: KeyFile, name: KeyName, as_json: JsonOption = False) -> None:
-    """Take a key away."""
-    from jobs.keyring import remove_key_command
-
-    remove_key_command(file, name, as_json=as_json)
-
-
-@keys_app.command("list")
-def keys_list(file: KeyFile, as_json: JsonOption = False) -> None:
-    """List keys, without their secrets."""
-    from jobs.keyring import list_keys_command
-
-    list_keys_command(file, as_json=as_json)
-
-
-@keys_app.command("signing")
-def keys_signing(
-    file: Annotated[Path, typer.Argument(help="The private key to make.", show_default=False)],
-    name: Annotated[str, typer.Option(help="What to call the key.")] = "models",
-    as_json: JsonOption = False,
-) -> None:
-    """Make a key that signs models, and its public line beside it."""
-    from jobs.keyring import make_signing_key_command
-
-    make_signing_key_command(file, name, as_json=as_json)
-
-
-@keys_app.command("sign")
-def keys_sign(model: ModelRef, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Sign a version that is there, with the key ARCLIGHT_SIGNING_KEY names."""
-    from jobs.keyring import sign_command
-
-    sign_command(model, store=store, as_json=as_json)
-
-
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, as submit gave it.")]
-
-
-@app.command()
-def submit(
-    spec: SpecFile,
-    again: Annotated[
-        bool, typer.Option("--again", help="A new attempt, though the same was sent before.")
-    ] = False,
-    store: StoreOption = None,
-    profile: ProfileOption = "local",
-    as_json: JsonOption = False,
-) -> None:
-    """Send a run to a Ray cluster that runs already."""
-    from jobs.submit import submit_command
-
-    submit_command(spec, store=store, profile=profile, again=again, as_json=as_json)
-
-
-@app.command()
-def jobs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List submitted jobs."""
-    from jobs.watch import jobs_command
-
-    jobs_command(store=store, as_json=as_json)
-
-
-@app.command()
-def logs(
-    job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
-    store: StoreOption = None,
-) -> None:
-    """Print a job's log."""
-    from jobs.watch import logs_command
-
-    logs_command(job, store=store, follow=follow)
-
-
-@app.command()
-def wait(job: JobId, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Wait for a job and end with its exit status."""
-    from jobs.watch import wait_command
-
-    wait_command(job, store=store, as_json=as_json)
-
-
-@app.command()
-def cancel(job: JobId, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Stop a job; once or many times."""
-    from jobs.watch import cancel_command
-
-    cancel_command(job, store=store, as_json=as_json)
-
-
-@app.command()
-def up(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
-    """Start a profile's Ray head on this machine."""
-    from jobs.up import up_command
-
-    up_command(profile=profile, as_json=as_json)
-
-
-@app.command()
-def down(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
-    """Stop what 'up' started."""
-    from jobs.up import down_command
-
-    down_command(profile=profile, as_json=as_json)
-
-
-@app.command()
-def status(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
-    """Say whether a profile's Ray head runs."""
-    from jobs.up import status_command
-
-    status_command(profile=profile, as_json=as_json)
-
-
 @app.command()
 def doctor(
     store: StoreOption = None, profile: ProfileOption = "local", as_json: JsonOption = False
@@ -417,6 +282,10 @@ def doctor(
     from jobs.doctor import doctor_command
 
     doctor_command(store=store, profile=profile, as_json=as_json)
+
+
+app.add_typer(cluster_app)
+app.add_typer(keys_app, name="keys")
 
 
 def main(arguments: list[str] | None = None) -> None:
