@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from spark.read import SourceTable
 
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 RAW: dict[type[T.DataType], tuple[str, str]] = {
     # Spark's type -> (cast to, raw type)
     T.BooleanType: ("boolean", "bool"),
@@ -60,7 +62,8 @@ def join_sources(
 
     Raises:
         SpecError: the SQL is no single SELECT over the sources, or Spark refuses it.
-        SchemaError: two columns share a name, or a column is nested and not dropped.
+        SchemaError: two columns share a name, or a column is nested or a pandas index and not
+            dropped.
     """
     check_select(sql, [table.name for table in tables])
     for table in tables:
@@ -72,6 +75,7 @@ def join_sources(
         raise SpecError(f"etl.sql: {describe_spark_error(error)}") from error
     _refuse_twins([field.name for field in fields])
     _refuse_unknown([field.name for field in fields], drop)
+    _refuse_indexes([field.name for field in fields if field.name not in (*drop, *key)])
     kept = [field for field in fields if not (field.name in drop and _is_nested(field))]
     columns, raw = [], []
     for field in kept:
@@ -90,6 +94,16 @@ def _refuse_twins(columns: Sequence[str]) -> None:
             f"etl.sql gives more than one column named {names}; select the columns you want by "
             "name, or rename one with AS."
         )
+
+
+def _refuse_indexes(columns: Sequence[str]) -> None:
+    """Refuse the row numbers that pandas writes: as a feature they tell the order of the rows."""
+    for name in columns:
+        if PANDAS_INDEX.fullmatch(name):
+            raise SchemaError(
+                f"column '{name}' is the index of a pandas frame, not data; write the file with "
+                "index=False, name it in etl.drop, or give it another name in etl.sql."
+            )
 
 
 def _refuse_unknown(columns: Sequence[str], drop: Collection[str]) -> None:

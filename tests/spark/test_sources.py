@@ -56,6 +56,15 @@ def test_a_nested_column_is_refused_by_name_unless_dropped(session: SparkSession
     assert case.build(session).number == 1
 
 
+def test_a_pandas_index_is_no_feature(session: SparkSession, tmp_path: Path):
+    table = rows(300).append_column("__index_level_0__", pa.array(range(300)))
+    case = make_case(tmp_path, table)
+    with pytest.raises(SchemaError, match="'__index_level_0__' is the index of a pandas frame"):
+        case.build(session)
+    case.body["etl"]["drop"] = ["__index_level_0__"]
+    assert "__index_level_0__" not in case.splits(case.build(session)).column_names
+
+
 def test_decimals_unsigned_and_dictionaries_as_engines_write_them(
     session: SparkSession, tmp_path: Path
 ):
