@@ -177,21 +177,13 @@ class Store:
 
 
 def open_store(uri: str | Path) -> Store:
-    """Open a store, making its folder when it is new.
+    """Open a store to write in, making its folder when it is new.
 
     Raises:
         SpecError: the address is not a folder.
         ArclightError: the folder cannot be made or written.
     """
-    text = str(uri)
-    if not text.strip() or "\0" in text:
-        raise SpecError(f"store '{printable(text)}' must be a folder; use --store FOLDER.")
-    if "://" in text and not text.startswith("file://"):
-        raise SpecError(
-            f"store '{text}' must be a folder on a local or shared POSIX file system; object "
-            "stores are not supported yet: mount one or use --store FOLDER."
-        )
-    root = Path(text.removeprefix("file://")).absolute()
+    root = _root(uri)
     try:
         make_folder(root)
         probe = root / f".{uuid.uuid4().hex}.tmp"
@@ -203,6 +195,33 @@ def open_store(uri: str | Path) -> Store:
             "use --store FOLDER or mend its rights or free space."
         ) from error
     return Store(root=root)
+
+
+def find_store(uri: str | Path) -> Store:
+    """Open a store that is there, on a disk that may be read-only.
+
+    Raises:
+        SpecError: the address is not a folder.
+        MissingError: there is no such folder.
+    """
+    root = _root(uri)
+    if not root.is_dir():
+        raise MissingError(
+            f"there is no store '{printable(root)}'; use --store FOLDER, or go where the spec is."
+        )
+    return Store(root=root)
+
+
+def _root(uri: str | Path) -> Path:
+    text = str(uri)
+    if not text.strip() or "\0" in text:
+        raise SpecError(f"store '{printable(text)}' must be a folder; use --store FOLDER.")
+    if "://" in text and not text.startswith("file://"):
+        raise SpecError(
+            f"store '{text}' must be a folder on a local or shared POSIX file system; object "
+            "stores are not supported yet: mount one or use --store FOLDER."
+        )
+    return Path(text.removeprefix("file://")).absolute()
 
 
 def make_folder(folder: Path) -> None:

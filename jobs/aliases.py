@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.runs import store_for
+from jobs.runs import known_store
 from jobs.say import answer, say
 
 
 def promote_command(ref: str, alias: str, *, store: str | None, as_json: bool) -> None:
     """Point an alias at a model's version."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     bundle = catalog.model(ref)
     held = catalog.alias(bundle.name, alias)
     record = catalog.move_alias(bundle, alias, reason="promoted by hand", seen=held)
@@ -20,6 +20,6 @@ def promote_command(ref: str, alias: str, *, store: str | None, as_json: bool) -
 
 def rollback_command(name: str, alias: str, *, store: str | None, as_json: bool) -> None:
     """Point an alias back at the version it stood on before."""
-    record = store_for(store, Path.cwd()).rollback(name, alias)
+    record = known_store(store, Path.cwd()).rollback(name, alias)
     say(f"{name}@{alias} stands on version {record.version_number} again.")
     answer(record.model_dump(mode="json"), as_json=as_json)

@@ -8,7 +8,7 @@ from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
 from jobs.check import check_without_running
 from jobs.reports import say_figures, write_dataset_page
-from jobs.runs import open_run, store_for
+from jobs.runs import known_store, open_run, store_for
 from jobs.say import answer, progress, say
 from jobs.steps import Context, etl_step, train_step
 from ray_apps.evaluate import evaluate_model
@@ -56,7 +56,7 @@ def evaluate_command(
 ) -> None:
     """Evaluate a model on the test split of its dataset; the opening is recorded."""
     loaded = load_spec(spec_file)
-    catalog = store_for(store, loaded.folder)
+    catalog = known_store(store, loaded.folder)
     bundle = catalog.model(model or loaded.spec.name)
     manifest = catalog.dataset(bundle.dataset)
     with progress("evaluate") as tick:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from arclight.catalog import Catalog
 from arclight.errors import ArclightError, ConflictError, printable
 from arclight.journal import Journal, read_entries
-from arclight.store import Store, discard, make_folder, open_private, open_store
+from arclight.store import Store, discard, find_store, make_folder, open_private, open_store
 from jobs.signing import signer_here, trust_here
 
 if TYPE_CHECKING:
@@ -132,15 +132,28 @@ def run_ids(store: Store, name: str = "") -> list[str]:
 
 
 def store_for(store: str | None, beside: Path, *, signs: bool = False) -> Catalog:
-    """Open the store that was asked for, or `.arclight` in a folder.
+    """Open the store that was asked for, or `.arclight` in a folder, and make it if it is new.
 
     Args:
         store: the store's folder.
         beside: where the default store is.
         signs: whether models are published here, so that the signing key is needed.
     """
-    opened = open_store(store if store is not None else beside / ".arclight")
+    opened = open_store(_place(store, beside))
     return Catalog(opened, trust=trust_here(), signer=signer_here() if signs else None)
+
+
+def known_store(store: str | None, beside: Path) -> Catalog:
+    """Open the store that was asked for, or `.arclight` in a folder, if it is there.
+
+    Raises:
+        MissingError: there is none.
+    """
+    return Catalog(find_store(_place(store, beside)), trust=trust_here())
+
+
+def _place(store: str | None, beside: Path) -> str | Path:
+    return store if store is not None else beside / ".arclight"
 
 
 def _resume(catalog: Catalog, loaded: LoadedSpec) -> Run | None:

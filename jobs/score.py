@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.machine import look_at_machine
 from cluster.profiles import load_profile
 from cluster.sizing import plan_sizes
-from jobs.runs import store_for
+from jobs.runs import known_store
 from jobs.say import answer, progress, say
 from ray_apps.score import score_folder
 
@@ -16,7 +16,7 @@ def score_command(
     model: str, source: Path, output: Path, *, store: str | None, profile: str, as_json: bool
 ) -> None:
     """Score every row and write the predictions beside their keys."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     bundle = catalog.model(model)
     threads = plan_sizes(load_profile(profile), look_at_machine(catalog.store.root)).worker_threads
     with progress("score") as tick:

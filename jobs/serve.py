@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arclight.spec import Replicas
 from cluster.profiles import load_profile
-from jobs.runs import store_for
+from jobs.runs import known_store
 from jobs.say import answer, say
 from ray_apps.serving.api_keys import load_keys
 from ray_apps.serving.deploy import DEFAULT_PORT, Binding, pin, served
@@ -66,7 +66,7 @@ def serve_command(
     as_json: bool,
 ) -> None:
     """Serve models until Ctrl-C or SIGTERM."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     bundles = pin(catalog, refs)
     place = load_profile(profile)
     binding = options.binding()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from arclight.errors import MissingError, nearest
-from jobs.runs import read_journal, run_ids, store_for
+from jobs.runs import known_store, read_journal, run_ids
 from jobs.say import answer, say, say_table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Shelf = Literal["models", "datasets"]
 
 def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
     """List models and their aliases, a model's versions, or show one version."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     if name is not None and "@" in name:
         _show(catalog.model(name).to_json(), as_json=as_json)
         return
@@ -49,7 +49,7 @@ def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
 
 def list_datasets(name: str | None, *, store: str | None, as_json: bool) -> None:
     """List datasets, a dataset's versions, or show one version."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     if name is not None and "@" in name:
         _show(catalog.dataset(name).to_json(), as_json=as_json)
         return
@@ -71,7 +71,7 @@ def list_datasets(name: str | None, *, store: str | None, as_json: bool) -> None
 
 def list_runs(name: str | None, *, store: str | None, as_json: bool) -> None:
     """List runs, or show the journal of one."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     known = run_ids(catalog.store)
     if name in known:
         rows = [

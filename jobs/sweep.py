@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arclight.errors import MissingError, RefusedError, SpecError, printable
 from arclight.spec import parse_duration_s
 from arclight.sweep import find_leftovers, remove
-from jobs.runs import store_for
+from jobs.runs import known_store
 from jobs.say import answer, say, say_table
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def sweep_command(
     for folder in outputs:
         if not folder.is_dir():
             raise MissingError(f"folder '{printable(folder)}' does not exist; give one that does.")
-    held = store_for(store, Path.cwd()).store
+    held = known_store(store, Path.cwd()).store
     found = find_leftovers(held, clock=time.time(), grace_s=grace_s, outputs=outputs)
     if delete:
         for leftover in found.removable:

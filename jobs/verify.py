@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from arclight.errors import RefusedError
 from cluster.profiles import load_profile
-from jobs.runs import store_for
+from jobs.runs import known_store
 from jobs.say import answer, progress, say, say_table
 from ray_apps.serving.client import predict_over_http
 from ray_apps.serving.deploy import served
@@ -26,7 +26,7 @@ def verify_command(
     ref: str, *, store: str | None, profile: str, endpoint: bool, as_json: bool
 ) -> None:
     """Replay stored rows through the stored features, the batch path and a live endpoint."""
-    catalog = store_for(store, Path.cwd())
+    catalog = known_store(store, Path.cwd())
     bundle = catalog.model(ref)
     place = load_profile(profile)
     with progress("verify") as tick, _endpoint(catalog, bundle, place, wanted=endpoint) as ask:

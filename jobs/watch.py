@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from arclight.errors import ArclightError, printable
-from jobs.runs import store_for
+from jobs.runs import known_store
 from jobs.say import answer, say, say_table
 from jobs.submissions import (
     LOG,
@@ -41,7 +41,7 @@ class JobFailedError(ArclightError):
 
 def jobs_command(*, store: str | None, as_json: bool) -> None:
     """List submissions and where they stand."""
-    held = store_for(store, Path.cwd()).store
+    held = known_store(store, Path.cwd()).store
     rows = []
     for job in list_jobs(held):
         submission = read_submission(held, job)
@@ -60,7 +60,7 @@ def jobs_command(*, store: str | None, as_json: bool) -> None:
 
 def logs_command(job: str, *, store: str | None, follow: bool) -> None:
     """Print a job's output; with `follow`, until the job is over."""
-    held = store_for(store, Path.cwd()).store
+    held = known_store(store, Path.cwd()).store
     submission = read_submission(held, job)
     server = server_of(held, submission)
     for line in job_output(held, submission, server, follow=follow):
@@ -70,7 +70,7 @@ def logs_command(job: str, *, store: str | None, follow: bool) -> None:
 
 def wait_command(job: str, *, store: str | None, as_json: bool) -> None:
     """Wait for a job and take its exit status."""
-    held = store_for(store, Path.cwd()).store
+    held = known_store(store, Path.cwd()).store
     submission = read_submission(held, job)
     state = wait_for(held, submission, server_of(held, submission))
     answer({"job": job, "state": state.name, "status": state.exit_status}, as_json=as_json)
@@ -85,7 +85,7 @@ def wait_command(job: str, *, store: str | None, as_json: bool) -> None:
 
 def cancel_command(job: str, *, store: str | None, as_json: bool) -> None:
     """Stop a job; one that is over stays as it is."""
-    held = store_for(store, Path.cwd()).store
+    held = known_store(store, Path.cwd()).store
     submission = read_submission(held, job)
     state = cancel_job(held, submission, server_of(held, submission))
     say(f"cancel: {job} is {state.name}: {state.reason}")

@@ -181,9 +181,24 @@ WRONG_WORDS = {
 @pytest.mark.parametrize("case", WRONG_WORDS)
 def test_a_wrong_command(tmp_path: Path, sentence: Callable[..., str], case: str) -> None:
     write(tmp_path)
+    (tmp_path / ".arclight").mkdir()
     words, text = WRONG_WORDS[case]
     assert text in sentence(*words)
     assert not list((tmp_path / ".arclight").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("models",), ("runs",), ("jobs",), ("score", "m@1", "in", "out"), ("serve", "m@1"),
+     ("verify", "m"), ("promote", "m@1", "x"), ("rollback", "m"), ("sweep",),
+     ("evaluate", "a.yaml")],
+)  # fmt: skip
+def test_a_command_that_reads_makes_no_store(
+    tmp_path: Path, sentence: Callable[..., str], words: tuple[str, ...]
+) -> None:
+    write(tmp_path)
+    assert f"there is no store '{tmp_path / '.arclight'}'" in sentence(*words)
+    assert not (tmp_path / ".arclight").exists()
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
@@ -220,7 +235,7 @@ def test_e1_check_names_a_damaged_file(
 
 
 @pytest.mark.parametrize("store", ["a.yaml", "a.yaml/store", "/proc/store"])
-@pytest.mark.parametrize("words", [("run", "a.yaml"), ("train", "a.yaml"), ("models",)])
+@pytest.mark.parametrize("words", [("run", "a.yaml"), ("train", "a.yaml")])
 def test_j8_a_store_that_cannot_be_written(
     tmp_path: Path, sentence: Callable[..., str], words: tuple[str, ...], store: str
 ) -> None:

@@ -93,7 +93,7 @@ def test_R3_other_models_are_refused_before_a_file_is_opened(
     own, door, tmp_path, signers, reason, nothing_is_parsed
 ):
     made, bundle = signed_by(own, *signers)
-    with pytest.raises(RefusedError, match=rf"^model 'demo@1' must be signed by .* {reason}"):
+    with pytest.raises(RefusedError, match=f"^model '{bundle.ref}' must be signed by .* {reason}"):
         door(made, bundle, tmp_path)
     assert list(made.catalog.openings(made.manifest)) == []
 
@@ -112,9 +112,9 @@ def test_R3_a_file_with_its_record_edited_to_match_is_refused(
         else f
         for f in bundle.files
     )
-    record = made.catalog.store.path("models", "demo", "versions", "1.json")
+    record = made.catalog.store.path("models", "demo", "versions", f"{bundle.number}.json")
     record.write_text(bundle.model_copy(update={"files": files}).to_json())
-    edited = made.catalog.model("demo@1")
+    edited = made.catalog.model(bundle.ref)
     assert isinstance(edited, ModelBundle)
     with pytest.raises(RefusedError, match="does not fit the record"):
         door(made, edited, tmp_path)
