@@ -118,6 +118,10 @@ def score(
     model: ModelRef,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="Raw rows in Parquet.")],
     output: Annotated[Path, typer.Argument(help="A folder to make.", show_default=False)],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A column to keep beside the scores; default: the dataset's key."),
+    ] = None,
     store: StoreOption = None,
     profile: ProfileOption = "local",
     as_json: JsonOption = False,
@@ -125,7 +129,7 @@ def score(
     """Score a folder of raw rows in batch."""
     from jobs.score import score_command
 
-    score_command(model, source, output, store=store, profile=profile, as_json=as_json)
+    score_command(model, source, output, keep=keep, store=store, profile=profile, as_json=as_json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.machine import look_at_machine
 from cluster.profiles import load_profile
@@ -11,16 +12,28 @@ from jobs.runs import known_store
 from jobs.say import answer, progress, say
 from ray_apps.score import score_folder
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def score_command(
-    model: str, source: Path, output: Path, *, store: str | None, profile: str, as_json: bool
+
+def score_command(  # noqa: PLR0913 -- model, input, output, and how, by keyword
+    model: str,
+    source: Path,
+    output: Path,
+    *,
+    keep: Sequence[str] | None = None,
+    store: str | None,
+    profile: str,
+    as_json: bool,
 ) -> None:
-    """Score every row and write the predictions beside their keys."""
+    """Score every row and write the predictions beside their keys, or the columns to keep."""
     catalog = known_store(store, Path.cwd())
     bundle = catalog.model(model)
     threads = plan_sizes(load_profile(profile), look_at_machine(catalog.store.root)).worker_threads
     with progress("score") as tick:
-        result = score_folder(catalog, bundle, source, output, threads=threads, tick=tick)
+        result = score_folder(
+            catalog, bundle, source, output, threads=threads, tick=tick, keep=keep
+        )
     say(
         f"score: {result.rows_scored:,} rows by {bundle.ref} in {output}"
         + (f", {result.rows_rejected:,} rejected." if result.rows_rejected else ".")

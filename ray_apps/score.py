@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from ray_apps.predictor import Predictor
     from ray_apps.score_input import RawRows
 
-MANIFEST = "manifest.json"
+# readers of Parquet folders pass over names that begin with `_`
+MANIFEST = "_manifest.json"
 
 
 class ScoreResult(Contract):
-    """What a scoring did; stored as `manifest.json` beside the scores."""
+    """What a scoring did; stored as `_manifest.json` beside the scores."""
 
     kind: ClassVar[str] = "score-manifest"
 
@@ -70,7 +71,7 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     """Score a Parquet file or folder of raw rows into a new folder.
 
     The folder appears once, whole: scores under `part-*.parquet`, rows that cannot be scored with
-    their reasons under `rejected/`, and `manifest.json`. Every row is in one of the two.
+    their reasons under `_rejected/`, and `_manifest.json`. Every row is in one of the two.
 
     Args:
         catalog: where the model is.
@@ -83,7 +84,8 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
 
     Raises:
         RefusedError: the output is there already.
-        SchemaError: the input lacks columns or has other types, all named, before any is read.
+        SchemaError: the input lacks columns or has other types, all named, before any is read;
+            or it lacks a key column and `keep` is None.
         DataError: a file cannot be read, or the model gives no number.
         ConflictError: somebody else made the output meanwhile.
     """

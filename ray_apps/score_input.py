@@ -71,12 +71,13 @@ def open_raw_rows(
         source: a Parquet file, or a folder of them.
         inputs: the columns a model takes.
         keep: columns to keep beside the scores; all of them must be there.
-        keys: kept where `keep` is None, those of them that every file has.
+        keys: kept where `keep` is None; every file must have them.
 
     Raises:
         MissingError: nothing is at the path.
         DataError: there is no Parquet file, or one cannot be read.
-        SchemaError: columns are missing or of another kind, all named; or files disagree.
+        SchemaError: columns are missing or of another kind, all named; or files disagree; or a
+            key is missing.
         SpecError: a column to keep is not there.
     """
     files = _list(source)
@@ -95,10 +96,23 @@ def open_raw_rows(
         more = f" ({len(problems) - 1} more files differ likewise)" if len(problems) > 1 else ""
         raise SchemaError(problems[0] + more)
     if keep is None:
-        names = [key for key in keys if all(key in schema.names for schema in schemas)]
-    else:
-        names = list(dict.fromkeys(keep))
+        _refuse_without_keys(files, schemas, keys)
+    names = list(dict.fromkeys(keys if keep is None else keep))
     return RawRows(files, rows, inputs, _kept(files, schemas, names))
+
+
+def _refuse_without_keys(
+    files: Sequence[Path], schemas: Sequence[pa.Schema], keys: Sequence[str]
+) -> None:
+    """Refuse rows whose scores nothing but their order would tie to them."""
+    for path, schema in zip(files, schemas, strict=True):
+        for key in keys:
+            if key not in schema.names:
+                raise SchemaError(
+                    f"'{printable(path.name)}' must have the key column '{printable(key)}', which "
+                    "stands beside each score, but has not; add it, or name other columns to keep "
+                    "with --keep."
+                )
 
 
 def _kept(files: Sequence[Path], schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:

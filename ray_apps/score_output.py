@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE_ROWS = 4_000_000
 MODEL_TYPE = pa.dictionary(pa.int8(), pa.string())
-REJECTED = "rejected"
+REJECTED = "_rejected"
 _OWN = ("file", "row", "reasons")
 
 
@@ -86,7 +86,7 @@ class ScoreColumns:
             return [*columns, self._classes.take(top)]
         if self._bundle.task == "binary":
             threshold = self._bundle.threshold if self._bundle.threshold is not None else 0.5
-            return [pa.array(scores), pa.array((scores >= threshold).astype(np.int8))]
+            return [pa.array(scores), pa.array(scores >= threshold)]
         return [pa.array(scores)]
 
 

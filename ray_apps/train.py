@@ -208,9 +208,9 @@ def outputs_of(task: str, classes: tuple[str, ...]) -> tuple[Column, ...]:
     """Return the columns a model's scores have when they are written to a table."""
     if task == "multiclass":
         scores = tuple(Column(name=f"score_{name}", type="float64") for name in classes)
-        return (*scores, Column(name="predicted", type="string"))
+        return (*scores, Column(name="label", type="string"))
     score = Column(name="score", type="float64")
-    return (score, Column(name="predicted", type="int8")) if task == "binary" else (score,)
+    return (score, Column(name="label", type="bool")) if task == "binary" else (score,)
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 JSON_NAMES: dict[type, str] = {
     bool: "a boolean",
     int: "an integer",
-    float: "a number with a fraction or exponent",
+    float: "a number with a fraction or exponent, or beyond 64 bits",
     str: "a string",
     list: "an array",
     dict: "an object",

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -62,11 +63,11 @@ def test_scores_stand_beside_their_keys(score, trained, shared):
     raw = shared("binary").raw["test"]
     result, output = score(raw)
     table = read(output)
-    assert table.column_names == ["id", "score", "predicted", "model"]
+    assert table.column_names == ["id", "score", "label", "model"]
     assert table["id"].to_pylist() == raw["id"].to_pylist()
     wanted = load_predictor(made.catalog, bundle, threads=1).predict(one_batch(raw)).scores
     assert np.array_equal(table["score"].to_numpy(), wanted)
-    assert table["predicted"].to_pylist() == (wanted >= bundle.threshold).astype(int).tolist()
+    assert table["label"].to_pylist() == (wanted >= bundle.threshold).tolist()
     assert set(table["model"].to_pylist()) == {bundle.ref}
     assert (result.rows_in, result.rows_scored, result.rows_rejected) == (600, 600, 0)
 
@@ -75,9 +76,9 @@ def test_a_multiclass_model_gives_a_column_a_class(score, shared):
     _, output = score(shared("multiclass").raw["test"], task="multiclass")
     table = read(output)
     names = ["score_high", "score_low", "score_mid"]
-    assert table.column_names == ["id", *names, "predicted", "model"]
+    assert table.column_names == ["id", *names, "label", "model"]
     top = np.column_stack([table[n].to_numpy() for n in names]).argmax(axis=1)
-    assert table["predicted"].to_pylist() == [["high", "low", "mid"][i] for i in top]
+    assert table["label"].to_pylist() == [["high", "low", "mid"][i] for i in top]
 
 
 def test_a_regression_gives_a_number(score, shared):
@@ -87,19 +88,36 @@ def test_a_regression_gives_a_number(score, shared):
 
 def test_the_manifest_names_every_file_and_its_bytes(score):
     result, output = score(raw_table(50, seed=1))
-    stored = ScoreResult.from_json((output / "manifest.json").read_bytes())
+    stored = ScoreResult.from_json((output / "_manifest.json").read_bytes())
     assert stored == result
     for file in result.files:
         path = output / file.path
         assert (file.size_bytes, file.sha256) == (path.stat().st_size, sha256_file(path))
-    assert json.loads((output / "manifest.json").read_text())["kind"] == "score-manifest"
+    assert json.loads((output / "_manifest.json").read_text())["kind"] == "score-manifest"
+
+
+def test_scores_are_never_left_without_a_key_in_silence(score):
+    raw = raw_table(50, seed=1).drop_columns(["id"])
+    with pytest.raises(SchemaError, match=r"must have the key column 'id'.*--keep"):
+        score(raw)
+    _, output = score(raw, keep=["at"])
+    assert read(output).column_names == ["at", "score", "label", "model"]
+
+
+def test_any_reader_of_parquet_folders_reads_the_scores_alone(score):
+    raw = raw_table(60, seed=1)
+    values = raw[SPACED].to_numpy().copy()
+    values[7] = np.inf
+    result, output = score(change(raw, SPACED, pa.array(values, from_pandas=True)))
+    assert result.rows_rejected == 1
+    assert pd.read_parquet(output).shape[0] == pq.read_table(output).num_rows == 59
 
 
 def test_columns_to_keep_are_kept_as_they_are(score):
     raw = raw_table(50, seed=1)
     _, output = score(raw, keep=["at", "color", EMOJI])
     table = read(output)
-    assert table.column_names == ["at", "color", EMOJI, "score", "predicted", "model"]
+    assert table.column_names == ["at", "color", EMOJI, "score", "label", "model"]
     assert table.select(["at", "color", EMOJI]).equals(raw.select(["at", "color", EMOJI]))
 
 
@@ -135,8 +153,8 @@ def test_batches_and_files_of_any_size_give_the_same_scores(score, tmp_path, mon
 def test_B5_empty_input_gives_an_empty_output(score):
     result, output = score(raw_table(10, seed=1).slice(0, 0))
     assert result.rows_in == 0
-    assert read(output).schema.names == ["id", "score", "predicted", "model"]
-    assert (output / "manifest.json").exists()
+    assert read(output).schema.names == ["id", "score", "label", "model"]
+    assert (output / "_manifest.json").exists()
 
 
 # ---------------------------------------------------------------------------- what is refused
@@ -283,7 +301,7 @@ def test_B3_rejected_rows_stand_aside_with_place_and_reason(score, monkeypatch):
     result, output = score(change(raw, SPACED, pa.array(values, from_pandas=True)))
     assert (result.rows_scored, result.rows_rejected) == (297, 3)
     assert result.reasons == {f"infinite:{SPACED}": 3}
-    side = read(output / "rejected")
+    side = read(output / "_rejected")
     assert side["row"].to_pylist() == side["id"].to_pylist() == [3, 70, 299]
     assert side["reasons"].to_pylist() == [[f"infinite:{SPACED}"]] * 3
     assert set(side["file"].to_pylist()) == {"in.parquet"}
@@ -307,7 +325,7 @@ def test_B2_a_reader_sees_nothing_or_all(score, tmp_path, monkeypatch):
     def poll():
         while not stop.is_set():
             if output.exists():
-                seen.add(((output / "manifest.json").exists(), read(output).num_rows))
+                seen.add(((output / "_manifest.json").exists(), read(output).num_rows))
             time.sleep(0.001)
 
     thread = threading.Thread(target=poll)

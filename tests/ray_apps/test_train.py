@@ -54,9 +54,9 @@ def test_a_bundle_says_what_the_model_is(trained, task, name):
     ]  # fmt: skip
     outputs = [c.name for c in bundle.signature.outputs]
     if task == "multiclass":
-        assert outputs == ["score_high", "score_low", "score_mid", "predicted"]
+        assert outputs == ["score_high", "score_low", "score_mid", "label"]
     else:
-        assert outputs == (["score", "predicted"] if task == "binary" else ["score"])
+        assert outputs == (["score", "label"] if task == "binary" else ["score"])
     assert 0 < bundle.rounds <= 30
     assert set(bundle.train_metrics) == {"train", "valid"}
     assert bundle.lineage.libraries["pyarrow"]
