@@ -26,6 +26,7 @@ class Decision(BaseModel):
 
     kind: Literal["promote", "keep", "refuse"]
     reason: str
+    """Figures and rule, to be read after the kind, which it does not repeat."""
 
 
 class GateRule(Contract):
@@ -98,7 +99,7 @@ def decide_gate(
     gate = gate or GateRule()
     missed = _missed_limits(gate, report)
     if missed:
-        return Decision(kind="refuse", reason=f"Refused: {'; '.join(missed)}.")
+        return Decision(kind="refuse", reason=f"{'; '.join(missed)}.")
     met = _met_limits(gate, report)
     if gate.not_worse_than is None:
         return Decision(kind="promote", reason=f"{'; '.join(met) or 'There is no gate'}.")
@@ -145,8 +146,8 @@ def _compare(
         side = "this model" if ours is None or ours.value is None else f"'{alias}'"
         return Decision(
             kind="keep",
-            reason=f"'{alias}' is kept: {report.metric} of {side} is missing or undefined, so the "
-            "two cannot be compared.",
+            reason=f"{report.metric} of {side} is missing or undefined, so the two cannot be "
+            "compared.",
         )
     higher = METRICS[report.metric].higher_is_better
     edge = ours.high if higher else ours.low
@@ -158,7 +159,7 @@ def _compare(
         f"interval {_interval(ours)} of this model{_other_dataset(report, champion)}"
     )
     if is_worse:
-        return Decision(kind="keep", reason=f"'{alias}' is kept: {rule}.")
+        return Decision(kind="keep", reason=f"{rule}.")
     return Decision(kind="promote", reason=f"{'; '.join([*met, rule])}.")
 
 

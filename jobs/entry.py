@@ -16,7 +16,7 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from arclight.errors import ArclightError, SpecError, printable
+from arclight.errors import ArclightError, RefusedError, SpecError, printable
 from arclight.store import open_store
 from cluster.profiles import HOST_PORT
 from jobs.cli import guarded
@@ -161,6 +161,8 @@ def _keep(stream: IO[bytes], log: IO[bytes]) -> None:
 def _reason(code: int) -> str:
     if code == 0:
         return "it ended well."
+    if code == RefusedError.exit_status:
+        return "it was refused by a check, a gate or a lock; see its log."
     if code == -signal.SIGKILL:
         return "it was killed, most likely for its memory; give it more or make it smaller."
     if code < 0:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from arclight.errors import RefusedError
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
 from jobs.check import check_without_running
 from jobs.reports import say_figures, write_dataset_page, write_model_page
 from jobs.runs import open_run, store_for
 from jobs.say import answer, say
-from jobs.steps import Context, etl_step, evaluate_step, register_step, train_step
+from jobs.steps import CHAMPION, Context, etl_step, evaluate_step, register_step, train_step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,9 +75,32 @@ def run_spec(
 def run_command(
     spec_file: Path, *, store: str | None, profile: str, accept_schema: bool, as_json: bool
 ) -> None:
-    """Run a spec and say what came of it."""
+    """Run a spec and say what came of it.
+
+    Raises:
+        RefusedError: the gate did not let the model through; all else is done and said.
+    """
     result = run_spec(spec_file, store=store, profile=profile, accept_schema=accept_schema)
     say_figures(result.bundle, result.evaluation)
     for path in result.reports:
         say(f"report: {path}")
     answer(result.to_dict(), as_json=as_json)
+    if result.decision.kind != "promote":
+        raise gate_refusal(result)
+
+
+def gate_refusal(result: RunResult) -> RefusedError:
+    """Return what a run ends with whose model the gate did not let through."""
+    model, catalog = result.bundle, result.run.catalog
+    held = catalog.alias(model.name, CHAMPION)
+    way, stands = f"promote {model.ref} {CHAMPION}", f"no model holds '{CHAMPION}'"
+    if held is not None:
+        stands = f"'{CHAMPION}' stays on {model.name}@{held.version_number}"
+    state = f"{model.ref} is stored, not promoted, and {stands}"
+    if held is not None and held.version_number == model.number:
+        way = f"rollback {model.name}"
+        state = f"{model.ref} is the {CHAMPION} by an earlier move ({held.reason.rstrip('.')})"
+    return RefusedError(
+        f"gate: {result.decision.reason.rstrip('.')}; {state}; change the spec, or decide by "
+        f"hand: arclight {way} --store {shlex.quote(str(catalog.store.root))}"
+    )

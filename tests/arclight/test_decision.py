@@ -70,6 +70,7 @@ def test_limits(gate, kind, match):
     decision = decide_gate(gate, NEW, None)
     assert decision.kind == kind
     assert match in decision.reason
+    assert not decision.reason.lower().startswith(("refuse", "keep"))  # the kind stands before it
 
 
 @pytest.mark.parametrize(
