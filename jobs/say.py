@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from arclight.progress import Tick
+
+
+MAX_WIDTH = 20_000
 
 
 def console() -> Console:
@@ -32,13 +36,20 @@ def say(text: str, *, style: str = "") -> None:
 
 
 def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table for people."""
+    """Print a table for people; a cell is never cut, since an id or a path is there to be copied.
+
+    A terminal folds what is too long for it; a file or a pipe gets lines as long as they are.
+    """
+    out = console()
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    console().print(table)
+        table.add_row(*(escape(printable(cell, limit=4000)) for cell in row))
+    if not out.is_terminal:
+        natural = Measurement.get(out, out.options.update(max_width=MAX_WIDTH), table).maximum
+        out.width = max(out.width, natural)
+    out.print(table, soft_wrap=False)
 
 
 def answer(body: dict[str, Any], *, as_json: bool) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import pytest
+from rich.console import Console
 
 from arclight.errors import DataError
 from jobs.cli import guarded
@@ -50,3 +53,31 @@ def test_json_is_ascii_and_gives_the_text_back(capsys):
     assert out.isascii()
     assert len(_lines(out)) == 1
     assert json.loads(out) == {"name": HOSTILE}
+
+
+LONG = ("delivery-times-of-the-north-20260101-120000-abcdef", "/a" * 150, "what " * 30 + "end")
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_what_is_to_be_copied_is_whole_in_a_pipe(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    say_table("t", ("run", "folder", "what"), [LONG, ("a", "b", "c")])
+    lines = _lines(capsys.readouterr().err)
+    assert len(lines) == 7  # title, head, two rows and three borders: no row is folded
+    assert sum(all(cell.strip() in line for cell in LONG) for line in lines) == 1
+
+
+def test_a_terminal_folds_and_cuts_nothing(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        "jobs.say.console", lambda: Console(file=screen, force_terminal=True, width=80)
+    )
+    say_table("t", ("run", "folder"), [LONG[:2]])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in text
+    halves = [line.split("│")[1:3] for line in lines if line.startswith("│")]
+    assert ["".join(parts).replace(" ", "") for parts in zip(*halves, strict=True)] == list(
+        LONG[:2]
+    )
