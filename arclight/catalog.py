@@ -182,6 +182,11 @@ class Catalog:
         for record in self.store.records("models", name, "evaluations", str(number)):
             yield Evaluation.from_json(record.text, source=record.path)
 
+    def find_evaluation(self, bundle: ModelBundle, key: str) -> Evaluation | None:
+        """Return the evaluation of a model's version with this key, if it is published."""
+        known = self.evaluations(bundle.name, bundle.number)
+        return next((e for e in known if e.key == key), None)
+
     def open_test(self, manifest: DatasetManifest, bundle: ModelBundle, *, run: str) -> Opening:
         """Record that a dataset's test split is opened for a model, and return the record."""
 

@@ -16,7 +16,9 @@ from arclight.errors import ArclightError, EngineError, printable
 from arclight.store import make_folder
 from cluster.ray_session import ray_session
 from cluster.spark_session import spark_session
+from jobs.reports import row_account
 from jobs.say import progress, say
+from ray_apps.evaluate import evaluation_key
 from ray_apps.train import model_key, train_model
 from spark.etl import build_dataset, plan_etl
 
@@ -98,12 +100,27 @@ def _workers(context: Context) -> AbstractContextManager[object]:
 
 
 def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:
-    """Return the evaluation of a model, made by a process of its own from the stored bundle."""
+    """Return the evaluation of a model, published before or made now from the stored bundle.
+
+    It is made by a process of its own. The key holds the model, the data, the segments and the
+    code; what is published under it needs no second opening of the test split.
+    """
     run = context.run
-    with run.step("evaluate", key=bundle.model_digest) as note, progress("evaluate"):
+    manifest = run.catalog.dataset(bundle.dataset)
+    key = evaluation_key(bundle, manifest, context.loaded.spec.evaluate.segments)
+    known = run.catalog.find_evaluation(bundle, key)
+    if known is not None:
+        run.skip("evaluate", key=key, result=_opened(known))
+        say(f"evaluate: model, data, segments and code are unchanged: {_opened(known)} stands.")
+        return known
+    with run.step("evaluate", key=key) as note, progress("evaluate"):
         evaluation = _evaluate_apart(context, bundle)
-        note.result = f"{evaluation.model} on opening {evaluation.opening}"
+        note.result = _opened(evaluation)
     return evaluation
+
+
+def _opened(evaluation: Evaluation) -> str:
+    return f"{evaluation.model} on opening {evaluation.opening}"
 
 
 def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation) -> Decision:
@@ -181,7 +198,8 @@ class _EvaluationFailed(EngineError):
 
 
 def _say_dataset(manifest: DatasetManifest) -> None:
-    rows = ", ".join(f"{part} {count:,}" for part, count in manifest.rows.items())
-    say(f"etl: dataset {manifest.ref}: {rows}.")
+    account = row_account(manifest)
+    rows = ", ".join(f"{part} {count:,}" for part, count in account.items())
+    say(f"etl: dataset {manifest.ref}: {sum(account.values()):,} rows: {rows}.")
     for warning in manifest.warnings:
         say(f"etl: {warning}.", style="yellow")

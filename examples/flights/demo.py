@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from arclight.report import figure_rows
 from cluster.profiles import load_profile
 from jobs.cli import guarded
-from jobs.reports import rounded
+from jobs.reports import rounded, row_account
 from jobs.rows import rows_command
 from jobs.run import run_spec
 from jobs.say import say, say_table
@@ -99,7 +99,9 @@ def show(
         (f"seconds: {name}", "skipped" if took is None else f"{took:.1f}")
         for name, took in clock.items()
     ]
-    rows = [(f"rows: {part}", f"{count:,}") for part, count in result.manifest.rows.items()]
+    account = row_account(result.manifest)
+    rows = [("rows: joined", f"{sum(account.values()):,}")]
+    rows += [(f"rows: {part}", f"{count:,}") for part, count in account.items()]
     scored = sum(
         pq.ParquetFile(file).metadata.num_rows
         for file in sorted((OUT / "scores").glob("*.parquet"))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.runs import read_journal, run_ids
-from tests.e2e.line_case import ROWS, TRAINERS, Line
+from tests.e2e.line_case import ROWS, TRAINERS, Line, spec_body
 
 if TYPE_CHECKING:
     from arclight.journal import Entry
@@ -44,6 +44,7 @@ def test_the_whole_line(line: Line, tmp_path: Path, trainer: str):
     assert again["model_digest"] == first["model_digest"]
     assert again["seconds"]["etl"] is None
     assert again["seconds"]["train"] is None
+    assert again["seconds"]["evaluate"] is None
 
     raw, scores = tmp_path / "raw", tmp_path / "scores"
     line.answer("rows", line.spec(trainer), str(raw), "--where", "km > 3")
@@ -56,6 +57,21 @@ def test_the_whole_line(line: Line, tmp_path: Path, trainer: str):
     assert verified["ok"] is True
     assert len(verified["checks"]) == 3  # stored features, batch scores, served scores
     assert all(c["rows"] > 100 and c["worst"] <= 1e-6 for c in verified["checks"])
+
+
+def test_a_gate_that_refuses_ends_a_run_with_3_each_time(line: Line):
+    first = line.first("xgboost")
+    spec = line.folder / "strict.yaml"
+    spec.write_text(json.dumps({**spec_body("xgboost"), "gate": {"at_least": {"auc": 0.99}}}))
+    for _ in range(2):
+        done = line.arclight("run", str(spec), "--json")
+        assert done.returncode == 3, done.stderr
+        assert "gate: auc must be at least 0.99, got 0." in done.stderr.splitlines()[-1]
+        body = json.loads(done.stdout)
+        assert (body["model"], body["decision"]) == (first["model"], "refuse")
+        assert set(body["seconds"]) == {"etl", "train", "evaluate", "register"}
+        assert body["seconds"]["evaluate"] is None
+        assert Path(body["reports"][1]).stat().st_size > 10_000
 
 
 POINTS = {
