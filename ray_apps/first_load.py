@@ -21,7 +21,7 @@ import numpy as np
 
 from arclight.errors import ArclightError, IntegrityError, printable
 from ray_apps.trainers import load_trainer
-from ray_apps.trainers.lean import leave_out_unused
+from ray_apps.trainers.lean import lean_imports
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -96,10 +96,10 @@ def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
 def main(trainer: str, path: Path) -> None:
     """Load, score the rows on standard input, and print what was seen as JSON."""
     _limit(path)
-    leave_out_unused()
     golden = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
-    model = load_trainer(trainer).load(path, threads=1)
-    scores = model.predict(golden) if len(golden) else np.empty(0)
+    with lean_imports():
+        model = load_trainer(trainer).load(path, threads=1)
+        scores = model.predict(golden) if len(golden) else np.empty(0)
     answer = {"features": model.features, "rounds": model.rounds, "scores": scores.tolist()}
     sys.stdout.write(json.dumps(answer))
 

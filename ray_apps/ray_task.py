@@ -1,7 +1,7 @@
 """The same training in a Ray task that holds every core of one machine.
 
 A plain task, not a Ray Train job: one worker needs no controller, no placement group and no
-watchers, which add 10 to 20 s to a training of one.
+watchers, which add 10 to 20 s to a training of one. Its process stays for the next training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from arclight.errors import ArclightError, EngineError, printable
 from ray_apps.fit import PROGRESS, FitProgress, run_fit, write_progress
-from ray_apps.trainers.lean import leave_out_unused
+from ray_apps.trainers.lean import lean_imports
 
 if TYPE_CHECKING:
     from arclight.progress import Tick
@@ -24,9 +24,9 @@ POLL_S = 0.25
 
 
 def fit_worker(folder: str) -> None:
-    """Run a fit in a process of Ray that does nothing else; progress and result are files."""
-    leave_out_unused()
-    run_fit(Path(folder), write_progress(Path(folder)))
+    """Run a fit in a process of Ray; progress and result are files."""
+    with lean_imports():
+        run_fit(Path(folder), write_progress(Path(folder)))
 
 
 def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
@@ -41,7 +41,7 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
         ArclightError: what the worker raised.
         EngineError: Ray lost the worker or failed.
     """
-    task = ray.remote(num_cpus=threads, max_retries=0, max_calls=1)(fit_worker)
+    task = ray.remote(num_cpus=threads, max_retries=0)(fit_worker)
     running = task.remote(str(folder))
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:

@@ -6,11 +6,22 @@ XGBoost and LightGBM import pandas, scikit-learn and others to know their types:
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "polars")
 
 
-def leave_out_unused() -> None:
-    """Make packages that this process has not imported yet look as if they were not installed."""
-    for name in UNUSED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Within a block, make packages not yet imported look as if they were not installed."""
+    hidden = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
