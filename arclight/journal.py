@@ -160,7 +160,7 @@ def is_open(folder: Path) -> bool:
     """Return whether a process holds a run's journal open right now: whether the run is alive."""
     try:
         stream = os.open(folder / "journal.jsonl", os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from arclight.errors import RefusedError
 from cluster.doctor import examine
 from cluster.profiles import load_profile
-from jobs.runs import store_for
+from jobs.runs import store_root
 from jobs.say import answer, say, say_table
 
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
@@ -15,9 +16,16 @@ CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 
 def doctor_command(*, store: str | None, profile: str, as_json: bool) -> None:
     """Examine this machine and print one line a finding."""
-    root = store_for(store, Path.cwd()).store.root
+    root = store_root(store, Path.cwd())
     constraints = CONSTRAINTS if CONSTRAINTS.is_file() else None
-    findings = examine(load_profile(profile), constraints, root)
+    new = [folder for folder in (root, *root.parents) if not folder.exists()]
+    try:
+        findings = examine(load_profile(profile), constraints, root)
+    finally:
+        # a look leaves nothing: a store is made by the command that puts something into it
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
     say_table(
         "doctor",
         ("check", "state", "found", "what to do"),

@@ -23,4 +23,5 @@ ProfileOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
-ModelRef = Annotated[str, typer.Argument(help="NAME@VERSION or NAME@ALIAS.", show_default=False)]
+MODEL_HELP = "NAME@VERSION or NAME@ALIAS; NAME alone is its newest version."
+ModelRef = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)]

@@ -9,17 +9,17 @@ import time
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.catalog import Catalog
-from arclight.errors import ArclightError, ConflictError, printable
+from arclight.errors import ArclightError, ConflictError, MissingError, printable
 from arclight.journal import Journal, read_entries
 from arclight.store import Store, discard, find_store, make_folder, open_private, open_store
 from jobs.signing import signer_here, trust_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from arclight.journal import Entry
     from arclight.spec_file import LoadedSpec
@@ -150,6 +150,19 @@ def known_store(store: str | None, beside: Path) -> Catalog:
         MissingError: there is none.
     """
     return Catalog(find_store(_place(store, beside)), trust=trust_here())
+
+
+def store_root(store: str | None, beside: Path) -> Path:
+    """Return where the store is or would be, and make nothing.
+
+    Raises:
+        SpecError: the address is not a folder.
+    """
+    place = _place(store, beside)
+    try:
+        return find_store(place).root
+    except MissingError:
+        return Path(str(place).removeprefix("file://")).absolute()
 
 
 def _place(store: str | None, beside: Path) -> str | Path:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from arclight.errors import MissingError, nearest
+from arclight.journal import is_open
+from jobs.records import aliases_on, say_dataset, say_model
 from jobs.runs import known_store, read_journal, run_ids
 from jobs.say import answer, say, say_table
 
 if TYPE_CHECKING:
     from arclight.catalog import Catalog
+    from arclight.journal import Entry
 
 Shelf = Literal["models", "datasets"]
 
@@ -21,7 +24,10 @@ def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
     """List models and their aliases, a model's versions, or show one version."""
     catalog = known_store(store, Path.cwd())
     if name is not None and "@" in name:
-        _show(catalog.model(name).to_json(), as_json=as_json)
+        shown = catalog.model(name)
+        answer(json.loads(shown.to_json()), as_json=as_json)
+        if not as_json:
+            say_model(catalog, shown)
         return
     names = (name,) if name else catalog.names("models")
     if name:
@@ -30,12 +36,11 @@ def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
     for one in names:
         aliases = catalog.aliases(one)
         for bundle in catalog.models(one):
-            held = [a for a, record in aliases.items() if record.version_number == bundle.number]
             valid = bundle.train_metrics.get("valid")
             rows.append(
                 {
                     "model": bundle.ref,
-                    "aliases": held,
+                    "aliases": aliases_on(bundle, aliases),
                     "trainer": bundle.trainer,
                     "metric": bundle.metric,
                     "valid": valid,
@@ -51,7 +56,10 @@ def list_datasets(name: str | None, *, store: str | None, as_json: bool) -> None
     """List datasets, a dataset's versions, or show one version."""
     catalog = known_store(store, Path.cwd())
     if name is not None and "@" in name:
-        _show(catalog.dataset(name).to_json(), as_json=as_json)
+        shown = catalog.dataset(name)
+        answer(json.loads(shown.to_json()), as_json=as_json)
+        if not as_json:
+            say_dataset(catalog, shown)
         return
     if name:
         catalog.dataset(name)
@@ -97,10 +105,19 @@ def _run_row(catalog: Catalog, run_id: str) -> dict[str, Any]:
     last = entries[-1] if entries else None
     return {
         "run": run_id,
-        "state": last.state if last else "empty",
+        "state": _state(catalog, run_id, last),
         "last step": next((e.step for e in reversed(entries) if e.step != "run"), ""),
         "begun": _time(entries[0].at) if entries else "",
     }
+
+
+def _state(catalog: Catalog, run_id: str, last: Entry | None) -> str:
+    """Return how a run ended, or whether it lives; what was killed noted no end."""
+    if last is not None and last.step == "run":
+        return last.state
+    if is_open(catalog.store.path("runs", run_id)):
+        return "running"
+    return "died" if last else "empty"
 
 
 def _time(at: float) -> str:
@@ -127,9 +144,3 @@ def _cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def _show(text: str, *, as_json: bool) -> None:
-    answer(json.loads(text), as_json=True)
-    if not as_json:
-        say("that is the whole record; --json prints nothing else.")

@@ -1,0 +1,93 @@
+"""One version of a model or a dataset as a table for people; `--json` gives the whole record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arclight.report import figure_rows
+from jobs.reports import rounded, row_account
+from jobs.say import say_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arclight.bundle import ModelBundle
+    from arclight.catalog import AliasRecord, Catalog
+    from arclight.manifest import DatasetManifest
+
+Line = tuple[str, object]
+
+
+def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
+    """Print what a model is; its golden rows, which are raw data, are counted and not shown."""
+    params = ", ".join(f"{name}={value}" for name, value in bundle.params.items())
+    signed = ", ".join(s.key_id for s in catalog.signatures(bundle))
+    lines: list[Line] = [
+        ("aliases", ", ".join(aliases_on(bundle, catalog.aliases(bundle.name))) or "none"),
+        ("task", bundle.task),
+        ("trainer", f"{bundle.trainer}, {bundle.rounds:,} rounds"),
+        ("parameters", params or "none"),
+        *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
+        *_test_figures(catalog, bundle),
+        ("threshold", "none" if bundle.threshold is None else f"{bundle.threshold:.6g}"),
+        ("dataset", bundle.dataset),
+        ("made at", bundle.lineage.made_at),
+        ("signed by", signed or "nobody"),
+        *((f"input {c.name}", c.type) for c in bundle.signature.inputs),
+        *((f"output {c.name}", c.type) for c in bundle.signature.outputs),
+        ("folder", catalog.folder(bundle)),
+        *((f"file {f.path}", f"{f.size_bytes:,} bytes") for f in bundle.files),
+        ("golden rows", f"{len(bundle.golden.rows)}, raw rows of the data; see --json"),
+        ("digest", bundle.model_digest),
+    ]
+    say_table(f"model {bundle.ref}", ("what", "value"), lines)
+
+
+def aliases_on(bundle: ModelBundle, aliases: Mapping[str, AliasRecord]) -> list[str]:
+    """Return those of a model's aliases that stand on this version."""
+    return [a for a, record in aliases.items() if record.version_number == bundle.number]
+
+
+def _test_figures(catalog: Catalog, bundle: ModelBundle) -> list[Line]:
+    newest = next(catalog.evaluations(bundle.name, bundle.number), None)
+    if newest is None:
+        return [("evaluated", "not yet")]
+    return [
+        (
+            f"{name} on test",
+            rounded(value) + (f" [{rounded(low)} … {rounded(high)}]" if low is not None else ""),
+        )
+        for name, value, low, high in figure_rows(newest.report)
+    ]
+
+
+def say_dataset(catalog: Catalog, manifest: DatasetManifest) -> None:
+    """Print what a dataset is and where its rows went."""
+    size = sum(file.size_bytes for file in manifest.files)
+    account = row_account(manifest)
+    lines: list[Line] = [
+        ("task", manifest.task),
+        ("label", manifest.label),
+        ("key", ", ".join(manifest.key_columns)),
+        ("time", manifest.time_column or "none"),
+        ("made at", manifest.lineage.made_at),
+        *((f"rows of source {name}", f"{n:,}") for name, n in manifest.ledger.sources.items()),
+        ("rows joined", f"{sum(account.values()):,}"),
+        *((f"rows {part}", f"{count:,}") for part, count in account.items()),
+        *_taken_out(manifest),
+        ("test openings", f"{sum(1 for _ in catalog.openings(manifest)):,}"),
+        *((f"feature {f.name}", f.type) for f in manifest.plan.features),
+        ("folder", catalog.folder(manifest)),
+        ("files", f"{len(manifest.files):,}, {size:,} bytes"),
+        *(("warning", text) for text in manifest.warnings),
+        ("digest", manifest.content_digest),
+    ]
+    say_table(f"dataset {manifest.ref}", ("what", "value"), lines)
+
+
+def _taken_out(manifest: DatasetManifest) -> list[Line]:
+    return [
+        (f"ledger {stage.name}: {reason}", f"{rows:,} to quarantine")
+        for stage in manifest.ledger.stages
+        for reason, rows in stage.quarantined.items()
+    ]
