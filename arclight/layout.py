@@ -14,7 +14,7 @@ from arclight.features import Derived, FeatureColumn, FeatureLayout
 from arclight.schema import NAMES, Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from arclight.expression import Expression
     from arclight.spec import Spec
@@ -53,17 +53,7 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
             f"the joined table has two columns '{twice[0]}'; name the columns in etl.sql, or join "
             "with USING."
         )
-    _known(schema, "etl.label", (etl.label,))
-    _known(schema, "etl.key", etl.key)
-    _known(schema, "etl.time", (etl.time,) if etl.time else ())
-    _known(schema, "etl.split.group", etl.group)
-    plain_segments = [s for s in spec.evaluate.segments if s not in spec.features.derive]
-    _known(schema, "evaluate.segments", plain_segments)
-    if not etl.key and (ROW_KEY in schema.names or ROW_KEY in spec.features.derive):
-        raise SpecError(
-            f"column '{ROW_KEY}' is the key of a table without one; rename it in etl.sql, or name "
-            "a key in etl.key."
-        )
+    check_names(schema.names, spec)
     for name in etl.key:
         if pa.types.is_floating(schema.field(name).type):
             raise SpecError(
@@ -77,16 +67,40 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
         )
     key = etl.key or (ROW_KEY,)
     time = (etl.time,) if etl.time else ()
-    carried = dict.fromkeys((*key, *time, *etl.group, *plain_segments))
+    carried = dict.fromkeys((*key, *time, *etl.group, *_plain_segments(spec)))
     return TableLayout(
         schema=schema, key=key, carried=tuple(carried), features=_features(schema, spec)
     )
 
 
+def check_names(names: Collection[str], spec: Spec) -> None:
+    """Check that a table has every column that the spec names as a part.
+
+    Raises:
+        SpecError: a column is not there, or has the name of the key that rows without one get.
+    """
+    etl, wanted = spec.etl, spec.features
+    listed = [name for name in wanted.categorical or () if name not in wanted.derive]
+    _known(names, "etl.label", (etl.label,))
+    _known(names, "etl.key", etl.key)
+    _known(names, "etl.time", (etl.time,) if etl.time else ())
+    _known(names, "etl.split.group", etl.group)
+    _known(names, "evaluate.segments", _plain_segments(spec))
+    _known(names, "features.categorical", listed)
+    if not etl.key and (ROW_KEY in names or ROW_KEY in wanted.derive):
+        raise SpecError(
+            f"column '{ROW_KEY}' is the key of a table without one; rename it in etl.sql, or name "
+            "a key in etl.key."
+        )
+
+
+def _plain_segments(spec: Spec) -> list[str]:
+    return [name for name in spec.evaluate.segments if name not in spec.features.derive]
+
+
 def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
     etl, wanted = spec.etl, spec.features
     listed = wanted.categorical or ()
-    _known(schema, "features.categorical", [n for n in listed if n not in wanted.derive])
     parts = {*etl.key, etl.label, *etl.drop, *((etl.time,) if etl.time else ())}
     open_columns = [n for n in schema.names if n != etl.label and n not in etl.drop]
     allowed = pa.schema([schema.field(name) for name in open_columns])
@@ -94,7 +108,7 @@ def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
     used: set[str] = set()
     derive = []
     for name, text in wanted.derive.items():
-        expression = _compile(name, text, allowed, spec)
+        expression = compile_derived(name, text, allowed, spec)
         used.update(expression.columns)
         derive.append(Derived(name=name, expression=text))
         features[name] = _feature(name, expression.type, spec)
@@ -118,7 +132,12 @@ def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
     )
 
 
-def _compile(name: str, text: str, allowed: pa.Schema, spec: Spec) -> Expression:
+def compile_derived(name: str, text: str, allowed: pa.Schema, spec: Spec) -> Expression:
+    """Compile a derived feature over the columns it may read.
+
+    Raises:
+        SpecError: the expression is wrong; the message names the feature.
+    """
     try:
         return compile_expression(text, allowed)
     except SpecError as error:
@@ -140,7 +159,7 @@ def _feature(name: str, kind: pa.DataType, spec: Spec) -> FeatureColumn:
     if _is_opaque(kind):
         raise SpecError(
             f"column '{name}' is {kind}, which is no feature by itself; derive features from it "
-            f"(such as hour({name})), or name it in etl.drop."
+            f"{_way_in(name, kind)}or name it in etl.drop."
         )
     if is_category and pa.types.is_floating(kind):
         raise SpecError(
@@ -155,10 +174,18 @@ def _feature(name: str, kind: pa.DataType, spec: Spec) -> FeatureColumn:
     return FeatureColumn(name=name, type="category" if is_category else "number")
 
 
-def _known(schema: pa.Schema, field: str, names: Iterable[str]) -> None:
+def _way_in(name: str, kind: pa.DataType) -> str:
+    """Return how an expression reads such a column, or nothing where no short one does."""
+    if not pa.types.is_temporal(kind):
+        return ""
+    quoted = name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else f"`{name}`"
+    return f"(such as {'hour' if pa.types.is_timestamp(kind) else 'month'}({quoted})), "
+
+
+def _known(columns: Collection[str], field: str, names: Iterable[str]) -> None:
     for name in names:
-        if name not in schema.names:
+        if name not in columns:
             raise SpecError(
                 f"{field}: the joined table has no column '{name}'."
-                f"{nearest(name, schema.names)} It has: {', '.join(schema.names)}."
+                f"{nearest(name, columns)} It has: {', '.join(columns)}."
             )

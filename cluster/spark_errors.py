@@ -6,7 +6,8 @@ import re
 
 from pyspark.errors import PySparkException
 
-from arclight.errors import printable
+import arclight.errors
+from arclight.errors import ArclightError, printable
 
 MAX_CHARS = 400
 TRACEBACK = "Traceback (most recent call last)"
@@ -20,6 +21,7 @@ VALUES = (
 # where the sentence ends and the plan, the query or a trace begins
 END = re.compile(r"\s*(?:SQLSTATE:|== |\n\s*at |\nCaused by|JVM stacktrace|\n\n|;\n)")
 PYTHON_LAST = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: .*)?$", re.MULTILINE)
+OURS = re.compile(r"^arclight\.errors\.([A-Z]\w*): (.+)$", re.MULTILINE)
 JAVA_CLASS = re.compile(r"^(?:[a-z][\w$]*\.)+[A-Z][\w$]*:\s*")
 
 
@@ -32,6 +34,22 @@ def describe_spark_error(error: BaseException) -> str:
         last = PYTHON_LAST.findall(rest)
         condition, rest = PYTHON_CONDITION, last[-1] if last else rest
     return f"{condition}: {_sentence(rest)}" if condition else _sentence(rest)
+
+
+def told_by_worker(error: BaseException) -> ArclightError | None:
+    """Return the error of ours that a Python worker raised, as itself; None when it was another.
+
+    Its sentence was written for people, so nothing in it is hidden.
+    """
+    text = _text(error)
+    found = OURS.findall(text) if TRACEBACK in text else []
+    if not found:
+        return None
+    name, message = found[-1]
+    kind: object = getattr(arclight.errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, ArclightError):
+        return kind(message)
+    return None
 
 
 def _text(error: BaseException) -> str:

@@ -11,14 +11,17 @@ from arclight.spec_file import load_spec
 from arclight.sql_guard import check_select
 from jobs.say import answer, say
 from ray_apps.trainers import TrainJob, load_trainer
+from spark.columns import check_known_columns, located
 from spark.etl import plan_etl
 from spark.footers import read_footers
+from spark.foreseen import joined_columns, raw_columns, source_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from arclight.spec_file import LoadedSpec
+    from spark.foreseen import Columns
 
 
 def check_command(spec_file: Path, *, as_json: bool) -> None:
@@ -27,14 +30,32 @@ def check_command(spec_file: Path, *, as_json: bool) -> None:
     check_without_running(loaded)
     plan = plan_etl(loaded)
     rows = {}
+    columns: dict[str, Columns | None] = dict.fromkeys(loaded.spec.sources)
     for name, source in loaded.spec.sources.items():
         files = plan.files[name].files
         if source.format == "parquet" and files:
             may_differ = str(source.options.get("mergeSchema", "")).lower() == "true"
-            rows[name] = read_footers(name, files, may_differ=may_differ).rows
+            footers = read_footers(name, files, may_differ=may_differ)
+            rows[name] = footers.rows
+            columns[name] = source_columns(source, plan.files[name], footers)
             say(f"source {name}: {rows[name]:,} rows in {len(files):,} files.")
+    check_foreseen(loaded, columns)
     say(f"{spec_file}: nothing wrong was found.")
     answer({"spec": loaded.spec.digest, "rows": rows}, as_json=as_json)
+
+
+def check_foreseen(loaded: LoadedSpec, sources: Mapping[str, Columns | None]) -> None:
+    """Check the spec's fields against the joined table, as far as its columns can be told.
+
+    Raises:
+        SpecError: a field names a column that is not there, or one of a type it cannot have.
+        SchemaError: a column of the joined table must be dropped or renamed.
+    """
+    etl = loaded.spec.etl
+    with located(loaded):
+        joined = joined_columns(loaded.sql, sources)
+    if joined is not None:
+        check_known_columns(raw_columns(joined, key=etl.key, drop=etl.drop), loaded)
 
 
 def check_without_running(loaded: LoadedSpec) -> None:

@@ -8,15 +8,29 @@ from typing import TYPE_CHECKING, Any
 from py4j.protocol import Py4JError
 
 from arclight.errors import printable
+from cluster.spark_errors import describe_spark_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONGEST = 80
 DEEPEST = 10
+UNREAD_FILE = re.compile(
+    r"(FAILED_READ_FILE\.\w+): Encountered error while reading file (\S+?)\.?$"
+)
 RECORD = re.compile(
     r"Malformed records are detected in record parsing: (.*?)\.?\s*Parse Mode", re.S
 )
+
+
+def describe_bad_rows(error: BaseException) -> str:
+    """Return what to tell of rows that could not be read or computed, plain words first."""
+    text, record = describe_spark_error(error), bad_record(error)
+    unread = UNREAD_FILE.match(text)
+    if unread is not None:
+        why = "holds a record that does not fit its columns" if record else "cannot be read"
+        text = f"the file '{unread[2]}' {why} ({unread[1]})."
+    return f"{text}{record}"
 
 
 def bad_record(error: BaseException) -> str:

@@ -15,16 +15,15 @@ from pyspark.sql import functions as F
 from arclight.contract import digest_of
 from arclight.errors import ArclightError, DataError, RefusedError
 from arclight.inputs import SourceFiles, look_at
-from arclight.layout import lay_out
 from arclight.lineage import code_digest
 from arclight.schema import hold
 from arclight.store import discard, flush_tree
-from cluster.spark_errors import describe_spark_error
+from cluster.spark_errors import told_by_worker
 from spark.arrange import arrange, partition_count
-from spark.badrecord import bad_record
+from spark.badrecord import describe_bad_rows
+from spark.columns import check_columns, located
 from spark.files import check_files, remove_strays
 from spark.join import join_sources
-from spark.labels import check_label_type
 from spark.publish import make_manifest
 from spark.read import SourceTable, read_source
 from spark.rowpass import RowPass
@@ -132,7 +131,8 @@ def joined_rows(
     """Return the rows of `etl.sql` with raw types: what a scorer takes and a request carries."""
     tables = _open(session, plan, catalog, accept_schema=False)
     etl = plan.loaded.spec.etl
-    return join_sources(session, tables, plan.loaded.sql, key=etl.key, drop=etl.drop)
+    with located(plan.loaded):
+        return join_sources(session, tables, plan.loaded.sql, key=etl.key, drop=etl.drop)
 
 
 def _open(
@@ -159,9 +159,9 @@ def _run(
     """Run the one pass; returns the totals, the rows Spark counted before it, and the layout."""
     loaded = plan.loaded
     etl = loaded.spec.etl
-    joined, schema = join_sources(session, tables, loaded.sql, key=etl.key, drop=etl.drop)
-    layout = lay_out(schema, loaded.spec)
-    check_label_type(loaded.spec.task, etl.label, schema.field(etl.label).type)
+    with located(loaded):
+        joined, schema = join_sources(session, tables, loaded.sql, key=etl.key, drop=etl.drop)
+    layout = check_columns(schema, loaded)
     counted = Observation("joined rows")
     joined = joined.observe(counted, F.count(F.lit(1)).alias("rows"))
     sizes = [found.size_bytes for found in plan.files.values()]
@@ -196,8 +196,10 @@ def _task(row_pass: RowPass) -> Any:
 
 
 def _explain(error: BaseException) -> ArclightError:
-    text = describe_spark_error(error)
-    return DataError(f"the rows could not be read or computed: {text}{bad_record(error)}")
+    told = told_by_worker(error)
+    if told is not None:
+        return told
+    return DataError(f"the rows could not be read or computed: {describe_bad_rows(error)}")
 
 
 def _relative(catalog: Catalog, staged: Path) -> str:

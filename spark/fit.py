@@ -20,7 +20,7 @@ from arclight.expression import compile_expression
 from arclight.features import FeatureBuilder
 from arclight.plan import FeaturePlan, fit_plan
 from arclight.summary import ColumnSummary, make_builder, merge_summaries
-from cluster.spark_errors import describe_spark_error
+from cluster.spark_errors import describe_spark_error, told_by_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,8 +211,9 @@ def fit_files(session: SparkSession, fit: FileFit, *, max_levels: int, min_count
     try:
         found = places.mapInArrow(_task(fit), "result string").collect()
     except (PySparkException, Py4JJavaError) as error:
-        text = describe_spark_error(error)
-        raise DataError(f"the files could not be read: {text}") from error
+        told = told_by_worker(error)
+        text = f"the files could not be read: {describe_spark_error(error)}"
+        raise told or DataError(text) from error
     results = [_TaskSummaries.from_json(row[0], source="a task's result") for row in found]
     results.sort(key=lambda result: result.place)
     return fit.plan([r.summaries for r in results], max_levels=max_levels, min_count=min_count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -10,10 +9,11 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from arclight.errors import SchemaError, SpecError, nearest, printable
+from arclight.errors import SpecError
 from arclight.schema import ARROW_TYPES
 from arclight.sql_guard import check_select
 from cluster.spark_errors import describe_spark_error
+from spark.columns import check_distinct, check_dropped, check_indexes, nested_refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from spark.read import SourceTable
 
-PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 RAW: dict[type[T.DataType], tuple[str, str]] = {
     # Spark's type -> (cast to, raw type)
     T.BooleanType: ("boolean", "bool"),
@@ -73,9 +72,9 @@ def join_sources(
         fields = joined.schema.fields
     except PySparkException as error:
         raise SpecError(f"etl.sql: {describe_spark_error(error)}") from error
-    _refuse_twins([field.name for field in fields])
-    _refuse_unknown([field.name for field in fields], drop)
-    _refuse_indexes([field.name for field in fields if field.name not in (*drop, *key)])
+    check_distinct([field.name for field in fields])
+    check_dropped([field.name for field in fields], drop)
+    check_indexes([field.name for field in fields if field.name not in (*drop, *key)])
     kept = [field for field in fields if not (field.name in drop and _is_nested(field))]
     columns, raw = [], []
     for field in kept:
@@ -85,46 +84,13 @@ def join_sources(
     return joined.select(*columns), pa.schema(raw)
 
 
-def _refuse_twins(columns: Sequence[str]) -> None:
-    lower = [name.lower() for name in columns]
-    twins = sorted({name for name in columns if lower.count(name.lower()) > 1})
-    if twins:
-        names = ", ".join(f"'{printable(name)}'" for name in twins)
-        raise SchemaError(
-            f"etl.sql gives more than one column named {names}; select the columns you want by "
-            "name, or rename one with AS."
-        )
-
-
-def _refuse_indexes(columns: Sequence[str]) -> None:
-    """Refuse the row numbers that pandas writes: as a feature they tell the order of the rows."""
-    for name in columns:
-        if PANDAS_INDEX.fullmatch(name):
-            raise SchemaError(
-                f"column '{name}' is the index of a pandas frame, not data; write the file with "
-                "index=False, name it in etl.drop, or give it another name in etl.sql."
-            )
-
-
-def _refuse_unknown(columns: Sequence[str], drop: Collection[str]) -> None:
-    for name in drop:
-        if name not in columns:
-            raise SpecError(
-                f"etl.drop: the joined table has no column '{name}'.{nearest(name, columns)} "
-                f"It has: {', '.join(columns)}."
-            )
-
-
 def _is_nested(field: T.StructField) -> bool:
     return type(field.dataType) not in RAW
 
 
 def _raw(field: T.StructField, *, is_key: bool) -> tuple[Column, str]:
     if _is_nested(field):
-        raise SchemaError(
-            f"column '{printable(field.name)}' is {field.dataType.simpleString()}, which is "
-            "nested or has no plain form; select its parts in etl.sql or name it in etl.drop."
-        )
+        raise nested_refused(field.name, field.dataType.simpleString())
     column = F.col("`" + field.name.replace("`", "``") + "`")
     if is_key and isinstance(field.dataType, T.DecimalType):
         return column.cast("string"), "string"

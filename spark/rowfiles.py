@@ -15,8 +15,8 @@ from pyspark.errors import PySparkException
 from arclight.errors import DataError
 from arclight.expression import compile_expression
 from arclight.store import discard, flush_tree
-from cluster.spark_errors import describe_spark_error
-from spark.badrecord import bad_record
+from cluster.spark_errors import told_by_worker
+from spark.badrecord import describe_bad_rows
 from spark.watch import watched
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def write_rows(
 
     Raises:
         DataError: a row could not be read, or the condition has no answer for it.
+        SpecError: the condition does not fit the columns.
     """
+    if where is not None:
+        compile_expression(where, schema)
     staged = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     staged.mkdir(parents=True)
     try:
@@ -69,8 +72,10 @@ def write_rows(
         staged.rename(output)
     except (PySparkException, Py4JJavaError) as error:
         discard(staged)
-        text = f"{describe_spark_error(error)}{bad_record(error)}"
-        raise DataError(f"the rows could not be read: {text}") from error
+        told = told_by_worker(error)
+        raise told or DataError(
+            f"the rows could not be read: {describe_bad_rows(error)}"
+        ) from error
     except BaseException:
         discard(staged)
         raise

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pyspark.errors import AnalysisException
 
-from cluster.spark_errors import MAX_CHARS, describe_spark_error
+from arclight.errors import DataError, SpecError
+from cluster.spark_errors import MAX_CHARS, describe_spark_error, told_by_worker
 
 CAST = """[CAST_INVALID_INPUT] The value 'secret 4711' of the type "STRING" cannot be cast to \
 "INT" because it is malformed. Use `try_cast`. SQLSTATE: 22018
@@ -56,3 +57,21 @@ def test_a_spark_exception_keeps_its_condition() -> None:
 
 def test_a_long_error_is_cut() -> None:
     assert len(describe_spark_error(RuntimeError("x" * 10_000))) <= MAX_CHARS + 1
+
+
+@pytest.mark.parametrize("kind", [SpecError, DataError])
+def test_an_error_of_ours_comes_back_from_a_worker_as_itself(kind: type[Exception]) -> None:
+    name = f"arclight.errors.{kind.__name__}"
+    said = f"{WORKER}\nThe above was the cause:\n{name}: no 'x'; mend it.\n"
+        f"{WORKER}\nThe above was the cause:\narclight.errors.{kind.__name__}: no 'x'; mend it.\n"
+    )
+    found = told_by_worker(RuntimeError(f"{said}\n\tat org.apache.Foo(Foo.scala:1)"))
+    assert type(found) is kind
+    assert str(found) == "no 'x'; mend it."
+
+
+@pytest.mark.parametrize(
+    "text", [WORKER, CAST, "arclight.errors.DataError: x", f"{WORKER}\narclight.errors.Nothing: x"]
+)
+def test_what_is_not_ours_is_not_taken_for_it(text: str) -> None:
+    assert told_by_worker(RuntimeError(text)) is None

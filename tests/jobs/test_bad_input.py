@@ -29,6 +29,7 @@ sources:
 etl:
   label: late
 """
+TIME = pa.timestamp("us")
 LAUGHS = "x: &l0 [ha, ha]\n" + "".join(
     f"x{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n" for n in range(1, 50)
 )
@@ -74,6 +75,53 @@ WRONG_SPECS = {
     "a library's parameter": (
         "train: {params: {max_dept: 3}}\n",
         ":7: train.params: XGBoost does not use 'max_dept'",
+    ),
+}
+
+
+# what follows SMALL, and the sentence after the file's name: seen in the footers
+WRONG_COLUMNS = {
+    "no such label": ("  key: [x]\n", ":6: etl.label: the joined table has no column 'late'."),
+    "no such key": ("  key: [idd]\n", ":7: etl.key: the joined table has no column 'idd'."),
+    "no such time": ("  time: att\n", ":7: etl.time: the joined table has no column 'att'."),
+    "no such group": (
+        "  split: {by: hash, group: [cust]}\n",
+        ":7: etl.split.group: the joined table has no column 'cust'.",
+    ),
+    "no such drop": ("  drop: [xx]\n", ":7: etl.drop: the joined table has no column 'xx'."),
+    "no such segment": (
+        "evaluate: {segments: [xx]}\n",
+        ":7: evaluate.segments: the joined table has no column 'xx'.",
+    ),
+    "a check's column": (
+        "  drop: ['placed at']\n  checks:\n  - name: price_ok\n    expect: pric > 0\n",
+        ":10: etl.checks.price_ok: The expression 'pric > 0' must use columns that exist once, "
+        "got 'pric'; the columns are price, x, placed at, late. Did you mean 'price'?",
+    ),
+    "a check that is a number": (
+        "  checks:\n  - {name: n, expect: x + 1}\n",
+        ":8: etl.checks.n: the expression 'x + 1' must be true or false, but is int64",
+    ),
+    "a derived feature's column": (
+        "features: {derive: {a: pric * 2}}\n",
+        ":7: features.derive.a: The expression 'pric * 2' must use columns that exist once",
+    ),
+    "a time that is no feature": (
+        "",
+        ":5: column 'placed at' is timestamp[us, tz=UTC], which is no feature by itself; derive "
+        "features from it (such as hour(`placed at`)), or name it in etl.drop.",
+    ),
+    "a column of the SQL": (
+        "  sql: SELECT late, pric FROM flights\n",
+        ":7: etl.sql: no source has a column 'pric'. Did you mean 'price'?",
+    ),
+    "a label that the SQL leaves out": (
+        "  sql: SELECT x, price * 2 AS p FROM flights\n",
+        ":6: etl.label: the joined table has no column 'late'. It has: x, p.",
+    ),
+    "a derived feature's column, of a computed table": (
+        "  sql: SELECT late, price * 2 AS p FROM flights\nfeatures: {derive: {a: pp + 1}}\n",
+        ":8: features.derive.a: The expression 'pp + 1' must use columns that exist once",
     ),
 }
 
@@ -147,6 +195,16 @@ def test_a_wrong_spec(
     assert str(tmp_path / "a.yaml") in said
     assert not (tmp_path / ".arclight").exists()
     assert not list(tmp_path.rglob("canary"))
+
+
+@pytest.mark.parametrize("case", WRONG_COLUMNS)
+def test_check_knows_the_columns(tmp_path: Path, sentence: Callable[..., str], case: str) -> None:
+    more, text = WRONG_COLUMNS[case]
+    file = write(tmp_path, more)
+    late = {} if case == "no such label" else {"late": [True, False] * 50}
+    columns = {"price": [1.5] * 100, "x": range(100), "placed at": pa.array([0] * 100, TIME)}
+    pq.write_table(pa.table({**columns, **late}), tmp_path / "data" / "rows.parquet")
+    assert f"a.yaml{text}" in sentence("check", str(file))
 
 
 # what is typed, and what the sentence must hold
