@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cluster.sizing import Sizes
 
 PYSPARK_LOGGER = "SQLQueryContextLogger"
+PY4J_MODULE = "java_gateway"
 LOOPBACK = "127.0.0.1"
 SECRET_FILE = "spark-defaults.conf"  # noqa: S105 -- a file's name
 
@@ -128,6 +129,7 @@ def spark_session(
         with (
             java_gateway(file, log_file, variables) as gateway,
             _quiet(log_file),
+            quiet_interrupt(),
             _open_session(gateway, variables, log_file) as session,
         ):
             check_settings(session, settings)
@@ -303,3 +305,20 @@ def _quiet(log_file: Path) -> Iterator[None]:
         finally:
             logger.handlers = before
             handler.close()
+
+
+@contextmanager
+def quiet_interrupt() -> Iterator[None]:
+    """Leave out the trace that py4j logs, on the root logger, of an interrupt it passes on."""
+    root = logging.getLogger()
+    root.addFilter(_is_no_interrupt)
+    try:
+        yield
+    finally:
+        root.removeFilter(_is_no_interrupt)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if record.exc_info else None
+    is_passed_on = kind is not None and issubclass(kind, KeyboardInterrupt)
+    return not (is_passed_on and record.module == PY4J_MODULE)

@@ -63,8 +63,6 @@ def test_a_long_error_is_cut() -> None:
 def test_an_error_of_ours_comes_back_from_a_worker_as_itself(kind: type[Exception]) -> None:
     name = f"arclight.errors.{kind.__name__}"
     said = f"{WORKER}\nThe above was the cause:\n{name}: no 'x'; mend it.\n"
-        f"{WORKER}\nThe above was the cause:\narclight.errors.{kind.__name__}: no 'x'; mend it.\n"
-    )
     found = told_by_worker(RuntimeError(f"{said}\n\tat org.apache.Foo(Foo.scala:1)"))
     assert type(found) is kind
     assert str(found) == "no 'x'; mend it."

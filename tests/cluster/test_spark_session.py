@@ -6,11 +6,14 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from py4j.java_gateway import GatewayClient
+from py4j.protocol import ERROR_ON_SEND, Py4JNetworkError
 
 from arclight.errors import EngineError, MissingError, RefusedError
 from cluster.machine import Machine
@@ -21,6 +24,7 @@ from cluster.spark_session import (
     CLOSED,
     EXACT,
     SECRET_FILE,
+    quiet_interrupt,
     spark_session,
     spark_settings,
 )
@@ -251,3 +255,42 @@ def assert_loopback(process: psutil.Process) -> None:
     for connection in process.net_connections(kind="tcp"):
         if connection.status == psutil.CONN_LISTEN:
             assert connection.laddr.ip.removeprefix("::ffff:") in {"127.0.0.1", "::1"}
+
+
+class _Broken:
+    """A connection to a JVM in which something happens while it waits."""
+
+    socket = None
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def send_command(self, command: str) -> str:
+        raise self.error
+
+    def close(self, reset: bool = False) -> None:
+        pass
+
+
+class _Client(GatewayClient):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def _get_connection(self) -> _Broken:
+        return _Broken(self.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (KeyboardInterrupt(), []),
+        (Py4JNetworkError("gone", when=ERROR_ON_SEND), ["Exception while sending command."]),
+    ],
+)
+def test_py4j_logs_no_trace_of_an_interrupt(
+    caplog: pytest.LogCaptureFixture, error: BaseException, logged: list[str]
+) -> None:
+    with quiet_interrupt(), suppress(KeyboardInterrupt):
+        _Client(error).send_command("c\n", retry=False)
+    assert caplog.messages == logged
