@@ -15,7 +15,7 @@ from arclight.errors import ArclightError, printable
 from arclight.failpoint import FLAG, POINT, arm
 from jobs.cli_cluster import cluster_app
 from jobs.cli_keys import keys_app
-from jobs.options import JsonOption, ModelRef, ProfileOption, SpecFile, StoreOption
+from jobs.options import MODEL_HELP, JsonOption, ModelRef, ProfileOption, SpecFile, StoreOption
 from jobs.say import say
 
 if TYPE_CHECKING:
@@ -134,9 +134,7 @@ def score(
 
 @app.command()
 def serve(
-    models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="NAME@VERSION or NAME@ALIAS each.")
-    ],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
     port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
     replicas: Annotated[int, typer.Option(help="Copies of the models.")] = 1,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

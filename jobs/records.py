@@ -20,13 +20,12 @@ Line = tuple[str, object]
 
 def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
     """Print what a model is; its golden rows, which are raw data, are counted and not shown."""
-    params = ", ".join(f"{name}={value}" for name, value in bundle.params.items())
     signed = ", ".join(s.key_id for s in catalog.signatures(bundle))
     lines: list[Line] = [
         ("aliases", ", ".join(aliases_on(bundle, catalog.aliases(bundle.name))) or "none"),
         ("task", bundle.task),
         ("trainer", f"{bundle.trainer}, {bundle.rounds:,} rounds"),
-        ("parameters", params or "none"),
+        *((f"parameter {name}", value) for name, value in bundle.params.items()),
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
         *_test_figures(catalog, bundle),
         ("threshold", "none" if bundle.threshold is None else f"{bundle.threshold:.6g}"),

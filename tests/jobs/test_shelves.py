@@ -72,6 +72,7 @@ def test_a_model_is_shown_to_people_without_its_rows(catalog, capsys):
         "aliases": "champion",
         "task": "binary",
         "trainer": "xgboost, 3 rounds",
+        "parameter max_depth": "3",
         "auc on valid": "0.8000",
         "threshold": "0.5",
         "dataset": "flights@1",
