@@ -25,6 +25,7 @@ MIN_SHARE = 0.01  # a level below this share of the expected rows is pooled with
 FLOOR = 1e-4  # an empty bin counts as this share, so that one new level is not infinitely far,
 HALF = 0.5  # and as no less than half a row, or few rows would look far from anything
 MODERATE, LARGE = 0.1, 0.25  # the usual reading of the index
+_UNNAMED = 2  # bins when no level is frequent enough: the rest and the nulls
 _Z95 = 1.6448536269514722
 
 Counts = npt.NDArray[np.float64]
@@ -51,10 +52,11 @@ class Shift:
 
 
 def measure_shift(expected: ColumnSummary, actual: ColumnSummary) -> Shift | None:
-    """Return how far a column moved, None when a side has no rows.
+    """Return how far a column moved, None when a side has no rows or it cannot be told.
 
     A number is binned at the tenths of the expected rows, a category by its levels of at least
-    1 % of them with the rest in one bin; nulls are a bin of their own.
+    1 % of them with the rest in one bin; nulls are a bin of their own. Of a category without such
+    a level only a move of the nulls can be told.
 
     Args:
         expected: the column where the model learned, such as the train split's summary.
@@ -64,7 +66,9 @@ def measure_shift(expected: ColumnSummary, actual: ColumnSummary) -> Shift | Non
         return None
     counted = _number_counts if expected.type == "number" else _level_counts
     before, after = counted(expected, actual)
-    return Shift(psi=stability_index(before, after), noise=_noise(before, after))
+    shift = Shift(psi=stability_index(before, after), noise=_noise(before, after))
+    is_blind = expected.type == "category" and len(before) == _UNNAMED and before[0] > 0
+    return None if is_blind and shift.grade == "none" else shift
 
 
 def stability_index(expected: Counts, actual: Counts) -> float:

@@ -39,6 +39,11 @@ class Feature(Contract):
         """The code of every level that is not listed."""
         return len(self.levels)
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether this is a category of which no level is listed: all values have one code."""
+        return self.type == "category" and not self.levels
+
 
 class FeaturePlan(Contract):
     """How raw rows become the numbers a model sees; the same everywhere."""

@@ -75,7 +75,7 @@ def make_manifest(
         proof=proof,
         sources=tuple(table.contract for table in tables),
         lineage=_lineage(plan),
-        warnings=_warnings(spec, totals),
+        warnings=_warnings(spec, totals, fitted),
     )
 
 
@@ -210,8 +210,17 @@ def _lineage(plan: EtlPlan) -> Lineage:
     )
 
 
-def _warnings(spec: Spec, totals: Totals) -> tuple[str, ...]:
-    found = [_warn_column(summary) for summary in totals.summaries["train"][:-1]]
+def _warnings(spec: Spec, totals: Totals, plan: FeaturePlan) -> tuple[str, ...]:
+    features = totals.summaries["train"][:-1]
+    found = [_warn_column(summary) for summary in features]
+    unkept = {feature.name for feature in plan.features if feature.keeps_nothing}
+    found += [
+        f"feature '{summary.name}' keeps none of its {summary.distinct:,} levels, since each has "
+        f"fewer than {spec.features.min_count:,} train rows, and says nothing but whether it is "
+        "null; lower features.min_count or name it in etl.drop"
+        for summary in features
+        if summary.name in unkept and summary.nulls < summary.rows
+    ]
     warned = [check.name for check in spec.etl.checks if check.otherwise == "warn"]
     found += [
         f"check '{name}' was broken by {totals.broken[name]:,} rows, which were kept"

@@ -11,7 +11,7 @@ from arclight.pages.histogram import BINS, make_histogram
 from arclight.pages.words import UNKNOWN, count, fixed, number, share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from markupsafe import Markup
 
@@ -23,6 +23,7 @@ Lines = list[tuple[str, list[str]]]
 
 SHOWN_LEVELS = 12
 _SMALL_BINS = 24
+_NOT_TOLD = "Whether it shifted cannot be told: every level has less than 1 % of the train rows."
 _QUANTILES = (("1 %", 0.01), ("25 %", 0.25), ("median", 0.5), ("75 %", 0.75), ("99 %", 0.99))
 
 
@@ -38,7 +39,7 @@ class ColumnCard:
         flags: short warnings.
         facts: a line to read while the card is shut.
         chart: the distribution.
-        caption: what the chart leaves out, empty for nothing.
+        caption: what the chart leaves out or cannot tell, empty for nothing.
         lines: figure -> one cell a split.
         level_head: heads of the level table after the level itself.
         levels: level -> cells.
@@ -82,7 +83,7 @@ def make_card(
     is_label = first.name == manifest.label
     with_label = has_ordered_label(manifest) and not is_label
     is_number = first.type == "number"
-    chart, caption = _drawn(first, splits, small=small)
+    chart, caption = _drawn(first, splits, moved, small=small)
     index = _index(first, moved, with_label=with_label)
     return ColumnCard(
         anchor=anchor,
@@ -101,11 +102,17 @@ def make_card(
 
 
 def _drawn(
-    first: ColumnSummary, splits: Mapping[str, ColumnSummary], *, small: bool
+    first: ColumnSummary,
+    splits: Mapping[str, ColumnSummary],
+    moved: Mapping[str, Shift],
+    *,
+    small: bool,
 ) -> tuple[Markup, str]:
-    """Return the chart and what it leaves out."""
+    """Return the chart and what cannot be read from it."""
     if first.type == "category":
-        return level_chart(first.name, splits, limit=4 if small else 8), ""
+        is_blind = len(splits) > 1 and not moved and bool(first.levels)
+        caption = _NOT_TOLD if is_blind else ""
+        return level_chart(first.name, splits, limit=4 if small else 8), caption
     found = make_histogram(splits, _SMALL_BINS if small else BINS)
     is_cut = found is not None and found.is_cut
     caption = "Up to 0.5 % of the rows lie beyond each end of the axis." if is_cut else ""
@@ -155,11 +162,12 @@ def _lines(
         lines += _number_lines(found)
     else:
         lines.append(line("distinct", _distinct))
-        lines.append(line("in no listed level", lambda s: share(s.other_rows, s.rows)))
+        shown = _shown(found[0])
+        lines.append(line("in none of those below", lambda s: share(_unshown(s, shown), s.rows)))
     if with_label:
         name = "r with label" if found[0].type == "number" else "η with label"
         lines.append(line(name, _association))
-    if moved:
+    if len(splits) > 1:
         cells = [fixed(moved[split].psi) if split in moved else UNKNOWN for split in splits]
         lines.append(("PSI from train", cells))
     return lines
@@ -178,6 +186,17 @@ def _number_lines(found: list[ColumnSummary]) -> Lines:
         ("mean", [number(s.moments.mean if s.moments.count else None) for s in found]),
         ("± std", [number(s.moments.std if s.moments.count else None) for s in found]),
     ]
+
+
+def _shown(first: ColumnSummary) -> list[str]:
+    """Return the levels that a card lists: the most frequent ones of the first split."""
+    return [level.value for level in first.levels[:SHOWN_LEVELS]]
+
+
+def _unshown(summary: ColumnSummary, shown: Collection[str]) -> int:
+    """Return the rows of a split that have a value, but none that its card says a share of."""
+    told = sum(level.count for level in summary.levels if level.value in shown)
+    return summary.rows - summary.nulls - told
 
 
 def _distinct(summary: ColumnSummary) -> str:
@@ -203,13 +222,20 @@ def _levels(splits: Mapping[str, ColumnSummary], *, with_label: bool) -> Lines:
     first = next(iter(splits.values()))
     found = {s: {lv.value: lv for lv in summary.levels} for s, summary in splits.items()}
     lines = []
-    for level in first.levels[:SHOWN_LEVELS]:
-        mine = {split: found[split].get(level.value) for split in splits}
-        cells = [share(lv.count if lv else 0, splits[s].rows) for s, lv in mine.items()]
+    for value in _shown(first):
+        mine = {split: found[split].get(value) for split in splits}
+        cells = [_level_share(lv, splits[s]) for s, lv in mine.items()]
         if with_label:
             cells += [_label_mean(lv) for lv in mine.values()]
-        lines.append((level.value, cells))
+        lines.append((value, cells))
     return lines
+
+
+def _level_share(level: Level | None, summary: ColumnSummary) -> str:
+    """Return a level's share; unknown when it may be among those a manifest does not keep."""
+    if level is None:
+        return UNKNOWN if summary.other_rows else share(0, summary.rows)
+    return share(level.count, summary.rows)
 
 
 def _label_mean(level: Level | None) -> str:

@@ -63,12 +63,15 @@ def has_ordered_label(manifest: DatasetManifest) -> bool:
 def find_warnings(manifest: DatasetManifest) -> tuple[Finding, ...]:
     """Return the warnings of all columns, heavy ones first, then in the columns' order."""
     found = [*_whole(manifest)]
+    unkept = {feature.name for feature in manifest.plan.features if feature.keeps_nothing}
     for name, splits in by_column(manifest).items():
         train = splits.get("train")
         if train is None:
             continue
         if name != manifest.label:
-            found += _column(train, ordered=has_ordered_label(manifest))
+            found += _column(
+                train, ordered=has_ordered_label(manifest), is_kept=name not in unkept
+            )
         found += _moved(name, splits)
     return tuple(sorted(found, key=lambda finding: finding.weight != "high"))
 
@@ -80,7 +83,7 @@ def _whole(manifest: DatasetManifest) -> Iterator[Finding]:
                 yield Finding("high", None, f"The {split} split has no row of class '{name}'.")
 
 
-def _column(train: ColumnSummary, *, ordered: bool) -> Iterator[Finding]:
+def _column(train: ColumnSummary, *, ordered: bool, is_kept: bool) -> Iterator[Finding]:
     if train.nulls == train.rows:
         yield Finding("high", train.name, "has no value in train.")
         return
@@ -88,7 +91,13 @@ def _column(train: ColumnSummary, *, ordered: bool) -> Iterator[Finding]:
         yield Finding("high", train.name, "has one value in all of train.")
     if train.nulls > NULL_SHARE * train.rows:
         yield Finding("low", train.name, f"is null in {share(train.nulls, train.rows)} of train.")
-    if _has_many_levels(train):
+    if not is_kept:
+        text = (
+            f"keeps none of its {count(train.distinct)} levels: each has fewer train rows than "
+            "features.min_count; lower that or drop the column."
+        )
+        yield Finding("high", train.name, text)
+    elif _has_many_levels(train):
         yield Finding(
             "low", train.name, f"has {count(train.distinct)} levels; rare ones share one code."
         )

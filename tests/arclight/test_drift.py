@@ -59,8 +59,6 @@ def test_nulls_alone_are_a_shift():
         (["a"] * 500 + ["b"] * 500, ["a"] * 510 + ["b"] * 490, "none"),
         (["a"] * 500 + ["b"] * 500, ["a"] * 900 + ["b"] * 100, "large"),
         (["a"] * 1000, ["new"] * 1000, "large"),
-        # two thousand levels of one row each are one bin: a key does not shift
-        ([f"k{i}" for i in range(2000)], [f"j{i}" for i in range(2000)], "none"),
     ],
 )
 def test_a_category_is_compared_by_its_levels(before, after, grade):
@@ -92,3 +90,10 @@ def test_no_rows_give_no_shift():
 
 def test_a_column_of_nulls_has_not_moved():
     assert measure_shift(number([], nulls=9), number([], nulls=5)) == Shift(psi=0.0, noise=0.0)
+
+
+def test_a_category_of_rare_levels_alone_cannot_be_told_but_for_its_nulls():
+    before = category([f"k{i}" for i in range(2000)])
+    assert measure_shift(before, category([f"j{i}" for i in range(2000)])) is None
+    nulls = category([f"j{i}" for i in range(1000)] + [None] * 1000)
+    assert measure_shift(before, nulls).grade == "large"

@@ -14,7 +14,7 @@ def found():
     [
         ("always_one", "high", "one value"), ("never_known", "high", "no value"),
         ("leaked", "high", "label"), ("month", "high", "not as in train"),
-        ("pressure", "low", "null"), ("tailnum", "low", "levels"),
+        ("pressure", "low", "null"), ("tailnum", "high", "keeps none of its"),
     ],
 )  # fmt: skip
 def test_what_is_planted_is_found(found, column, weight, text):
