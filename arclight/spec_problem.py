@@ -42,11 +42,21 @@ def explain(error: ValidationError, root: yaml.Node) -> tuple[str, int]:
         root: the YAML the spec was read from.
     """
     problems = error.errors()
-    first = problems[0]
+    first = _mistyped(problems) or problems[0]
     place = _locate(root, (*first["loc"], *_own_path(first)))
     paths = {_locate(root, (*p["loc"], *_own_path(p))).path for p in problems} - {place.path}
     more = f" ({len(paths)} more after this one.)" if paths else ""
     return printable(_sentence(first, place) + more, _MAX_TEXT), place.line
+
+
+def _mistyped(problems: Sequence[ErrorDetails]) -> ErrorDetails | None:
+    """Return the unknown field that most likely is the first missing one, misspelt."""
+    first = problems[0]
+    if first["type"] != "missing":
+        return None
+    *above, name = first["loc"]
+    beside = [p for p in problems if p["type"] == "extra_forbidden" and [*p["loc"][:-1]] == above]
+    return next((p for p in beside if nearest(str(p["loc"][-1]), (str(name),))), None)
 
 
 def line_of(root: yaml.Node, path: Sequence[str]) -> int:

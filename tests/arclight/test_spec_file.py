@@ -71,6 +71,21 @@ def test_a_missing_spec_is_named(tmp_path: Path):
         load_spec(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("lable", "etl.lable' is not a field of a spec. Did you mean 'label'?"),
+        ("target", "'etl.label' must be given. (1 more after this one.)"),
+    ],
+)
+def test_a_mistyped_field_comes_before_the_one_it_leaves_out(
+    tmp_path: Path, wrong: str, sentence: str
+):
+    with pytest.raises(SpecError) as error:
+        load_spec(write(tmp_path, SMALL.replace("label:", f"{wrong}:")))
+    assert sentence in error.value.message
+
+
 # text after `SMALL`, and the whole sentence
 SENTENCES = {
     "unknown field, nearest": (
