@@ -182,3 +182,10 @@ def test_a_hint_is_given_only_for_a_column_that_is_named():
     with pytest.raises(SpecError) as caught:
         lay(features={"derive": {"d": "translated + 1"}})
     assert "is the label" not in caught.value.message
+
+
+def test_a_column_with_a_blank_is_quoted_in_the_way_out():
+    with pytest.raises(SpecError, match=r"such as hour\(`placed at`\)\), or name it"):
+        lay(SCHEMA.append(pa.field("placed at", TIMESTAMP)))
+    with pytest.raises(SpecError, match=r"such as hour\(seen\)\), or name it"):
+        lay(SCHEMA.append(pa.field("seen", TIMESTAMP)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spark.badrecord import LONGEST, bad_record
+from spark.badrecord import LONGEST, bad_record, describe_bad_rows
 
 SAID = "[X] Malformed records are detected in record parsing: {}. Parse Mode: FAILFAST. To"
 
@@ -21,3 +21,16 @@ def test_a_bad_record_is_short_and_printable(said: str, shown: str) -> None:
 
 def test_another_failure_has_no_record() -> None:
     assert not bad_record(RuntimeError("[DIVIDE_BY_ZERO] Division by zero."))
+
+
+@pytest.mark.parametrize(
+    ("cause", "sentence"),
+    [
+        (SAID.format("[7,null]"), "the file 'file:///x/a%20b.csv' holds a record that does not"),
+        ("Caused by: EOF", "the file 'file:///x/a%20b.csv' cannot be read (FAILED_READ_FILE.X)."),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_plain_words(cause: str, sentence: str) -> None:
+    said = "[FAILED_READ_FILE.X] Encountered error while reading file file:///x/a%20b.csv."
+    text = describe_bad_rows(RuntimeError(f"{said} SQLSTATE: KD001\n{cause}"))
+    assert text.startswith(sentence)
