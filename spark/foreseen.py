@@ -172,7 +172,8 @@ def _refuse_unknown(query: exp.Expr, tables: Tables) -> None:
 def _refuse_unknown_of_table(query: exp.Expr, tables: Tables) -> None:
     """Refuse `t.name` where every table called t is a source that has no such column."""
     meant: dict[str, set[str]] = {}
-    unsure = {part.alias.lower() for part in query.find_all(exp.CTE, exp.Subquery)}
+    # WITH parts, subqueries, and what may be a struct of a table's name
+    unsure = {part.alias.lower() for part in query.find_all(exp.CTE, exp.Subquery, exp.Alias)}
     for table in query.find_all(exp.Table):
         columns = tables.get(table.name.lower())
         called = table.alias_or_name.lower()

@@ -76,6 +76,7 @@ def test_nothing_is_said_in_doubt(sql: str) -> None:
         "WITH a2 AS (SELECT k AS z FROM a) SELECT a2.z, b.name FROM a2 JOIN b ON a2.z = b.k",
         "SELECT x.z FROM (SELECT k AS z FROM a) x",
         "SELECT x.z FROM a AS x(z, y, t)",
+        "SELECT a.x FROM (SELECT named_struct('x', 1) AS a FROM a)",
         "WITH a AS (SELECT name AS n FROM b) SELECT a.n FROM a",
     ],
 )
