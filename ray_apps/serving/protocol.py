@@ -93,6 +93,9 @@ def rows_of(document: Any) -> list[Any]:
     if type(rows) in (list, dict):
         extra = next(name for name in document if name != "rows")
         raise Problem("fields", f"'{printable(extra)}' must not stand beside \"rows\".")
+    if list(document) == ["rows"]:
+        got = JSON_NAMES.get(type(rows), "something else")
+        raise Problem("fields", f'"rows" must be an array of objects or one object, got {got}.')
     return [document]
 
 

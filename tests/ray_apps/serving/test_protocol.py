@@ -125,6 +125,13 @@ def test_a_document_of_another_shape_is_refused(document: Any) -> None:
     assert refusal(document).status == 422
 
 
+@pytest.mark.parametrize(("rows", "got"), [(None, "null"), (7, "an integer"), ("a", "a string")])
+def test_rows_that_are_no_rows_are_named_as_such(rows: Any, got: str) -> None:
+    assert refusal({"rows": rows}).detail == (
+        f'"rows" must be an array of objects or one object, got {got}.'
+    )
+
+
 def test_a_model_may_have_a_column_called_rows() -> None:
     assert rows_of({"rows": 7, "b": 1}) == [{"rows": 7, "b": 1}]
 
