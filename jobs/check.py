@@ -12,7 +12,7 @@ from arclight.sql_guard import check_select
 from jobs.say import answer, say
 from ray_apps.trainers import TrainJob, load_trainer
 from spark.columns import check_known_columns, located
-from spark.etl import plan_etl
+from spark.etl_plan import plan_etl
 from spark.footers import read_footers
 from spark.foreseen import joined_columns, raw_columns, source_columns
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from arclight.errors import ArclightError, printable
 from arclight.failpoint import FLAG, POINT, arm
 from jobs.cli_cluster import cluster_app
 from jobs.cli_keys import keys_app
+from jobs.guard import guarded
 from jobs.options import MODEL_HELP, JsonOption, ModelRef, ProfileOption, SpecFile, StoreOption
-from jobs.say import say
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 app = typer.Typer(
     help="Raw tables to a served model: ETL on Spark, training and serving on Ray.",
@@ -27,11 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-INTERRUPTED = 130
-
-# typer may carry a copy of click of its own, and exports only the subclasses
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 AcceptSchema = Annotated[
     bool, typer.Option("--accept-schema", help="Take changed source columns as the new contract.")
@@ -297,37 +287,6 @@ def main(arguments: list[str] | None = None) -> None:
         arm(os.environ[POINT])
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.exit(guarded(lambda: app(words, standalone_mode=False)))
-
-
-def guarded(work: Callable[[], object]) -> int:
-    """Do some work and return its exit status; what went wrong is said in one sentence."""
-    try:
-        done = work()
-    except ArclightError as error:
-        say(f"arclight: {printable(error.message, limit=4000)}", style="red")
-        return error.exit_status
-    except UsageError as error:
-        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
-        say(f"arclight: {message}; see 'arclight --help'.", style="red")
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
-    except Exception as error:  # noqa: BLE001 -- the boundary of the process
-        # what an exception quotes may hold what a terminal would obey
-        for line in traceback.format_exc().splitlines():
-            sys.stderr.write(f"{printable(line, limit=1000)}\n")
-        text = f"{type(error).__name__}: {printable(error)}"
-        say(f"arclight: {text}; please report it.", style="red")
-        return 1
-    # typer gives an interruption back as its status instead of raising it
-    if done == INTERRUPTED:
-        return _interrupted()
-    return done if type(done) is int else 0
-
-
-def _interrupted() -> int:
-    say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
-    return INTERRUPTED
 
 
 def _interrupt(*_: Any) -> None:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from arclight.errors import ArclightError, RefusedError, SpecError, printable
 from arclight.store import open_store
 from cluster.profiles import HOST_PORT
-from jobs.cli import guarded
+from jobs.guard import INTERRUPTED, guarded
 from jobs.say import say
 from jobs.submissions import (
     LOG,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 ENTRYPOINT = "python -m jobs.entry"
 JOB, STORE = "ARCLIGHT_SUBMISSION", "ARCLIGHT_STORE"
 MAX_LOG_BYTES = 64 << 20
-INTERRUPTED = 130
 PASS_ON_S = 5.0
 _POLL_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -13,7 +13,8 @@ from cluster.profiles import load_profile
 from cluster.spark_session import spark_session
 from jobs.runs import store_for
 from jobs.say import answer, progress, say
-from spark.etl import joined_rows, plan_etl
+from spark.etl import joined_rows
+from spark.etl_plan import plan_etl
 from spark.rowfiles import write_rows
 
 if TYPE_CHECKING:

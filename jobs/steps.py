@@ -20,7 +20,8 @@ from jobs.reports import row_account
 from jobs.say import progress, say
 from ray_apps.evaluate import evaluation_key
 from ray_apps.train import model_key, train_model
-from spark.etl import build_dataset, plan_etl
+from spark.etl import build_dataset
+from spark.etl_plan import plan_etl
 
 if TYPE_CHECKING:
     from pathlib import Path

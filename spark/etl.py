@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,10 +11,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from arclight.contract import digest_of
 from arclight.errors import ArclightError, DataError, RefusedError
-from arclight.inputs import SourceFiles, look_at
-from arclight.lineage import code_digest
 from arclight.schema import hold
 from arclight.store import discard, flush_tree
 from cluster.spark_errors import told_by_worker
@@ -31,7 +27,7 @@ from spark.taskresult import TaskResult, Totals, add_up
 from spark.watch import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pyspark.sql import DataFrame, SparkSession
@@ -39,48 +35,9 @@ if TYPE_CHECKING:
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tick
-    from arclight.spec_file import LoadedSpec
+    from spark.etl_plan import EtlPlan
 
 RESULT = pa.schema([("result", pa.string())])
-
-
-@dataclass(frozen=True)
-class EtlPlan:
-    """A dataset build as known before any engine starts.
-
-    Attributes:
-        loaded: the spec.
-        files: source -> its files.
-        key: what identifies the result; None when a source's state cannot be known.
-    """
-
-    loaded: LoadedSpec
-    files: Mapping[str, SourceFiles]
-    key: str | None
-
-
-def plan_etl(loaded: LoadedSpec) -> EtlPlan:
-    """Look at the sources and compute the build's key, without an engine.
-
-    Raises:
-        MissingError, DataError: a source is not there or holds nothing.
-    """
-    spec = loaded.spec
-    files = {name: look_at(name, source, loaded) for name, source in spec.sources.items()}
-    digests = {name: found.digest for name, found in files.items()}
-    body = {
-        "name": spec.name,
-        "task": spec.task,
-        "sources": {n: s.model_dump(mode="json") for n, s in spec.sources.items()},
-        "sql": loaded.sql,
-        "etl": spec.etl.model_dump(mode="json"),
-        "features": spec.features.model_dump(mode="json"),
-        "segments": spec.evaluate.segments,
-        "files": digests,
-        "code": code_digest(("arclight", "spark")),
-    }
-    known = all(digest is not None for digest in digests.values())
-    return EtlPlan(loaded=loaded, files=files, key=digest_of(body) if known else None)
 
 
 def build_dataset(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from arclight.layout import TableLayout
     from arclight.spec import Spec
     from arclight.summary import ColumnSummary
-    from spark.etl import EtlPlan
+    from spark.etl_plan import EtlPlan
     from spark.read import SourceTable
     from spark.taskresult import Totals
 

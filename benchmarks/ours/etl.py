@@ -15,7 +15,8 @@ from arclight.store import open_store
 from benchmarks.etl_job import SPLITS, output_facts
 from cluster.profiles import Profile
 from cluster.spark_session import spark_session
-from spark.etl import build_dataset, plan_etl
+from spark.etl import build_dataset
+from spark.etl_plan import plan_etl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from arclight.decision import Decision
 from arclight.report import evaluate_predictions
 from arclight.store import open_store
 from jobs import entry, run
-from jobs.cli import guarded
+from jobs.guard import guarded
 from jobs.run import RunResult, run_command
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
 

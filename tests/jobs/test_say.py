@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from arclight.errors import DataError
-from jobs.cli import guarded
+from jobs.guard import guarded
 from jobs.say import answer, say, say_table
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07b\rc\nd\x9b31m\u202ee\u2028f[red]g[/red]"

@@ -13,7 +13,8 @@ from arclight.catalog import Catalog
 from arclight.progress import silent
 from arclight.spec_file import load_spec
 from arclight.store import open_store
-from spark.etl import build_dataset, plan_etl
+from spark.etl import build_dataset
+from spark.etl_plan import plan_etl
 
 if TYPE_CHECKING:
     from pathlib import Path

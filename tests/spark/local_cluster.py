@@ -15,7 +15,8 @@ from arclight.spec_file import load_spec
 from arclight.store import open_store
 from cluster.profiles import Profile, SparkPlace
 from cluster.spark_session import spark_session
-from spark.etl import build_dataset, plan_etl
+from spark.etl import build_dataset
+from spark.etl_plan import plan_etl
 
 CONF = {
     "spark.executor.memory": "512m",

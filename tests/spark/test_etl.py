@@ -12,7 +12,7 @@ import pytest
 
 from arclight.errors import DataError, RefusedError, SchemaError, SpecError
 from arclight.spec_file import load_spec
-from spark.etl import plan_etl
+from spark.etl_plan import plan_etl
 from tests.spark.etl_case import make_case, rows
 
 if TYPE_CHECKING:
