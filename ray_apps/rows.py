@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from arclight.errors import SchemaError, printable
 from arclight.features import FLOAT32_MAX
-from ray_apps.serving.values import rules_for
+from ray_apps.json_values import rules_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from arclight.errors import nearest, printable
+from ray_apps.json_values import JSON_NAMES, WRONG_VALUE, rules_for
 from ray_apps.serving.problem import Problem
 from ray_apps.serving.strict_json import parse_json
-from ray_apps.serving.values import JSON_NAMES, WRONG_VALUE, rules_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
