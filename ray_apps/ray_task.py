@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from arclight.progress import Tick
 
 POLL_S = 0.25
+END_S = 10.0
 
 
 def fit_worker(folder: str) -> None:
@@ -58,6 +59,8 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
         ) from error
     except BaseException:
         ray.cancel(running, force=True)
+        # it must write no more: the caller takes its folder away
+        ray.wait([running], timeout=END_S)
         raise
 
 

@@ -99,6 +99,21 @@ def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, work):
     assert not (folder / OUTCOME).exists()
 
 
+def test_an_interrupted_training_writes_no_more(ray_cluster, work):
+    folder = work(rounds=100_000, early_stopping=None)
+    workers = []
+
+    def interrupt(done, _total, _note):
+        if done > 10:
+            workers.extend(p for p in psutil.Process().children(recursive=True) if _is_fit(p))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_in_task(folder, interrupt, threads=1)
+    assert len(workers) == 1
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers)
+
+
 def _is_fit(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return "fit_worker" in " ".join(process.cmdline())
