@@ -58,6 +58,8 @@ class ModelBundle(Contract):
     metric: str
     train_metrics: dict[str, float]
     """`train` and `valid` value of `metric`, as the library gave them at the kept round."""
+    importance: tuple[float, ...] = ()
+    """Each feature's part of the loss that all splits took away on train, in the plan's order."""
     golden: GoldenRows
     params: dict[str, str | int | float | bool]
     dataset: str

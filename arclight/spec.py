@@ -278,7 +278,7 @@ class Train(Contract):
     imbalance: Literal["none", "weight"] = "none"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     workers: int = Field(default=1, ge=0)
-    """Ray Train workers; 0 trains in this process."""
+    """Processes that train, on Ray; 0 trains in this process."""
 
 
 class Tune(Contract):

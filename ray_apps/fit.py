@@ -1,6 +1,6 @@
 """One training, start to end, wherever it runs: request file -> model file and outcome file.
 
-The same function runs in this process, in a Ray Train worker, and in a test; it reads its request
+The same function runs in this process, in a Ray task, and in a test; it reads its request
 from a folder and leaves its results there, so nothing but paths travels through an engine.
 """
 
@@ -65,6 +65,7 @@ class FitOutcome(Contract):
     rounds: int
     threshold: float | None
     train_metrics: dict[str, float]
+    importance: tuple[float, ...]
     params: dict[str, str | int | float | bool]
     golden: GoldenRows
     seconds: dict[str, float]
@@ -120,6 +121,7 @@ def run_fit(folder: Path, tick: Tick) -> None:
         rounds=fitted.rounds,
         threshold=threshold,
         train_metrics=figures,
+        importance=_shares(model.gains()),
         params=fitted.params,
         golden=golden_rows(catalog.folder(manifest), manifest, model),
         seconds={**seconds, "judge": time.monotonic() - start},
@@ -230,6 +232,12 @@ def _judge(model: Model, rows: _Measured, job: TrainJob) -> tuple[float | None, 
         "valid": measure(job.task, job.metric, label, scores),
     }
     return threshold, {split: value for split, value in found.items() if value is not None}
+
+
+def _shares(gains: Doubles) -> tuple[float, ...]:
+    """Return each feature's part of all gain; zeros when no tree splits."""
+    whole = float(gains.sum())
+    return tuple((gains / whole).tolist() if whole > 0 else [0.0] * len(gains))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -189,6 +189,7 @@ def _bundle(
         rounds=outcome.rounds,
         metric=spec.metric,
         train_metrics=outcome.train_metrics,
+        importance=outcome.importance,
         golden=outcome.golden,
         params=outcome.params,
         dataset=manifest.ref,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arclight.metrics import METRICS
+from arclight.pages.column_charts import Bar, ranking_chart
 from arclight.pages.frame import render
 from arclight.pages.model_charts import (
     MAX_CLASSES,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from arclight.report import EvalReport, Figure, Segment
 
 Facts = list[tuple[str, str]]
+
+MOST_IMPORTANT = 20
 
 # in the label's unit, so they share an axis; every other one of these stands in 0…1
 _IN_UNITS = ("rmse", "mae", "median_absolute_error", "bias")
@@ -98,6 +101,8 @@ def model_page(
         evidence=evidence,
         card=_card(bundle, evaluation, manifest),
         training=_training(bundle),
+        importance=_importance(bundle),
+        most_important=MOST_IMPORTANT,
         origin=_origin(bundle),
     )
 
@@ -267,6 +272,14 @@ def _training(bundle: ModelBundle) -> Facts:
         (f"{bundle.metric}, {split}", fixed(v, 4)) for split, v in bundle.train_metrics.items()
     ]
     return [*metrics, *((name, str(value)) for name, value in bundle.params.items())]
+
+
+def _importance(bundle: ModelBundle) -> Markup | None:
+    """Return the chart of the features the trees use most; None when no tree splits."""
+    names = [feature.name for feature in bundle.plan.features]
+    ranked = sorted(zip(bundle.importance, names, strict=False), key=lambda item: -item[0])
+    bars = [Bar(name, {"train": part}) for part, name in ranked[:MOST_IMPORTANT] if part > 0]
+    return ranking_chart("What its trees use", bars, as_share=True) if bars else None
 
 
 def _origin(bundle: ModelBundle) -> Facts:

@@ -73,6 +73,9 @@ class Model(Protocol):
     def rounds(self) -> int:
         """Boosting rounds in the file."""
 
+    def gains(self) -> npt.NDArray[np.float64]:
+        """Return the loss that the splits on each feature took away on train: [features]."""
+
     def predict(self, matrix: Matrix) -> npt.NDArray[np.float64]:
         """Return probabilities or numbers: [rows], or [rows, classes] for a multiclass task.
 

@@ -172,6 +172,11 @@ class LgbmModel:
         """Boosting rounds in the file."""
         return int(self._booster.current_iteration())
 
+    def gains(self) -> npt.NDArray[np.float64]:
+        """Return the total gain of each feature; one that no tree splits on has 0."""
+        found = self._booster.feature_importance(importance_type="gain")
+        return np.asarray(found, dtype=np.float64)
+
     def predict(self, matrix: Matrix) -> npt.NDArray[np.float64]:
         """Return probabilities or numbers; safe to call from several threads."""
         found = self._booster.predict(matrix, num_threads=self._threads)

@@ -182,6 +182,12 @@ class XgbModel:
         """Boosting rounds in the file."""
         return int(self._booster.num_boosted_rounds())
 
+    def gains(self) -> npt.NDArray[np.float64]:
+        """Return the total gain of each feature; one that no tree splits on has 0."""
+        found = self._booster.get_score(importance_type="total_gain")
+        names = self._booster.feature_names or [f"f{i}" for i in range(self.features)]
+        return np.array([found.get(name, 0.0) for name in names], dtype=np.float64)
+
     def predict(self, matrix: Matrix) -> npt.NDArray[np.float64]:
         """Return probabilities or numbers; safe to call from several threads."""
         found = self._booster.inplace_predict(matrix, missing=np.nan, validate_features=True)

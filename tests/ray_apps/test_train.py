@@ -59,6 +59,8 @@ def test_a_bundle_says_what_the_model_is(trained, task, name):
         assert outputs == (["score", "label"] if task == "binary" else ["score"])
     assert 0 < bundle.rounds <= 30
     assert set(bundle.train_metrics) == {"train", "valid"}
+    assert len(bundle.importance) == len(bundle.plan.features)
+    assert sum(bundle.importance) == pytest.approx(1)
     assert bundle.lineage.libraries["pyarrow"]
     assert len(bundle.golden.rows) == len(bundle.golden.scores) == 64
     assert not (made.catalog.folder(bundle).stat().st_mode & 0o077)

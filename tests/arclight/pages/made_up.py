@@ -151,6 +151,12 @@ def _ledger(total: int) -> RowLedger:
     return ledger
 
 
+def _importance(features: int) -> tuple[float, ...]:
+    """Return shares that fall from feature to feature; the last is never used."""
+    parts = np.arange(features - 1, -1, -1, dtype=np.float64)
+    return tuple((parts / parts.sum()).tolist())
+
+
 def model_bundle(manifest: DatasetManifest) -> ModelBundle:
     """Return a model of the manifest's task; its digests are made up."""
     outputs = tuple(Column(name=n, type="float64") for n in manifest.plan.classes or ("score",))
@@ -163,6 +169,7 @@ def model_bundle(manifest: DatasetManifest) -> ModelBundle:
         threshold=0.3125 if manifest.task == "binary" else None, rounds=318,
         metric={"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}[manifest.task],
         train_metrics={"train": 0.81234, "valid": 0.74321},
+        importance=_importance(len(manifest.plan.features)),
         golden=GoldenRows(rows=(), scores=()),
         params={"learning_rate": 0.1, "max_depth": 8, "tree_method": "hist", "seed": 7},
         dataset=manifest.ref, dataset_digest=manifest.content_digest, lineage=manifest.lineage,

@@ -181,6 +181,20 @@ def test_a_model_page_fits_its_task(model, manifest):
     assert ("0.3125" in model.text) == (manifest.task == "binary")
 
 
+def test_a_model_page_ranks_what_its_trees_use(model, manifest):
+    told = next(label for label in model.labels if label.startswith("What its trees use"))
+    first = model_bundle(manifest).importance[0]
+    assert f"train {100 * first:.1f} %" in told
+    assert f"{100 * first:.1f} %" in model.text
+
+
+def test_a_model_whose_trees_never_split_ranks_nothing(manifest):
+    bundle = model_bundle(manifest)
+    for importance in ((), (0.0,) * len(bundle.plan.features)):
+        page = Reader(model_page(bundle.model_copy(update={"importance": importance})))
+        assert "What its trees use" not in page.text
+
+
 def test_a_model_without_evidence_says_so():
     page = Reader(model_page(model_bundle(flights_manifest(wide=0))))
     assert "not been judged on a test split yet" in page.text

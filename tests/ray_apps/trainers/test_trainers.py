@@ -104,6 +104,23 @@ def test_a_model_is_fitted_saved_and_read_back(name, task, tmp_path):
     assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=2e-5)
 
 
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_gains_stand_by_the_features_that_make_the_label(name, tmp_path):
+    """The label is made of f0 and f3; f1 and f2 are noise."""
+    fitted = fit(name, make_job(rounds=10), make_shard(3000), make_shard(500, seed=1))
+    gains = load(name, fitted, tmp_path).gains()
+    assert gains.shape == (4,)
+    assert min(gains[0], gains[3]) > 10 * max(gains[1], gains[2])
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_model_without_a_split_has_no_gain(name, tmp_path):
+    params = {"xgboost": {"gamma": 1e9}, "lightgbm": {"min_gain_to_split": 1e9}}[name]
+    job = make_job(rounds=3, early_stopping=None, params=params)
+    fitted = fit(name, job, make_shard(3000), make_shard(500, seed=1))
+    assert load(name, fitted, tmp_path).gains().tolist() == [0.0] * 4
+
+
 def _value(job: TrainJob, valid: Shard, scores: np.ndarray) -> float:
     from arclight.metrics import measure
 
