@@ -62,8 +62,8 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
         ) from error
     if not files and not Path(path).exists():
         raise MissingError(
-            f"source '{name}': '{path}' does not exist; mend sources.{name}.path, which is "
-            f"relative to {loaded.folder}."
+            f"{loaded.where('sources', name, 'path')}: source '{name}': '{path}' does not exist; "
+            f"mend sources.{name}.path, which is relative to {loaded.folder}."
         )
     if not files:
         raise DataError(f"source '{name}': the folder '{path}' holds no file to read.")

@@ -72,7 +72,7 @@ def load_spec(file: Path) -> LoadedSpec:
     except ValidationError as error:
         text, line = explain(error, root)
         raise SpecError(f"{file}:{line}: {text}") from error
-    return LoadedSpec(spec=spec, file=file.resolve(), sql=_sql(spec, file), root=root)
+    return LoadedSpec(spec=spec, file=file.resolve(), sql=_sql(spec, file, root), root=root)
 
 
 def _read(file: Path, what: str) -> str:
@@ -92,9 +92,10 @@ def _read(file: Path, what: str) -> str:
         raise MissingError(f"{what} '{name}' cannot be read: {error.strerror}.") from error
 
 
-def _sql(spec: Spec, file: Path) -> str:
+def _sql(spec: Spec, file: Path, root: yaml.Node) -> str:
     if spec.etl.sql_file is not None:
-        return _read(file.parent / spec.etl.sql_file, "etl.sql_file")
+        where = f"{file}:{line_of(root, ('etl', 'sql_file'))}"
+        return _read(file.parent / spec.etl.sql_file, f"{where}: etl.sql_file")
     return spec.etl.sql or "SELECT * FROM " + next(iter(spec.sources))
 
 
@@ -108,7 +109,9 @@ def _compose(text: str, file: Path) -> yaml.Node:
         where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
         parts = [getattr(error, "context", None), getattr(error, "problem", None)]
         problem = ", ".join(part for part in parts if part) or str(error)
-        raise SpecError(f"{where}: not valid YAML: {printable(problem)}.") from error
+        raise SpecError(
+            f"{where}: not valid YAML: {printable(problem)}; mend it there."
+        ) from error
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(f"{file}:1: a spec must be a mapping that starts with its name.")
     return root

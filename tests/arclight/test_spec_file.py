@@ -62,7 +62,7 @@ def test_sql_may_stand_in_a_file(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["gone.sql", "x" * 300, "gone/\\u001bx.sql"])
 def test_a_missing_sql_file_is_named(tmp_path: Path, name: str):
-    with pytest.raises(MissingError, match=r"etl\.sql_file '.*(gone|xxx)"):
+    with pytest.raises(MissingError, match=r"a\.yaml:7: etl\.sql_file '.*(gone|xxx)"):
         load_spec(write(tmp_path, SMALL + f'  sql_file: "{name}"\n'))
 
 
@@ -206,12 +206,12 @@ SENTENCES = {
     "two documents": (
         "---\nname: b\n",
         "FILE:7: not valid YAML: expected a single document in the stream, but found another "
-        "document.",
+        "document; mend it there.",
     ),
     "a tab": (
         "train:\n\trounds: 3\n",
         "FILE:8: not valid YAML: while scanning for the next token, found character '\\t' that "
-        "cannot start any token.",
+        "cannot start any token; mend it there.",
     ),
 }
 
