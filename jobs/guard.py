@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from arclight.disk import disk_full
 from arclight.errors import ArclightError, printable
 from jobs.say import say
 
@@ -34,16 +35,25 @@ def guarded(work: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:  # noqa: BLE001 -- the boundary of the process
-        # what an exception quotes may hold what a terminal would obey
-        for line in traceback.format_exc().splitlines():
-            sys.stderr.write(f"{printable(line, limit=1000)}\n")
-        text = f"{type(error).__name__}: {printable(error)}"
-        say(f"arclight: {text}; please report it.", style="red")
-        return 1
+        return _unforeseen(error)
     # typer gives an interruption back as its status instead of raising it
     if done == INTERRUPTED:
         return _interrupted()
     return done if type(done) is int else 0
+
+
+def _unforeseen(error: Exception) -> int:
+    """Say what nothing below had a sentence for; a full disk may meet any of its writes."""
+    full = disk_full(error)
+    if full is not None:
+        say(f"arclight: {full.message}", style="red")
+        return full.exit_status
+    # what an exception quotes may hold what a terminal would obey
+    for line in traceback.format_exc().splitlines():
+        sys.stderr.write(f"{printable(line, limit=1000)}\n")
+    text = f"{type(error).__name__}: {printable(error)}"
+    say(f"arclight: {text}; please report it.", style="red")
+    return 1
 
 
 def _interrupted() -> int:

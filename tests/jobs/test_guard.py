@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from jobs.guard import guarded
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_a_full_disk_is_no_defect_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/part-0.parquet")
+    assert guarded(lambda: fail(error)) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "arclight: the disk has no room for '/x/part-0.parquet' (No space left on device); "
+        "nothing was published: free space, and run the same command again.\n"
+    )
+
+
+def test_what_nobody_foresaw_is_shown_with_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: fail(KeyError("\x1b[31m"))) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.endswith("please report it.\n")
+    assert "\x1b" not in said
