@@ -15,10 +15,11 @@ import pytest
 
 from arclight.bundle import BundleFile
 from arclight.catalog import Catalog
-from arclight.errors import IntegrityError, MissingError, RefusedError, SpecError
+from arclight.errors import EngineError, IntegrityError, MissingError, RefusedError, SpecError
 from arclight.spec import Replicas
 from arclight.store import open_store, sha256_file
 from cluster.profiles import Profile, RayPlace
+from ray_apps.serving import deploy
 from ray_apps.serving.api_keys import ApiKeys
 from ray_apps.serving.deploy import Binding, find_port, pin, served
 from tests.ray_apps.serving.small_model import ROW, publish_small_model
@@ -73,7 +74,7 @@ def test_unseen_levels_and_far_numbers_are_scored(url: str) -> None:
     answer = httpx.post(url + PREDICT, json={"rows": rows})
     assert answer.status_code == 200
     assert all(0 < p["score"] < 1 for p in answer.json()["predictions"])
-    # S4: the small model knows EWR and JFK, and numbers around 0
+    # the small model knows EWR and JFK, and numbers around 0
     assert answer.json()["unusual"] == {
         "a_float64": {"missing": 1, "far": 2},
         "a_string": {"missing": 1, "unseen": 3},
@@ -81,7 +82,7 @@ def test_unseen_levels_and_far_numbers_are_scored(url: str) -> None:
 
 
 @pytest.mark.ray
-def test_S9_clients_that_leave_hold_nothing_up(url: str) -> None:
+def test_clients_that_leave_hold_nothing_up(url: str) -> None:
     """More of them than a replica takes; each asks for much and is gone at once."""
     host, port = url.removeprefix("http://").split(":")
     body = orjson.dumps({"rows": [ROW] * 10_000})
@@ -135,7 +136,7 @@ def test_X6_foreign_hosts_and_pages_are_refused_by_a_real_server(
 
 
 @pytest.mark.ray
-def test_S8_twenty_times_the_clients_are_answered_or_told_to_come_back(url: str) -> None:
+def test_twenty_times_the_clients_are_answered_or_told_to_come_back(url: str) -> None:
     """One replica works on 32; 640 ask at once, each on a connection of its own."""
     replica = next(
         p for p in psutil.Process().children(recursive=True) if "ServeReplica" in p.name()
@@ -166,7 +167,7 @@ def test_S8_twenty_times_the_clients_are_answered_or_told_to_come_back(url: str)
 
 
 @pytest.mark.ray
-def test_S5_a_killed_replica_comes_back_by_itself(url: str) -> None:
+def test_a_killed_replica_comes_back_by_itself(url: str) -> None:
     """One replica: callers are told 5xx or cut off until another has loaded; none hangs."""
     replica = next(
         p for p in psutil.Process().children(recursive=True) if "ServeReplica" in p.name()
@@ -345,7 +346,7 @@ def _edit_record(catalog: Catalog, bundle: ModelBundle, **changes: object) -> No
 
 
 @pytest.mark.parametrize("case", ["golden rows differ", "a file that ends the loader"])
-def test_S6_a_version_that_does_not_hold_never_listens_and_says_why(
+def test_a_version_that_does_not_hold_never_listens_and_says_why(
     own: Callable[[str, str], tuple[Made, ModelBundle]], small_profile: Profile, case: str
 ) -> None:
     made, bundle = own("binary", "lightgbm")
@@ -368,3 +369,31 @@ def test_S6_a_version_that_does_not_hold_never_listens_and_says_why(
         pytest.fail("started")
     assert all(reason in caught.value.message for reason in reasons), caught.value.message
     assert find_port("127.0.0.1", port) == port
+
+
+@pytest.mark.ray
+@pytest.mark.fault
+def test_a_replica_that_cannot_load_ends_the_start_and_leaves_nothing(
+    tmp_path: Path, small_profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model was sound when the command looked, and is not when the replica does."""
+    catalog = Catalog(open_store(tmp_path / "store"))
+    file = catalog.folder(publish_small_model(catalog)) / "model.ubj"
+    check = deploy.load_endpoints
+
+    def check_then_cut(service: deploy.Service) -> object:
+        checked = check(service)
+        file.write_bytes(b"")
+        return checked
+
+    monkeypatch.setattr(deploy, "load_endpoints", check_then_cut)
+    port = find_port("127.0.0.1", 0)
+    before = set(psutil.Process().children(recursive=True))
+    with (
+        pytest.raises(EngineError, match="Ray Serve did not start delay@1"),
+        served(catalog, ["delay"], profile=small_profile, port=port),
+    ):
+        pytest.fail("started")
+    assert file.stat().st_size == 0
+    assert find_port("127.0.0.1", port) == port
+    assert not set(psutil.Process().children(recursive=True)) - before
