@@ -119,7 +119,7 @@ def test_stray_files_are_no_names(three: Catalog):
 # bad records
 
 
-def test_r4_a_bad_newest_version_is_named_and_the_highest_valid_one_holds(three: Catalog):
+def test_a_bad_newest_version_is_named_and_the_highest_valid_one_holds(three: Catalog):
     three.store.path("models", "flights", "versions", "4.json").write_text("")
     three.store.path("models", "flights", "versions", "5.json").write_text('{"kind": "mod')
     assert three.model("flights").number == 3
@@ -169,7 +169,7 @@ def test_an_alias_moves_and_every_move_is_kept(three: Catalog):
     }
 
 
-def test_r2_of_two_promotes_one_wins_and_the_other_is_told_by_whom(three: Catalog):
+def test_of_two_promotes_one_wins_and_the_other_is_told_by_whom(three: Catalog):
     seen = promote(three, 1)
     winner, loser = three.model("flights@2"), three.model("flights@3")
     three.move_alias(winner, "champion", reason="the gate passed", seen=seen)
@@ -178,7 +178,7 @@ def test_r2_of_two_promotes_one_wins_and_the_other_is_told_by_whom(three: Catalo
     assert three.model("flights@champion").number == 2
 
 
-def test_r2_of_twelve_promotes_at_once_one_wins(three: Catalog):
+def test_of_twelve_promotes_at_once_one_wins(three: Catalog):
     barrier, wins = FORK.Barrier(12), FORK.Value("i", 0)
     bundle = three.model("flights@1")
 
@@ -200,7 +200,7 @@ def test_r2_of_twelve_promotes_at_once_one_wins(three: Catalog):
     assert three.store.numbers("models", "flights", "aliases", "champion") == (1,)
 
 
-def test_r4_a_bad_move_leaves_the_alias_where_it_stood_and_movable(three: Catalog):
+def test_a_bad_move_leaves_the_alias_where_it_stood_and_movable(three: Catalog):
     promote(three, 1)
     three.store.path("models", "flights", "aliases", "champion", "2.json").write_text("")
     assert three.model("flights@champion").number == 1

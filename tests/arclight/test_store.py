@@ -92,7 +92,7 @@ def test_the_same_thing_twice_gives_the_first_record(store: Store):
     assert store.numbers(*PLACE) == (1, 2)
 
 
-def test_r1_fifty_registrations_at_once_get_fifty_numbers(store: Store):
+def test_fifty_registrations_at_once_get_fifty_numbers(store: Store):
     def work(number: int) -> None:
         store.append(lambda n: f"{number} {n}", never, *PLACE)
 
@@ -104,7 +104,7 @@ def test_r1_fifty_registrations_at_once_get_fifty_numbers(store: Store):
     assert all(number == record.number for (_, number), record in zip(texts, records, strict=True))
 
 
-def test_e18_one_key_from_many_processes_gets_one_number(store: Store):
+def test_one_key_from_many_processes_gets_one_number(store: Store):
     def work(number: int) -> None:
         store.append(
             lambda _: f"key{number % 3}", lambda r: r.text == f"key{number % 3}".encode(), *PLACE
@@ -114,7 +114,7 @@ def test_e18_one_key_from_many_processes_gets_one_number(store: Store):
     assert sorted(r.text for r in store.records(*PLACE)) == [b"key0", b"key1", b"key2"]
 
 
-def test_r6_two_processes_race_200_times_and_one_wins_each(store: Store):
+def test_two_processes_race_200_times_and_one_wins_each(store: Store):
     wins = FORK.Array("i", 400)
     barrier = FORK.Barrier(2)
 
@@ -339,7 +339,7 @@ def test_a_store_is_opened_at_its_absolute_path(tmp_path: Path, monkeypatch: pyt
     assert list((tmp_path / "s").iterdir()) == []
 
 
-def test_r3_changed_bytes_are_refused_before_anything_reads_them(tmp_path: Path):
+def test_changed_bytes_are_refused_before_anything_reads_them(tmp_path: Path):
     file = tmp_path / "part"
     file.write_bytes(b"0123456789" * 200_000)
     size, digest = file.stat().st_size, sha256_file(file)

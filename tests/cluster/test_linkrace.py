@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_r6_two_processes_race_for_one_name_and_one_wins_each_time(tmp_path: Path) -> None:
+def test_two_processes_race_for_one_name_and_one_wins_each_time(tmp_path: Path) -> None:
     assert race_for_names(tmp_path, 200) == [1] * 200
     winners = {(tmp_path / f"name-{turn}").read_text() for turn in range(200)}
     assert winners <= {"a", "b"}

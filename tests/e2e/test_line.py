@@ -83,7 +83,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_e16_killed_at_each_point_the_same_command_ends_with_the_same_model(
+def test_killed_at_each_point_the_same_command_ends_with_the_same_model(
     line: Line, killed: Line, trainer: str
 ):
     expected = line.first(trainer)

@@ -1,4 +1,4 @@
-"""E1, E2, E4 as typed: what a user of `arclight etl` gets for data that is not what it was."""
+"""As typed: what a user of `arclight etl` gets for data that is not what it was."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def table(count: int) -> pa.Table:
     )
 
 
-def test_e2_a_column_that_changed_its_type_and_the_way_forward(tmp_path: Path) -> None:
+def test_a_column_that_changed_its_type_and_the_way_forward(tmp_path: Path) -> None:
     case = Case(tmp_path)
     done = case.etl()
     assert done.returncode == 0, done.stderr

@@ -279,7 +279,7 @@ def test_a_missing_file_of_sql_is_named(
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_e4_an_empty_folder_is_named(
+def test_an_empty_folder_is_named(
     tmp_path: Path, sentence: Callable[..., str], command: str
 ) -> None:
     file = write(tmp_path)
@@ -290,7 +290,7 @@ def test_e4_an_empty_folder_is_named(
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) * 9 // 10], lambda _: b"", lambda _: b"a"]
 )
-def test_e1_check_names_a_damaged_file(
+def test_check_names_a_damaged_file(
     tmp_path: Path, sentence: Callable[..., str], damage: Callable[[bytes], bytes]
 ) -> None:
     file = write(tmp_path)

@@ -74,7 +74,7 @@ def test_T6_XG2_a_missing_column_is_refused(trained, missing):
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_E13_CAT1_unseen_levels_share_the_code_of_rare_ones(trained, name):
+def test_unseen_levels_share_the_code_of_rare_ones(trained, name):
     made, bundle = trained("binary", name)
     predictor = load(made, bundle)
     raw = raw_batch(made).slice(0, 50)
@@ -154,7 +154,7 @@ def cut(path: Path, share: float) -> None:
 
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize("damage", [flip, lambda path: cut(path, 0.9), Path.unlink])
-def test_R3_a_damaged_file_is_refused_by_its_hash(own, name, damage):
+def test_a_damaged_file_is_refused_by_its_hash(own, name, damage):
     made, bundle = own("binary", name)
     damage(model_path(made, bundle))
     with pytest.raises(IntegrityError, match=r"as published|not there"):

@@ -99,9 +99,7 @@ def test_R3_other_models_are_refused_before_a_file_is_opened(
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_R3_a_file_with_its_record_edited_to_match_is_refused(
-    own, door, tmp_path, nothing_is_parsed
-):
+def test_a_file_with_its_record_edited_to_match_is_refused(own, door, tmp_path, nothing_is_parsed):
     """Size, hash and golden rows would all agree: only the signature cannot be made to."""
     made, bundle = signed_by(own, OURS)
     path = made.catalog.folder(bundle) / bundle.model_file

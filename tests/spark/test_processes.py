@@ -91,9 +91,7 @@ def build_in_zone(session: SparkSession, case: Case, zone: str) -> DatasetManife
             time.tzset()
 
 
-def test_e9_no_time_zone_of_a_process_reaches_the_data(
-    session: SparkSession, tmp_path: Path
-) -> None:
+def test_no_time_zone_of_a_process_reaches_the_data(session: SparkSession, tmp_path: Path) -> None:
     zones = ("America/New_York", "Europe/Berlin", "Asia/Kathmandu")
     outer, *inner = [make_times_case(tmp_path / zone.replace("/", "-")) for zone in zones]
     with etl_process(outer, outer.folder / "store", TZ=zones[0]) as started:
@@ -106,7 +104,7 @@ def test_e9_no_time_zone_of_a_process_reaches_the_data(
 
 
 @pytest.mark.fault
-def test_e18_etls_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_etls_at_once_lose_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     cases = []
     for place, seed in enumerate((1, 1, 2)):  # twice the same spec, and another of its name

@@ -1,4 +1,4 @@
-"""S1, S2, S4, S9 and the forms of a request, against the application itself."""
+"""Bad requests and the forms of a request, against the application itself."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_a_wrong_body_is_told_as_a_problem(body: bytes, status: int) -> No
 
 
 @pytest.mark.parametrize("name", list(ROW))
-async def test_S1_each_wrong_field_is_named_over_http(name: str) -> None:
+async def test_each_wrong_field_is_named_over_http(name: str) -> None:
     app, _ = serve()
     wrong: list[tuple[dict[str, Any], str]] = [
         ({**ROW, name: ["x"]}, "must be "),
@@ -266,7 +266,7 @@ async def test_X16_what_a_failure_quotes_cannot_forge_a_line_of_the_log(caplog: 
 
 
 @pytest.mark.parametrize("form", ["rows", "tensors", "arrow"])
-async def test_S4_what_is_unusual_is_counted_in_the_answer(form: str) -> None:
+async def test_what_is_unusual_is_counted_in_the_answer(form: str) -> None:
     app, _ = serve()
     rows = [ROW, {**ROW, "a_float64": 1e300}, {**ROW, "a_float64": None}]
     counted = {"a_float64": {"missing": 1, "far": 1}}
@@ -396,7 +396,7 @@ async def test_a_client_that_left_is_not_answered_and_frees_its_place() -> None:
     assert (await post(app, ROW)).status_code == 200
 
 
-async def test_S9_work_of_a_client_that_left_is_not_begun() -> None:
+async def test_work_of_a_client_that_left_is_not_begun() -> None:
     """Ray Serve cancels a request whose client is gone; what waits for a thread never runs."""
     app, scorer = serve(concurrent=9)
     loop = asyncio.get_running_loop()
