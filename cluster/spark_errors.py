@@ -18,8 +18,11 @@ VALUES = (
     re.compile(r"(?<=[Tt]he value )(?:'.*?'(?=\s)|\S+)", re.DOTALL),
     re.compile(r"'(?:[^']|'')*'"),
 )
-# where the sentence ends and the plan, the query or a trace begins
-END = re.compile(r"\s*(?:SQLSTATE:|== |\n\s*at |\nCaused by|JVM stacktrace|\n\n|;\n)")
+# where the sentence ends and the plan, the query or a trace begins; settings that would let
+# wrong values through as nulls are no way out
+END = re.compile(
+    r"\s*(?:SQLSTATE:|If necessary set |== |\n\s*at |\nCaused by|JVM stacktrace|\n\n|;\n)"
+)
 PYTHON_LAST = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: .*)?$", re.MULTILINE)
 OURS = re.compile(r"^arclight\.errors\.([A-Z]\w*): (.+)$", re.MULTILINE)
 JAVA_CLASS = re.compile(r"^(?:[a-z][\w$]*\.)+[A-Z][\w$]*:\s*")

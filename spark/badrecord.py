@@ -18,6 +18,9 @@ DEEPEST = 10
 UNREAD_FILE = re.compile(
     r"(FAILED_READ_FILE\.\w+): Encountered error while reading file (\S+?)\.?$"
 )
+# what Spark says of a subquery that failed, whatever the reason
+WAITED = "Exception thrown in awaitResult"
+CONDITION = re.compile(r"[A-Z][A-Z0-9_.]+: ")
 RECORD = re.compile(
     r"Malformed records are detected in record parsing: (.*?)\.?\s*Parse Mode", re.S
 )
@@ -25,12 +28,21 @@ RECORD = re.compile(
 
 def describe_bad_rows(error: BaseException) -> str:
     """Return what to tell of rows that could not be read or computed, plain words first."""
-    text, record = describe_spark_error(error), bad_record(error)
+    text, record = _describe(error), bad_record(error)
     unread = UNREAD_FILE.match(text)
     if unread is not None:
         why = "holds a record that does not fit its columns" if record else "cannot be read"
         text = f"the file '{unread[2]}' {why} ({unread[1]})."
     return f"{text}{record}"
+
+
+def _describe(error: BaseException) -> str:
+    """Describe a failure by its own words, or by those of the first cause that has a condition."""
+    text = describe_spark_error(error)
+    if not text.startswith(WAITED):
+        return text
+    causes = (describe_spark_error(RuntimeError(said)) for said in _texts(error))
+    return next((cause for cause in causes if CONDITION.match(cause)), text)
 
 
 def bad_record(error: BaseException) -> str:

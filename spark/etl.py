@@ -19,6 +19,7 @@ from spark.arrange import arrange, partition_count
 from spark.badrecord import describe_bad_rows
 from spark.columns import check_columns, located
 from spark.files import check_files, remove_strays
+from spark.inarrow import map_in_arrow
 from spark.join import join_sources
 from spark.publish import make_manifest
 from spark.read import SourceTable, read_source
@@ -128,7 +129,7 @@ def _run(
     row_pass = RowPass(spec=loaded.spec, layout=layout, folder=str(staged))
     try:
         with watched(session, tick):
-            found = arranged.mapInArrow(_task(row_pass), "result string").collect()
+            found = map_in_arrow(arranged, _task(row_pass), "result string").collect()
     except (PySparkException, Py4JJavaError) as error:
         raise _explain(error) from error
     results = [TaskResult.from_json(row[0], source="a task's result") for row in found]

@@ -17,6 +17,7 @@ from arclight.expression import compile_expression
 from arclight.store import discard, flush_tree
 from cluster.spark_errors import told_by_worker
 from spark.badrecord import describe_bad_rows
+from spark.inarrow import map_in_arrow
 from spark.watch import watched
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def write_rows(
     staged.mkdir(parents=True)
     try:
         with watched(session, tick):
-            found = table.mapInArrow(
-                _task(schema, str(staged), where), "file string, rows long"
+            found = map_in_arrow(
+                table, _task(schema, str(staged), where), "file string, rows long"
             ).collect()
         kept = {row["file"] for row in found}
         for file in staged.iterdir():

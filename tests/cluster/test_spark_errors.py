@@ -34,6 +34,11 @@ ValueError: bad 'row' here
             "CAST_INVALID_INPUT: The value '…' of the type \"STRING\" cannot be cast to "
             '"INT" because it is malformed. Use `try_cast`.',
         ),
+        (
+            '[ARITHMETIC_OVERFLOW] overflow. If necessary set "spark.sql.ansi.enabled" to "false" '
+            "to bypass this error. SQLSTATE: 22003",
+            "ARITHMETIC_OVERFLOW: overflow.",
+        ),
         (JOB, "DIVIDE_BY_ZERO: Division by zero."),
         (WORKER, "PYTHON_EXCEPTION: ValueError: bad '…' here."),
         ("java.lang.OutOfMemoryError: Java heap space\n\tat a.b(C.java:1)", "Java heap space."),
