@@ -1,4 +1,4 @@
-"""An executor is killed while it writes: the rows are those of a run that nobody disturbed."""
+"""An executor is killed or held while it writes: the rows are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from arclight.store import open_store
+from arclight.catalog import Catalog
+from arclight.store import check_file, open_store
 from tests.spark.etl_case import make_case, rows
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def builder(folder: Path, *words: str) -> Iterator[psutil.Popen]:
                 process.communicate(timeout=20)
 
 
+def noise() -> pa.Array:
+    return pa.array([(i * 2654435761) % 1000003 / 7 for i in range(ROWS)])
+
+
 def writing_executor(process: psutil.Process, staged: Path) -> psutil.Process | None:
     """Return the executor below which a file of the dataset is being written just now."""
     with suppress(psutil.Error):
@@ -58,17 +63,22 @@ def writing_executor(process: psutil.Process, staged: Path) -> psutil.Process | 
     return None
 
 
-def test_e15_a_killed_executor_changes_nothing(session: SparkSession, tmp_path: Path) -> None:
-    noise = pa.array([(i * 2654435761) % 1000003 / 7 for i in range(ROWS)])
-    case = make_case(tmp_path, rows(ROWS, x=noise))
+def busy_executor(process: psutil.Popen, staged: Path, folder: Path) -> psutil.Process:
+    """Wait until an executor writes, and return it."""
+    deadline = time.monotonic() + DEADLINE_S
+    found = None
+    while found is None and process.poll() is None and time.monotonic() < deadline:
+        found = writing_executor(process, staged)
+    assert found is not None, (folder / "err").read_text()
+    return found
+
+
+def test_a_killed_executor_changes_nothing(session: SparkSession, tmp_path: Path) -> None:
+    case = make_case(tmp_path, rows(ROWS, x=noise()))
     undisturbed = case.build(session)
     store = open_store(tmp_path / "killed").root
     with builder(tmp_path, str(case.spec_file()), str(store), str(tmp_path)) as process:
-        deadline = time.monotonic() + DEADLINE_S
-        victim = None
-        while victim is None and process.poll() is None and time.monotonic() < deadline:
-            victim = writing_executor(process, store)
-        assert victim is not None, (tmp_path / "err").read_text()
+        victim = busy_executor(process, store, tmp_path)
         victim.kill()
         victim.wait(timeout=20)
         assert not victim.is_running()
@@ -78,3 +88,43 @@ def test_e15_a_killed_executor_changes_nothing(session: SparkSession, tmp_path: 
     assert "Lost executor" in log
     assert "Lost task" in log
     assert digest == undisturbed.content_digest
+
+
+def parts_of_two_attempts(staged: Path) -> set[str]:
+    """Return the parts of the train split that two attempts of one task have begun."""
+    begun = [path.name[: len("part-00000")] for path in staged.rglob("train/part-*.parquet")]
+    return {part for part in begun if begun.count(part) > 1}
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+def test_an_executor_that_is_held_while_another_does_its_work_doubles_no_row(
+    tmp_path: Path,
+) -> None:
+    case = make_case(tmp_path, rows(ROWS, x=noise()))
+    with builder(tmp_path, str(case.spec_file()), str(tmp_path / "calm"), str(tmp_path)) as calm:
+        undisturbed, _ = calm.communicate(timeout=DEADLINE_S)
+    store = open_store(tmp_path / "held")
+    words = (str(case.spec_file()), str(store.root), str(tmp_path), "impatient")
+    with builder(tmp_path, *words) as process:
+        victim = busy_executor(process, store.root, tmp_path)
+        held = [victim, *victim.children(recursive=True)]
+        for one in held:
+            one.suspend()
+        deadline = time.monotonic() + DEADLINE_S
+        while not parts_of_two_attempts(store.root) and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "err").read_text()
+            time.sleep(0.02)
+        assert parts_of_two_attempts(store.root), "nobody took the work over"
+        for one in held:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
+        digest, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, (tmp_path / "err").read_text()
+    assert digest == undisturbed
+    catalog = Catalog(store)
+    (manifest,) = catalog.datasets("case")
+    assert sum(manifest.rows[part] for part in ("train", "valid", "test")) == ROWS
+    for file in manifest.files:
+        path = catalog.folder(manifest) / file.path
+        check_file(path, size_bytes=file.size_bytes, sha256=file.sha256)
