@@ -54,7 +54,7 @@ def etl(
     as_json: JsonOption = False,
 ) -> None:
     """Build a dataset from raw tables and write its profile."""
-    from jobs.parts import etl_command
+    from jobs.etl import etl_command
 
     etl_command(spec, store=store, profile=profile, accept_schema=accept_schema, as_json=as_json)
 
@@ -67,7 +67,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train on the newest version of the spec's dataset."""
-    from jobs.parts import train_command
+    from jobs.train import train_command
 
     train_command(spec, store=store, profile=profile, as_json=as_json)
 
@@ -83,7 +83,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on the locked test split; the opening is recorded."""
-    from jobs.parts import evaluate_command
+    from jobs.evaluate import evaluate_command
 
     evaluate_command(spec, store=store, model=model, run_id=run_id, as_json=as_json)
 

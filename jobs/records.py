@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arclight.report import figure_rows
-from jobs.reports import rounded, row_account
+from jobs.figures import rounded, row_account
 from jobs.say import say_table
 
 if TYPE_CHECKING:

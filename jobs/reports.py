@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from arclight.pages.dataset_page import dataset_page
 from arclight.pages.model_page import model_page
-from arclight.report import figure_rows
-from jobs.say import say_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,36 +14,6 @@ if TYPE_CHECKING:
     from arclight.decision import Decision
     from arclight.manifest import DatasetManifest
     from jobs.runs import Run
-
-
-def say_figures(bundle: ModelBundle, evaluation: Evaluation) -> None:
-    """Print an evaluation's figures with their intervals."""
-    say_table(
-        f"{bundle.ref} on the test split of {evaluation.dataset}",
-        ("metric", "value", "95% interval"),
-        [
-            (name, rounded(value), f"{rounded(low)} … {rounded(high)}" if low is not None else "")
-            for name, value, low, high in figure_rows(evaluation.report)
-        ],
-    )
-
-
-def row_account(manifest: DatasetManifest) -> dict[str, int]:
-    """Return where the rows went that the spec's SQL gave: splits, quarantine, what was dropped.
-
-    The counts add up to those rows. The sample is no part of it: it repeats rows of the splits.
-    """
-    account = {part: rows for part, rows in manifest.rows.items() if part != "sample"}
-    for stage in manifest.ledger.stages:
-        for reason, rows in stage.dropped.items():
-            name = f"dropped ({reason})"
-            account[name] = account.get(name, 0) + rows
-    return account
-
-
-def rounded(value: float | None) -> str:
-    """Return a figure with four significant decimals, '-' when it is undefined."""
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
 def write_dataset_page(run: Run, manifest: DatasetManifest) -> Path:

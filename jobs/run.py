@@ -10,10 +10,14 @@ from arclight.errors import RefusedError
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
 from jobs.check import check_without_running
-from jobs.reports import say_figures, write_dataset_page, write_model_page
-from jobs.runs import open_run, store_for
+from jobs.etl import etl_step
+from jobs.evaluate import evaluate_step
+from jobs.figures import say_figures
+from jobs.register import CHAMPION, register_step
+from jobs.reports import write_dataset_page, write_model_page
+from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, say
-from jobs.steps import CHAMPION, Context, etl_step, evaluate_step, register_step, train_step
+from jobs.train import train_step
 
 if TYPE_CHECKING:
     from pathlib import Path

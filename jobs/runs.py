@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from arclight.journal import Entry
     from arclight.spec_file import LoadedSpec
+    from cluster.profiles import Profile
 
 OVER = ("done", "failed")
 
@@ -89,6 +90,15 @@ class StepNote:
     """What a step says of itself: the ref or digest of its result."""
 
     result: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step of a run needs."""
+
+    run: Run
+    loaded: LoadedSpec
+    profile: Profile
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.errors import ArclightError, IntegrityError, printable
+from ray_apps.lean import lean_imports
 from ray_apps.trainers import load_trainer
-from ray_apps.trainers.lean import lean_imports
 
 if TYPE_CHECKING:
     import numpy.typing as npt

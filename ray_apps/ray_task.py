@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from arclight.errors import ArclightError, EngineError, printable
 from ray_apps.fit import PROGRESS, FitProgress, run_fit, write_progress
-from ray_apps.trainers.lean import lean_imports
+from ray_apps.lean import lean_imports
 
 if TYPE_CHECKING:
     from arclight.progress import Tick

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _JAVA_BLANKS = "".join(map(chr, range(33)))
 _BLANKS = _JAVA_BLANKS + "\x7f"
-_TRUE = pa.array(["t", "true", "y", "yes", "1"])
-_FALSE = pa.array(["f", "false", "n", "no", "0"])
+_TRUE = ("t", "true", "y", "yes", "1")
+_FALSE = ("f", "false", "n", "no", "0")
 _INTEGER = r"^(?P<sign>[+-]?)0*(?P<digits>\d{1,19})$"
 _FLOAT = r"^\+?(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[dDfF]?$"
 _SPECIAL = {
-    np.inf: pa.array(["inf", "+inf", "infinity", "+infinity"]),
-    -np.inf: pa.array(["-inf", "-infinity"]),
-    np.nan: pa.array(["nan"]),
+    np.inf: ("inf", "+inf", "infinity", "+infinity"),
+    -np.inf: ("-inf", "-infinity"),
+    np.nan: ("nan",),
 }
 _DATE = (
     r"(?s)^(?P<sign>[+-]?)(?P<year>\d{4,7})"
@@ -51,7 +51,7 @@ def reader(to: Kind) -> Callable[[Column], Column]:
 
 def _booleans(value: Column) -> Column:
     text = pc.utf8_trim(pc.ascii_lower(value.data), characters=_BLANKS)
-    yes, no = (flags_of(pc.is_in(text, value_set=words)) for words in (_TRUE, _FALSE))
+    yes, no = (flags_of(pc.is_in(text, value_set=pa.array(w))) for w in (_TRUE, _FALSE))
     return fail(yes, value.null, value.bad, ~(yes | no))
 
 
@@ -80,7 +80,7 @@ def _floats(value: Column, to: Kind) -> Column:
 def _special(text: pa.Array, data: Any, failed: Flags) -> tuple[Any, Flags]:
     lowered = pc.ascii_lower(text)
     for number, words in _SPECIAL.items():
-        found = flags_of(pc.is_in(lowered, value_set=words))
+        found = flags_of(pc.is_in(lowered, value_set=pa.array(words)))
         data, failed = np.where(found, data.dtype.type(number), data), failed & ~found
     # Java reads a signed NaN in this spelling only
     signed = flags_of(pc.is_in(text, value_set=pa.array(["+NaN", "-NaN"])))

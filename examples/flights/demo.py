@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from arclight.report import figure_rows
 from cluster.profiles import load_profile
+from jobs.figures import rounded, row_account
 from jobs.guard import guarded
-from jobs.reports import rounded, row_account
 from jobs.rows import rows_command
 from jobs.run import run_spec
 from jobs.say import say, say_table

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from arclight.errors import SpecError
+from ray_apps.lean import lean_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,8 @@ class Trainer(Protocol):
 
 def _xgboost() -> Trainer:
     try:
-        from ray_apps.trainers.xgb import XgbTrainer
+        with lean_imports():
+            from ray_apps.trainers.xgb import XgbTrainer
     except ImportError as error:
         raise _missing("xgboost") from error
     return XgbTrainer()
@@ -131,7 +133,8 @@ def _xgboost() -> Trainer:
 
 def _lightgbm() -> Trainer:
     try:
-        from ray_apps.trainers.lgbm import LgbmTrainer
+        with lean_imports():
+            from ray_apps.trainers.lgbm import LgbmTrainer
     except ImportError as error:
         raise _missing("lightgbm") from error
     return LgbmTrainer()

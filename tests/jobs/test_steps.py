@@ -14,10 +14,10 @@ from arclight.report import evaluate_predictions
 from arclight.spec_file import load_spec
 from arclight.store import open_store
 from cluster.profiles import load_profile
-from jobs import steps
-from jobs.reports import row_account
-from jobs.runs import open_run
-from jobs.steps import Context, evaluate_step
+from jobs import etl, evaluate
+from jobs.evaluate import evaluate_step
+from jobs.figures import row_account
+from jobs.runs import Context, open_run
 from ray_apps.evaluate import evaluation_key
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
 
@@ -52,13 +52,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         dataset="flights@1",
     )
 
-    def evaluate(context: Context, bundle: ModelBundle) -> Evaluation:
+    def judge(context: Context, bundle: ModelBundle) -> Evaluation:
         catalog, wanted = context.run.catalog, context.loaded.spec.evaluate.segments
         keys.append(evaluation_key(bundle, catalog.dataset("flights@1"), wanted))
         new = make_evaluation(report, keys[-1])
         return catalog.publish_evaluation(bundle.name, bundle.number, new)
 
-    monkeypatch.setattr(steps, "_evaluate_apart", evaluate)
+    monkeypatch.setattr(evaluate, "_evaluate_apart", judge)
     return keys
 
 
@@ -113,7 +113,7 @@ def test_the_rows_that_are_said_add_up(capsys: pytest.CaptureFixture[str]):
     )
     account = row_account(manifest)
     assert sum(account.values()) == 30
-    steps._say_dataset(manifest)
+    etl._say_dataset(manifest)
     assert capsys.readouterr().err == (
         "etl: dataset flights@0: 30 rows: train 15, valid 4, test 6, quarantine 2, "
         "dropped (gap) 3.\n"

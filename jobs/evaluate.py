@@ -1,0 +1,129 @@
+"""`arclight evaluate`, and the third step of a run, which types that command for itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from arclight.bundle import Evaluation
+from arclight.errors import ArclightError, EngineError, printable
+from arclight.spec_file import load_spec
+from jobs.figures import say_figures
+from jobs.guard import INTERRUPTED
+from jobs.runs import Context, known_store
+from jobs.say import answer, progress, say
+from ray_apps.evaluate import evaluate_model, evaluation_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+
+CHILD_EXIT_S = 20
+
+
+def evaluate_command(
+    spec_file: Path, *, store: str | None, model: str | None, run_id: str, as_json: bool
+) -> None:
+    """Evaluate a model on the test split of its dataset; the opening is recorded."""
+    loaded = load_spec(spec_file)
+    catalog = known_store(store, loaded.folder)
+    bundle = catalog.model(model or loaded.spec.name)
+    manifest = catalog.dataset(bundle.dataset)
+    with progress("evaluate") as tick:
+        evaluation = evaluate_model(
+            catalog,
+            bundle,
+            manifest,
+            segments=loaded.spec.evaluate.segments,
+            run=run_id,
+            tick=tick,
+        )
+    say_figures(bundle, evaluation)
+    body = {
+        "kind": evaluation.kind,
+        "version": evaluation.version,
+        **evaluation.model_dump(mode="json"),
+    }
+    answer({"model": bundle.ref, "evaluation": body}, as_json=as_json)
+
+
+def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:
+    """Return the evaluation of a model, published before or made now from the stored bundle.
+
+    It is made by a process of its own. The key holds the model, the data, the segments and the
+    code; what is published under it needs no second opening of the test split.
+    """
+    run = context.run
+    manifest = run.catalog.dataset(bundle.dataset)
+    key = evaluation_key(bundle, manifest, context.loaded.spec.evaluate.segments)
+    known = run.catalog.find_evaluation(bundle, key)
+    if known is not None:
+        run.skip("evaluate", key=key, result=_opened(known))
+        say(f"evaluate: model, data, segments and code are unchanged: {_opened(known)} stands.")
+        return known
+    with run.step("evaluate", key=key) as note, progress("evaluate"):
+        evaluation = _evaluate_apart(context, bundle)
+        note.result = _opened(evaluation)
+    return evaluation
+
+
+def _opened(evaluation: Evaluation) -> str:
+    return f"{evaluation.model} on opening {evaluation.opening}"
+
+
+def _evaluate_apart(context: Context, bundle: ModelBundle) -> Evaluation:
+    """Run `arclight evaluate` on the bundle and read back what it published."""
+    run = context.run
+    command = [
+        sys.executable, "-m", "jobs.cli", "evaluate", str(context.loaded.file),
+        "--store", str(run.catalog.store.root), "--model", bundle.ref, "--run", run.id, "--json",
+    ]  # fmt: skip
+    log = run.logs / "evaluate.log"
+    status, text = _run_child(command, log)
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status != 0:
+        raise _EvaluationFailed.of(status, log)
+    answer = json.loads(text)
+    return Evaluation.from_json(json.dumps(answer["evaluation"]), source="the evaluation")
+
+
+def _run_child(command: list[str], log: Path) -> tuple[int, bytes]:
+    """Run a command of ours; when this process is interrupted, it is too, and puts things away."""
+    with (
+        log.open("ab") as errors,
+        subprocess.Popen(  # noqa: S603 -- our own program, its arguments a list
+            command, stdout=subprocess.PIPE, stderr=errors
+        ) as child,
+    ):
+        try:
+            text, _ = child.communicate()
+        except BaseException:
+            child.terminate()
+            try:
+                child.wait(CHILD_EXIT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+            raise
+        return child.returncode, text
+
+
+class _EvaluationFailed(EngineError):
+    """The evaluation's process failed; carries its exit status."""
+
+    @classmethod
+    def of(cls, status: int, log: Path) -> ArclightError:
+        if status < 0:
+            return cls(
+                f"evaluate: its process was ended by {signal.Signals(-status).name}, by hand or "
+                "for want of memory; run the same command again."
+            )
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = lines[-1].removeprefix("arclight: ") if lines else f"it ended with status {status}"
+        error = cls(f"evaluate: {printable(said, limit=600)}")
+        error.exit_status = status if status in (1, 2, 3) else 1
+        return error

@@ -1,0 +1,42 @@
+"""Figures and row counts as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arclight.report import figure_rows
+from jobs.say import say_table
+
+if TYPE_CHECKING:
+    from arclight.bundle import Evaluation, ModelBundle
+    from arclight.manifest import DatasetManifest
+
+
+def say_figures(bundle: ModelBundle, evaluation: Evaluation) -> None:
+    """Print an evaluation's figures with their intervals."""
+    say_table(
+        f"{bundle.ref} on the test split of {evaluation.dataset}",
+        ("metric", "value", "95% interval"),
+        [
+            (name, rounded(value), f"{rounded(low)} … {rounded(high)}" if low is not None else "")
+            for name, value, low, high in figure_rows(evaluation.report)
+        ],
+    )
+
+
+def row_account(manifest: DatasetManifest) -> dict[str, int]:
+    """Return where the rows went that the spec's SQL gave: splits, quarantine, what was dropped.
+
+    The counts add up to those rows. The sample is no part of it: it repeats rows of the splits.
+    """
+    account = {part: rows for part, rows in manifest.rows.items() if part != "sample"}
+    for stage in manifest.ledger.stages:
+        for reason, rows in stage.dropped.items():
+            name = f"dropped ({reason})"
+            account[name] = account.get(name, 0) + rows
+    return account
+
+
+def rounded(value: float | None) -> str:
+    """Return a figure with four significant decimals, '-' when it is undefined."""
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -1,0 +1,64 @@
+"""`arclight train`, and the second step of a run: a dataset to a model, or the one that stands."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from arclight.spec_file import load_spec
+from cluster.profiles import load_profile
+from cluster.ray_session import ray_session
+from jobs.check import check_without_running
+from jobs.runs import Context, open_run, store_for
+from jobs.say import answer, progress, say
+from ray_apps.train import model_key, train_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+    from arclight.manifest import DatasetManifest
+
+
+def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: bool) -> None:
+    """Train on the newest version of the spec's dataset."""
+    loaded = load_spec(spec_file)
+    check_without_running(loaded)
+    place = load_profile(profile)
+    with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
+        manifest = run.catalog.dataset(loaded.spec.name)
+        bundle = train_step(Context(run=run, loaded=loaded, profile=place), manifest)
+    body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}
+    answer(body, as_json=as_json)
+
+
+def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
+    """Return the model of the dataset and the train section, trained now or published before."""
+    run, spec = context.run, context.loaded.spec
+    key = model_key(manifest, spec)
+    known = run.catalog.find_model(spec.name, key)
+    if known is not None:
+        run.skip("train", key=key, result=known.ref)
+        say(f"train: dataset, parameters and code are unchanged: model {known.ref} stands.")
+        return known
+    with run.step("train", key=key) as note, progress("train") as tick:
+        with _workers(context):
+            bundle = train_model(
+                run.catalog,
+                manifest,
+                spec,
+                profile=context.profile,
+                run_folder=run.folder,
+                tick=tick,
+            )
+        note.result = bundle.ref
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.train_metrics.items())
+    say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
+    return bundle
+
+
+def _workers(context: Context) -> AbstractContextManager[object]:
+    """Return Ray for the length of a training, or nothing when it runs in this process."""
+    if context.loaded.spec.train.workers == 0:
+        return nullcontext()
+    return ray_session(context.profile, log_folder=context.run.logs)
