@@ -5,13 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arclight.decision import Decision, decide_gate
+from arclight.errors import MissingError, nearest, printable
 from jobs.say import say
 
 if TYPE_CHECKING:
     from arclight.bundle import Evaluation, ModelBundle
+    from arclight.catalog import Catalog
+    from arclight.spec import Spec
     from jobs.runs import Context
 
 CHAMPION = "champion"
+
+
+def check_rival(catalog: Catalog, spec: Spec) -> None:
+    """Refuse a gate that compares with an alias nobody set; `champion` may have no holder yet.
+
+    Raises:
+        MissingError: no version of the model holds the alias.
+    """
+    alias = spec.gate.not_worse_than
+    if alias is None or alias == CHAMPION or catalog.alias(spec.name, alias) is not None:
+        return
+    known = [CHAMPION, *catalog.aliases(spec.name)]
+    raise MissingError(
+        f"gate.not_worse_than: no version of model '{spec.name}' holds the alias "
+        f"'{printable(alias)}'.{nearest(alias, known)} Correct it, or give a version that alias: "
+        f"arclight promote {spec.name}@N {printable(alias)}"
+    )
 
 
 def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation) -> Decision:
@@ -19,12 +39,9 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
     run, spec = context.run, context.loaded.spec
     with run.step("register", key=bundle.model_digest) as note:
         held = run.catalog.alias(spec.name, CHAMPION)
-        champion = None
-        if held is not None and held.version_number != bundle.number:
-            found = run.catalog.evaluations(spec.name, held.version_number)
-            champion = next(iter(found), None)
+        rival = _rival(context, bundle, evaluation)
         decision = decide_gate(
-            spec.gate, evaluation.report, champion.report if champion is not None else None
+            spec.gate, evaluation.report, rival.report if rival is not None else None
         )
         stands = held is not None and held.version_number == bundle.number
         if decision.kind == "promote" and not stands:
@@ -32,3 +49,17 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
         note.result = decision.kind
     say(f"register: {bundle.ref}: {decision.kind}: {decision.reason}")
     return decision
+
+
+def _rival(context: Context, bundle: ModelBundle, evaluation: Evaluation) -> Evaluation | None:
+    """Return the evidence about the model the gate compares with; None when there is none yet.
+
+    The model may hold that alias itself, when a run is repeated.
+    """
+    catalog, spec = context.run.catalog, context.loaded.spec
+    held = catalog.alias(spec.name, spec.gate.not_worse_than or CHAMPION)
+    if held is None:
+        return None
+    if held.version_number == bundle.number:
+        return evaluation
+    return next(iter(catalog.evaluations(spec.name, held.version_number)), None)

@@ -13,7 +13,7 @@ from jobs.check import check_without_running
 from jobs.etl import etl_step
 from jobs.evaluate import evaluate_step
 from jobs.figures import say_figures
-from jobs.register import CHAMPION, register_step
+from jobs.register import CHAMPION, check_rival, register_step
 from jobs.reports import write_dataset_page, write_model_page
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, say
@@ -66,6 +66,7 @@ def run_spec(
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         if run.resumed:
             say(f"run: going on with {run.id}, which did not end.")
+        check_rival(run.catalog, loaded.spec)
         context = Context(run=run, loaded=loaded, profile=place)
         manifest = etl_step(context, accept_schema=accept_schema)
         reports = [write_dataset_page(run, manifest)]

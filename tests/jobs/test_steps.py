@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from arclight.catalog import Catalog
+from arclight.decision import GateRule
+from arclight.errors import MissingError
 from arclight.ledger import RowLedger, Stage
 from arclight.report import evaluate_predictions
 from arclight.spec_file import load_spec
@@ -17,6 +19,7 @@ from cluster.profiles import load_profile
 from jobs import etl, evaluate
 from jobs.evaluate import evaluate_step
 from jobs.figures import row_account
+from jobs.register import check_rival, register_step
 from jobs.runs import Context, open_run
 from ray_apps.evaluate import evaluation_key
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
@@ -118,3 +121,54 @@ def test_the_rows_that_are_said_add_up(capsys: pytest.CaptureFixture[str]):
         "etl: dataset flights@0: 30 rows: train 15, valid 4, test 6, quarantine 2, "
         "dropped (gap) 3.\n"
     )
+
+
+def judged(context: Context, key: str, skill: float) -> tuple[ModelBundle, Evaluation]:
+    """A published model and its evaluation on 400 rows; its scores know so much of the label."""
+    catalog = context.run.catalog
+    bundle = catalog.publish_model(make_bundle(key=key))
+    label = np.arange(400) % 2
+    noise = np.random.default_rng(7).uniform(0, 1, 400)
+    scores = (1 - skill) * noise + skill * label
+    report = evaluate_predictions("binary", label, scores, seed=0, dataset="flights@1")
+    found = make_evaluation(report, key)
+    return bundle, catalog.publish_evaluation(bundle.name, bundle.number, found)
+
+
+def with_rival(context: Context, alias: str) -> Context:
+    gate = GateRule(not_worse_than=alias)
+    spec = context.loaded.spec.model_copy(update={"gate": gate})
+    return dataclasses.replace(context, loaded=dataclasses.replace(context.loaded, spec=spec))
+
+
+def test_a_gate_compares_with_the_alias_it_names(context: Context):
+    """The champion is worse than the new model, the alias that the gate names is better."""
+    catalog = context.run.catalog
+    worse, _ = judged(context, "k1", 0.0)
+    catalog.move_alias(worse, "champion", reason="by hand", seen=None)
+    better, _ = judged(context, "k2", 0.4)
+    catalog.move_alias(better, "proven", reason="by hand", seen=None)
+    new, evidence = judged(context, "k3", 0.1)
+    assert register_step(with_rival(context, "champion"), new, evidence).kind == "promote"
+    refused = register_step(with_rival(context, "proven"), new, evidence)
+    assert refused.kind == "keep"
+    assert "'proven'" in refused.reason
+
+
+def test_a_repeated_run_of_the_champion_says_that_it_is_there(context: Context):
+    new, evidence = judged(context, "k1", 0.4)
+    ruled = with_rival(context, "champion")
+    assert "no model holds 'champion' yet" in register_step(ruled, new, evidence).reason
+    again = register_step(ruled, new, evidence)
+    assert again.kind == "promote"
+    assert "no model holds" not in again.reason
+
+
+def test_a_gate_that_names_an_alias_nobody_set_is_refused(context: Context):
+    catalog = context.run.catalog
+    check_rival(catalog, with_rival(context, "champion").loaded.spec)
+    with pytest.raises(MissingError, match=r"alias 'champoin'\. Did you mean 'champion'"):
+        check_rival(catalog, with_rival(context, "champoin").loaded.spec)
+    bundle, _ = judged(context, "k1", 0.4)
+    catalog.move_alias(bundle, "proven", reason="by hand", seen=None)
+    check_rival(catalog, with_rival(context, "proven").loaded.spec)
