@@ -78,6 +78,8 @@ def load_spec(file: Path) -> LoadedSpec:
 def _read(file: Path, what: str) -> str:
     name = printable(file)
     try:
+        if file.is_dir():
+            raise SpecError(f"{what} '{name}' must be a file, got a folder; name a file in it.")
         if not file.is_file():
             raise MissingError(f"{what} '{name}' does not exist; give the path of a file.")
         if file.stat().st_size > MAX_BYTES:

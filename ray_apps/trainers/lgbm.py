@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +134,7 @@ class LgbmTrainer:
                 callbacks=callbacks,
             )
         except lgb.basic.LightGBMError as error:
-            raise EngineError(
-                f"LightGBM failed: {printable(error)}; see the run's log."
-            ) from error
+            raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
         rounds = kept_rounds(watcher.history, job)
         return Fitted(
             model=booster.model_to_string(num_iteration=rounds).encode(),
@@ -150,7 +149,7 @@ class LgbmTrainer:
             booster = lgb.Booster(model_file=path)
         except lgb.basic.LightGBMError as error:
             raise IntegrityError(
-                f"'{path}' is not a model LightGBM can read ({printable(error)}); restore it "
+                f"'{path}' is not a model LightGBM can read ({_said(error)}); restore it "
                 "from a backup or train again."
             ) from error
         return LgbmModel(booster, threads)
@@ -184,6 +183,17 @@ class LgbmModel:
 
 
 # --------------------------------------------------------------------------------- inside
+
+_CHECK = re.compile(r"Check failed: \((?P<name>\w+)\) (?P<rule>\S+) \((?P<limit>[^)]*)\)")
+_PLACE = re.compile(r" at /\S+, line \d+ \.$")
+
+
+def _said(error: Exception) -> str:
+    """Return what the library says without the place in its own source."""
+    text = str(error).strip()
+    if found := _CHECK.match(text):
+        return f"{found['name']} must be {found['rule']} {found['limit']}"
+    return printable(_PLACE.sub("", text))
 
 
 class _Watcher:
@@ -287,4 +297,4 @@ def _probe(job: TrainJob) -> None:
     try:
         lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1)
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:
-        raise SpecError(f"train.params: LightGBM refuses them: {printable(error)}") from error
+        raise SpecError(f"train.params: LightGBM refuses them: {_said(error)}") from error

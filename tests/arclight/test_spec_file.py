@@ -332,3 +332,8 @@ def test_x5_shell_and_sql_characters_stay_literal(tmp_path: Path, text: str):
 def test_an_alias_stands_for_its_values(tmp_path: Path):
     text = SMALL + "  key: &k [a, b]\nevaluate: {segments: *k}\n"
     assert load_spec(write(tmp_path, text)).spec.evaluate.segments == ("a", "b")
+
+
+def test_a_folder_is_no_spec(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="must be a file, got a folder"):
+        load_spec(tmp_path)
