@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
+from arclight.alias_moves import ALIAS, AliasRecord, version_before
 from arclight.bundle import Evaluation, ModelBundle, ModelSignature
 from arclight.contract import NAME, Contract
 from arclight.errors import (
@@ -29,23 +30,7 @@ if TYPE_CHECKING:
 
 Shelf = Literal["datasets", "models", "scores"]
 Version = TypeVar("Version", DatasetManifest, ModelBundle)
-ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}\Z")
-
-
-class AliasRecord(Contract):
-    """One move of an alias; the highest number holds."""
-
-    kind: ClassVar[str] = "alias"
-
-    model: str
-    alias: str
-    number: int
-    version_number: int
-    before: int | None
-    """The version a rollback goes to."""
-    reason: str
-    at: str
 
 
 class Opening(Contract):
@@ -236,12 +221,18 @@ class Catalog:
     ) -> AliasRecord:
         """Point an alias at a version, if it still stands where the caller saw it.
 
+        Returns:
+            The move; `seen` itself, and nothing is written, when the alias is on that version.
+
         Raises:
             SpecError: the alias is not a name.
             ConflictError: somebody moved it first; the message says where to.
         """
-        before = None if seen is None else seen.version_number
-        return self._move(bundle, alias, reason=reason, seen=seen, before=before)
+        if seen is None:
+            return self._move(bundle, alias, reason=reason, seen=None, before=None)
+        if seen.version_number == bundle.number and self.alias(bundle.name, alias) == seen:
+            return seen
+        return self._move(bundle, alias, reason=reason, seen=seen, before=seen.version_number)
 
     def _move(
         self,
@@ -291,20 +282,20 @@ class Catalog:
                 f"model '{model}' has no alias '{alias}'; it has: "
                 f"{', '.join(self.aliases(model)) or 'none'}."
             )
-        if held.before is None:
+        moves = [move for move in self._moves(model, alias) if move.number <= held.number]
+        target = version_before(held, moves)
+        if target is None:
             raise MissingError(
                 f"alias '{model}@{alias}' has stood on version {held.version_number} from the "
                 "start; there is nothing to roll back to."
             )
-        bundle = self.model(f"{model}@{held.before}")
-        moves = (m for m in self._moves(model, alias) if m.number < held.number)
-        restored = next((m for m in moves if m.version_number == held.before), None)
+        restored = next((move for move in moves if move.version_number == target), None)
         return self._move(
-            bundle,
+            self.model(f"{model}@{target}"),
             alias,
             reason=f"rollback from version {held.version_number}",
             seen=held,
-            before=None if restored is None else restored.before,
+            before=None if restored is None else version_before(restored, moves),
         )
 
     # one implementation for every kind of version

@@ -10,12 +10,15 @@ from jobs.say import answer, say
 
 
 def promote_command(ref: str, alias: str, *, store: str | None, as_json: bool) -> None:
-    """Point an alias at a model's version."""
+    """Point an alias at a model's version; where it stands already, nothing is moved."""
     catalog = known_store(store, Path.cwd())
     bundle = catalog.model(ref)
     held = catalog.alias(bundle.name, alias)
     record = catalog.move_alias(bundle, alias, reason="promoted by hand", seen=held)
-    say(f"{bundle.name}@{alias} stands on version {record.version_number} now.")
+    if record == held:
+        say(f"{bundle.name}@{alias} stands on version {bundle.number} already; nothing was moved.")
+    else:
+        say(f"{bundle.name}@{alias} stands on version {record.version_number} now.")
     answer(record.model_dump(mode="json"), as_json=as_json)
 
 

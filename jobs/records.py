@@ -11,8 +11,9 @@ from jobs.say import say_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from arclight.alias_moves import AliasRecord
     from arclight.bundle import ModelBundle
-    from arclight.catalog import AliasRecord, Catalog
+    from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
 
 Line = tuple[str, object]

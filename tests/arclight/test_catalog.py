@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from arclight.catalog import AliasRecord, Catalog
+from arclight.alias_moves import AliasRecord
+from arclight.catalog import Catalog
 from arclight.errors import ConflictError, IntegrityError, MissingError, SpecError
 from arclight.report import evaluate_predictions
 from arclight.store import open_store
@@ -229,6 +230,55 @@ def test_rollback_goes_back_step_by_step(three: Catalog):
     with pytest.raises(MissingError, match="stood on version 1 from the start"):
         three.rollback("flights", "champion")
     promote(three, 3)
+    assert three.rollback("flights", "champion").version_number == 1
+
+
+def test_a_promotion_to_where_the_alias_stands_writes_nothing(three: Catalog):
+    promote(three, 1)
+    first = promote(three, 2)
+    assert [promote(three, 2) for _ in range(2)] == [first, first]
+    assert three.store.numbers("models", "flights", "aliases", "champion") == (1, 2)
+    assert three.rollback("flights", "champion").version_number == 1
+    stale, winner = three.alias("flights", "champion"), three.model("flights@3")
+    three.move_alias(winner, "champion", reason="the gate passed", seen=stale)
+    with pytest.raises(ConflictError, match="moved to version 3"):
+        three.move_alias(three.model("flights@1"), "champion", reason="me too", seen=stale)
+
+
+def write_moves(catalog: Catalog, *moves: tuple[int, int | None]) -> None:
+    """Write moves as releases did that counted a move to where an alias stood."""
+    for number, (version, before) in enumerate(moves, 1):
+        record = AliasRecord(
+            model="flights", alias="champion", number=number, version_number=version,
+            before=before, reason="by hand", at="2026-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        catalog.store.publish(number, record.to_json(), "models", "flights", "aliases", "champion")
+
+
+@pytest.mark.parametrize(
+    ("moves", "stands"),
+    [
+        ([(1, None), (2, 1), (2, 2), (2, 2)], [1]),
+        ([(1, None), (2, 1), (2, 2), (2, 2), (2, 2)], [1]),  # the last was a rollback
+        ([(1, None), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3)], [2, 1]),
+        ([(1, None), (2, 1), (3, 2), (2, 1), (2, 2)], [1]),
+        ([(2, None), (2, 2)], []),
+    ],
+)
+def test_rollback_passes_over_repeats_of_older_releases(
+    three: Catalog, moves: list[tuple[int, int | None]], stands: list[int]
+):
+    write_moves(three, *moves)
+    went = [three.rollback("flights", "champion").version_number for _ in stands]
+    assert went == stands
+    with pytest.raises(MissingError, match="from the start"):
+        three.rollback("flights", "champion")
+
+
+def test_rollback_goes_to_a_version_whose_own_move_is_damaged(three: Catalog):
+    promote(three, 1)
+    promote(three, 2)
+    three.store.path("models", "flights", "aliases", "champion", "1.json").write_text("")
     assert three.rollback("flights", "champion").version_number == 1
 
 

@@ -167,6 +167,17 @@ def test_rollback_takes_the_name_alone(catalog, capsys, name, advice):
     assert f"'{name}' must be the model's name alone: {advice}\n" in err
 
 
+def test_a_promotion_to_where_it_stands_says_so_and_is_not_rolled_back_to(catalog, capsys):
+    catalog.publish_model(make_bundle(key="k2"))
+    assert "on version 2 now" in ask(catalog, capsys, "promote", "flights@2", "champion")[2]
+    for _ in range(2):
+        status, _, err = ask(catalog, capsys, "promote", "flights@2", "champion")
+        assert (status, "stands on version 2 already; nothing was moved." in err) == (0, True)
+    assert "on version 1 again" in ask(catalog, capsys, "rollback", "flights")[2]
+    status, _, err = ask(catalog, capsys, "rollback", "flights")
+    assert (status, "nothing to roll back to" in err) == (2, True)
+
+
 @pytest.mark.parametrize("stands", [False, True])
 def test_the_doctor_leaves_no_store(tmp_path, monkeypatch, capsys, stands):
     monkeypatch.chdir(tmp_path)
