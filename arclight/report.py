@@ -13,6 +13,7 @@ from arclight.bootstrap import RESAMPLES, Bootstrap, bootstrap
 from arclight.contract import Contract
 from arclight.errors import DataError, MissingError, nearest, printable
 from arclight.metrics import (
+    METRICS,
     RELIABILITY_BINS,
     confusion_matrix,
     default_metric,
@@ -75,6 +76,8 @@ class EvalReport(Contract):
     split: str
     metric: str
     """The main metric: what gates compare."""
+    constant: float | None = None
+    """The main metric of a prediction that is the same for every row: the mean of the label."""
     rows: int
     positives: int | None
     class_counts: tuple[int, ...]
@@ -92,6 +95,16 @@ class EvalReport(Contract):
     model: str | None
     dataset: str
     opening: str | None
+
+    @property
+    def is_no_better_than_constant(self) -> bool:
+        """Whether the main figure says that nothing was learnt; False when it is undefined."""
+        ours = self.figure(self.metric).value
+        if ours is None or self.constant is None:
+            return False
+        if METRICS[self.metric].higher_is_better:
+            return ours <= self.constant
+        return ours >= self.constant
 
     def figure(self, name: str) -> Figure:
         """Return the figure of a metric.
@@ -196,6 +209,7 @@ def _report(job: _Evaluation, segments: Mapping[str, pa.Array], origin: _Origin)
         task=job.task,
         split=origin.split,
         metric=job.metric,
+        constant=_constant(job),
         rows=len(job.labels),
         positives=job.positives(),
         class_counts=_class_counts(job),
@@ -275,6 +289,20 @@ def _confusion(sample: Sample) -> tuple[tuple[int, ...], ...]:
         table = confusion_matrix(data.labels, data.top, data.probabilities.shape[1])
         return tuple(tuple(int(x) for x in line) for line in table)
     return ()
+
+
+def _constant(job: _Evaluation) -> float | None:
+    """Return the main metric of the label's mean, or of each class's share, for every row."""
+    rows = len(job.labels)
+    if not rows:
+        return None
+    if job.task == "multiclass":
+        shares = np.bincount(job.labels.astype(np.int64), minlength=len(job.classes)) / rows
+        same = np.broadcast_to(shares, job.predictions.shape)
+    else:
+        same = np.full(rows, float(job.labels.mean(dtype=np.float64)))
+    sample = make_sample(job.task, job.labels, np.ascontiguousarray(same), job.threshold)
+    return metric_for(job.task, job.metric).value(job.task, sample)
 
 
 def _class_counts(job: _Evaluation) -> tuple[int, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arclight.report import figure_rows
-from jobs.say import say_table
+from jobs.say import say, say_table
 
 if TYPE_CHECKING:
     from arclight.bundle import Evaluation, ModelBundle
     from arclight.manifest import DatasetManifest
+    from arclight.report import EvalReport
 
 
 def say_figures(bundle: ModelBundle, evaluation: Evaluation) -> None:
@@ -22,6 +23,18 @@ def say_figures(bundle: ModelBundle, evaluation: Evaluation) -> None:
             for name, value, low, high in figure_rows(evaluation.report)
         ],
     )
+    _say_if_nothing_was_learnt(evaluation.report)
+
+
+def _say_if_nothing_was_learnt(report: EvalReport) -> None:
+    """Warn when a model is no better than a prediction that is the same for every row."""
+    if report.is_no_better_than_constant:
+        ours = rounded(report.figure(report.metric).value)
+        say(
+            f"evaluate: {report.metric} {ours} is no better than the {rounded(report.constant)} of "
+            "one prediction for every row; look at the features, the label and the split.",
+            style="yellow",
+        )
 
 
 def row_account(manifest: DatasetManifest) -> dict[str, int]:

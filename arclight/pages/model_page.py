@@ -214,6 +214,19 @@ def _segment_view(name: str, segments: list[Segment], report: EvalReport) -> Seg
 
 
 def _how(report: EvalReport) -> str:
+    return " ".join(filter(None, (_intervals(report), _constant(report))))
+
+
+def _constant(report: EvalReport) -> str:
+    if report.constant is None:
+        return ""
+    no_better = " This model is no better." if report.is_no_better_than_constant else ""
+    return (
+        f"One prediction for every row has {report.metric} {fixed(report.constant, 4)}.{no_better}"
+    )
+
+
+def _intervals(report: EvalReport) -> str:
     if not report.resamples:
         return "Intervals were not computed."
     stood = f", which {count(report.condensed_to)} cells stood for" if report.condensed_to else ""

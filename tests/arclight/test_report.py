@@ -104,6 +104,33 @@ def test_regression_has_no_classes():
     assert (report.reliability, report.threshold) == ((), None)
 
 
+CONSTANTS = [
+    ("binary", "auc", lambda _: 0.5),
+    ("binary", "log_loss", lambda y: -np.mean(np.log(np.where(y == 1, y.mean(), 1 - y.mean())))),
+    ("multiclass", "log_loss", lambda y: -np.mean(np.log((np.bincount(y) / len(y))[y]))),
+    ("multiclass", "accuracy", lambda y: np.bincount(y).max() / len(y)),
+    ("regression", "rmse", np.std),
+    ("regression", "r2", lambda _: 0.0),
+]
+
+
+@pytest.mark.parametrize(("task", "metric", "wanted"), CONSTANTS)
+def test_a_model_is_held_against_one_prediction_for_every_row(task, metric, wanted):
+    y, p = rows_of(task)
+    classes = ("a", "b", "c") if task == "multiclass" else ()
+
+    def judge(predictions):
+        return evaluate_predictions(
+            task, y, predictions, classes=classes, metric=metric, seed=1, dataset="d@1",
+            resamples=0,
+        )  # fmt: skip
+
+    assert judge(p).constant == pytest.approx(wanted(y), abs=1e-9)
+    assert not judge(p).is_no_better_than_constant
+    turned = p[:, ::-1] if task == "multiclass" else p.max() - p
+    assert judge(turned).is_no_better_than_constant
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_segment_is_what_its_rows_alone_give(task):
     y, p = rows_of(task)
