@@ -31,8 +31,8 @@ def _say_if_nothing_was_learnt(report: EvalReport) -> None:
     if report.is_no_better_than_constant:
         ours = rounded(report.figure(report.metric).value)
         say(
-            f"evaluate: {report.metric} {ours} is no better than the {rounded(report.constant)} of "
-            "one prediction for every row; look at the features, the label and the split.",
+            f"evaluate: {report.metric} {ours} is no better than the {rounded(report.constant)} "
+            "of one prediction for every row; look at the features, the label and the split.",
             style="yellow",
         )
 
