@@ -48,15 +48,18 @@ def main() -> int:
     lines = []
     with _folders(asked.work) as (data, work):
         for name in asked.races or RACES:
-            lines += _race(name, size, data, work)
+            lines += _race(name, size, (data, work), asked.rounds)
     if asked.write:
         write_results(lines, RESULTS)
     is_right = all(not line["errors"] and line["quality"]["holds"] for line in lines)
     return 0 if is_right else 1
 
 
-def _race(name: str, size: Size, data: Path, work: Path) -> list[dict[str, Any]]:
+def _race(
+    name: str, size: Size, folders: tuple[Path, Path], rounds: int | None
+) -> list[dict[str, Any]]:
     """Prepare a race, wait for a quiet machine, run it and print its lines."""
+    data, work = folders
     cores = cores_to_use()
     begin, load = time.monotonic(), load_1m()  # before our own generators raise it
     _say(f"{name}: making the data")
@@ -66,7 +69,7 @@ def _race(name: str, size: Size, data: Path, work: Path) -> list[dict[str, Any]]
     bandwidth = copy_bandwidth()
     conditions = Conditions(
         cores=cores,
-        rounds=ROUNDS[size],
+        rounds=rounds or ROUNDS[size],
         end=begin + QUICK_S[name] if size == "quick" else None,
         size=size,
         bandwidth=bandwidth,
@@ -112,10 +115,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("races", nargs="*", metavar="RACE", help=f"of {', '.join(RACES)}")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer rounds, 10 min")
     parser.add_argument("--tiny", action="store_true", help="proves that it runs; no figure")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="not 5, or 2 under --quick")
     parser.add_argument("--write", action="store_true", help="put the figures into RESULTS.md")
     parser.add_argument("--render", type=Path, metavar="FILE", help="only that, from lines kept")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep the tables there")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 1, got '{text}'")
+    return int(text)
 
 
 def _say(text: str) -> None:
