@@ -70,6 +70,12 @@ class Catalog:
         found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return tuple(sorted(n for n in found if self.store.numbers(shelf, n, "versions")))
 
+    def damaged(self, shelf: Literal["datasets", "models"], name: str) -> dict[str, str]:
+        """Return NAME@N -> what is wrong, of the versions whose record cannot be read."""
+        if shelf == "datasets":
+            return self._damaged(DatasetManifest, shelf, name)
+        return self._damaged(ModelBundle, shelf, name)
+
     def folder(self, version: DatasetManifest | ModelBundle) -> Path:
         """Return the folder of a version's files."""
         return self.store.path(*version.folder.split("/"))
@@ -324,6 +330,15 @@ class Catalog:
             # a bad record is named when it is asked for; it hides no good one
             with contextlib.suppress(IntegrityError):
                 yield _read(kind, self.store.record(number, shelf, name, "versions"), name)
+
+    def _damaged(self, kind: type[Version], shelf: Shelf, name: str) -> dict[str, str]:
+        found = {}
+        for number in reversed(self.store.numbers(shelf, name, "versions")):
+            try:
+                _read(kind, self.store.record(number, shelf, name, "versions"), name)
+            except IntegrityError as error:
+                found[f"{name}@{number}"] = error.message
+        return found
 
     def _get(self, kind: type[Version], shelf: Shelf, ref: str) -> Version:
         name, _, wanted = ref.partition("@")

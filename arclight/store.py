@@ -86,13 +86,19 @@ class Store:
 
         Raises:
             MissingError: there is no such number.
-            IntegrityError: the record is empty, as after a power cut on a store without flush.
+            IntegrityError: the record is empty, as after a power cut on a store without flush, or
+                the system does not give it.
         """
         path = self.path(*parts, f"{number}.json")
         try:
             text = path.read_bytes()
         except FileNotFoundError as error:
             raise MissingError(f"record '{path}' does not exist; list what does.") from error
+        except OSError as error:
+            raise IntegrityError(
+                f"record '{path}' must be a file that can be read, but {error.strerror}; mend it "
+                "or restore it from a backup."
+            ) from error
         if not text.strip():
             raise IntegrityError(
                 f"record '{path}' must not be empty; its number is not used again: publish a "

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from arclight.errors import MissingError, nearest
+from arclight.errors import IntegrityError, MissingError, nearest
 from arclight.journal import is_open
 from jobs.records import aliases_on, say_dataset, say_model
 from jobs.runs import known_store, read_journal, run_ids
 from jobs.say import answer, say, say_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from arclight.alias_moves import AliasRecord
+    from arclight.bundle import ModelBundle
     from arclight.catalog import Catalog
     from arclight.journal import Entry
+    from arclight.manifest import DatasetManifest
 
 Shelf = Literal["models", "datasets"]
 
@@ -29,27 +36,26 @@ def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
         if not as_json:
             say_model(catalog, shown)
         return
-    names = (name,) if name else catalog.names("models")
-    if name:
-        catalog.model(name)  # names what there is, when it is not there
-    rows = []
-    for one in names:
+    listing = _Listing("models", "model")
+    for one in _names(catalog, "models", name):
         aliases = catalog.aliases(one)
         for bundle in catalog.models(one):
-            valid = bundle.train_metrics.get("valid")
-            rows.append(
-                {
-                    "model": bundle.ref,
-                    "aliases": aliases_on(bundle, aliases),
-                    "trainer": bundle.trainer,
-                    "metric": bundle.metric,
-                    "valid": valid,
-                    "dataset": bundle.dataset,
-                    "made_at": bundle.lineage.made_at,
-                    "digest": bundle.model_digest,
-                }
-            )
-    _list("models", rows, as_json=as_json)
+            listing.rows.append(_model_row(bundle, aliases))
+        listing.damaged |= catalog.damaged("models", one)
+    listing.end(as_json=as_json)
+
+
+def _model_row(bundle: ModelBundle, aliases: Mapping[str, AliasRecord]) -> dict[str, Any]:
+    return {
+        "model": bundle.ref,
+        "aliases": aliases_on(bundle, aliases),
+        "trainer": bundle.trainer,
+        "metric": bundle.metric,
+        "valid": bundle.train_metrics.get("valid"),
+        "dataset": bundle.dataset,
+        "made_at": bundle.lineage.made_at,
+        "digest": bundle.model_digest,
+    }
 
 
 def list_datasets(name: str | None, *, store: str | None, as_json: bool) -> None:
@@ -61,20 +67,32 @@ def list_datasets(name: str | None, *, store: str | None, as_json: bool) -> None
         if not as_json:
             say_dataset(catalog, shown)
         return
-    if name:
-        catalog.dataset(name)
-    rows = [
-        {
-            "dataset": manifest.ref,
-            **{part: manifest.rows[part] for part in ("train", "valid", "test", "quarantine")},
-            "test openings": sum(1 for _ in catalog.openings(manifest)),
-            "made_at": manifest.lineage.made_at,
-            "digest": manifest.content_digest,
-        }
-        for one in ((name,) if name else catalog.names("datasets"))
-        for manifest in catalog.datasets(one)
-    ]
-    _list("datasets", rows, as_json=as_json)
+    listing = _Listing("datasets", "dataset")
+    for one in _names(catalog, "datasets", name):
+        for manifest in catalog.datasets(one):
+            with listing.reading(manifest.ref):
+                listing.rows.append(_dataset_row(catalog, manifest))
+        listing.damaged |= catalog.damaged("datasets", one)
+    listing.end(as_json=as_json)
+
+
+def _dataset_row(catalog: Catalog, manifest: DatasetManifest) -> dict[str, Any]:
+    return {
+        "dataset": manifest.ref,
+        **{part: manifest.rows[part] for part in ("train", "valid", "test", "quarantine")},
+        "test openings": sum(1 for _ in catalog.openings(manifest)),
+        "made_at": manifest.lineage.made_at,
+        "digest": manifest.content_digest,
+    }
+
+
+def _names(catalog: Catalog, shelf: Shelf, name: str | None) -> tuple[str, ...]:
+    """Return the names to list: the one that was asked for, which must be there, or all."""
+    if name is None:
+        return catalog.names(shelf)
+    with suppress(IntegrityError):  # a damaged version is there, and is listed as such
+        catalog.model(name) if shelf == "models" else catalog.dataset(name)
+    return (name,)
 
 
 def list_runs(name: str | None, *, store: str | None, as_json: bool) -> None:
@@ -82,22 +100,27 @@ def list_runs(name: str | None, *, store: str | None, as_json: bool) -> None:
     catalog = known_store(store, Path.cwd())
     known = run_ids(catalog.store)
     if name in known:
-        rows = [
-            {
-                "step": entry.step,
-                "state": entry.state,
-                "at": _time(entry.at),
-                "seconds": entry.seconds,
-                "result": entry.result or entry.detail,
-            }
-            for entry in read_journal(catalog.store, str(name))
-        ]
+        listing = _Listing("runs", "step")
+        listing.rows += [_step_row(entry) for entry in read_journal(catalog.store, str(name))]
     else:
         mine = run_ids(catalog.store, name or "")
         if name and not mine:
             raise MissingError(f"there is no run '{name}'.{nearest(name, known)}")
-        rows = [_run_row(catalog, run_id) for run_id in mine]
-    _list("runs", rows, as_json=as_json)
+        listing = _Listing("runs", "run")
+        for run_id in mine:
+            with listing.reading(run_id):
+                listing.rows.append(_run_row(catalog, run_id))
+    listing.end(as_json=as_json)
+
+
+def _step_row(entry: Entry) -> dict[str, Any]:
+    return {
+        "step": entry.step,
+        "state": entry.state,
+        "at": _time(entry.at),
+        "seconds": entry.seconds,
+        "result": entry.result or entry.detail,
+    }
 
 
 def _run_row(catalog: Catalog, run_id: str) -> dict[str, Any]:
@@ -124,16 +147,55 @@ def _time(at: float) -> str:
     return dt.datetime.fromtimestamp(at, dt.UTC).replace(microsecond=0).isoformat()
 
 
-def _list(what: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    answer({what: rows}, as_json=as_json)
-    if as_json:
-        return
-    if not rows:
-        say(f"there are no {what} in this store yet.")
-        return
-    columns = [column for column in rows[0] if column != "digest"]
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    say_table(what, columns, cells)
+@dataclass
+class _Listing:
+    """What is listed, and what would be if its record could be read.
+
+    Attributes:
+        what: the things, for a title.
+        key: the first column, which names a thing.
+        damaged: a thing -> what is wrong with its record.
+    """
+
+    what: str
+    key: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def reading(self, thing: str) -> Iterator[None]:
+        """Note a thing whose record turns out to be damaged, and go on."""
+        try:
+            yield
+        except IntegrityError as error:
+            self.damaged[thing] = error.message
+
+    def end(self, *, as_json: bool) -> None:
+        """Print the listing, then end as a single record that is damaged would.
+
+        Raises:
+            IntegrityError: a record is damaged; the others are listed.
+        """
+        damaged = [{self.key: thing, "reason": text} for thing, text in self.damaged.items()]
+        answer({self.what: self.rows, "damaged": damaged}, as_json=as_json)
+        if not as_json:
+            self._say()
+        *others, last = self.damaged.values() or [""]
+        for text in others:
+            say(text, style="red")
+        if last:
+            raise IntegrityError(last)
+
+    def _say(self) -> None:
+        columns = [c for c in (self.rows[0] if self.rows else {self.key: ""}) if c != "digest"]
+        lines = [[_cell(row[column]) for column in columns] for row in self.rows]
+        lines += [
+            [f"{thing} (damaged)", *("-" for _ in columns[1:])] for thing in sorted(self.damaged)
+        ]
+        if lines:
+            say_table(self.what, columns, lines)
+        else:
+            say(f"there are no {self.what} in this store yet.")
 
 
 def _cell(value: object) -> str:

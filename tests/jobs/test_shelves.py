@@ -125,6 +125,67 @@ def test_a_list_names_the_aliases_and_whole_refs(catalog, capsys):
     ]
 
 
+def damage(catalog: Catalog, shelf: str) -> tuple[str, str, Path]:
+    """Add a damaged thing to a shelf; return its name, a good one's, and the damaged file."""
+    if shelf == "runs":
+        for name in ("good-20260101-000001-aaaaaa", "poor-20260101-000002-bbbbbb"):
+            journal = Journal.open(catalog.store.path("runs", name))
+            journal.note("etl", "started")
+            journal.close()
+        file = journal.path
+        file.write_text(file.read_text().replace("started", "skipped"))
+        return name, "good-20260101-000001-aaaaaa", file
+    publish, make = {
+        "models": (catalog.publish_model, make_bundle),
+        "datasets": (catalog.publish_dataset, make_manifest),
+    }[shelf]
+    rows = {"train": 1, "valid": 0, "test": 1, "quarantine": 0}
+    publish(make("poor").model_copy(update={"rows": rows} if shelf == "datasets" else {}))
+    file = catalog.store.path(shelf, "poor", "versions", "1.json")
+    file.write_text('{"kind": "mod')
+    return "poor@1", "flights@1", file
+
+
+@pytest.mark.parametrize("shelf", ["models", "datasets", "runs"])
+def test_a_damaged_record_is_named_and_the_others_are_listed(catalog, capsys, shelf):
+    poor, good, file = damage(catalog, shelf)
+    status, out, err = ask(catalog, capsys, shelf)
+    assert (status, out) == (1, "")
+    assert good in err
+    assert f"{poor} (damaged)" in err
+    assert err.splitlines()[-1].startswith("arclight: ")
+    assert str(file) in err.splitlines()[-1]
+    status, out, err = ask(catalog, capsys, shelf, "--json")
+    body = json.loads(out)
+    assert (status, err.count("\n")) == (1, 1)
+    assert [next(iter(row.values())) for row in body[shelf]] == [good]
+    assert [next(iter(row.values())) for row in body["damaged"]] == [poor]
+    status, _, err = ask(catalog, capsys, shelf, poor.split("@")[0].split("-")[0])
+    assert (status, f"{poor} (damaged)" in err) == (1, True)
+
+
+def test_every_damaged_record_is_told(catalog, capsys):
+    for key in ("k2", "k3"):
+        catalog.publish_model(make_bundle(key=key))
+    folder = catalog.store.path("models", "flights", "versions")
+    (folder / "1.json").write_text("")
+    (folder / "3.json").unlink()
+    (folder / "3.json").mkdir()
+    status, _, err = ask(catalog, capsys, "models")
+    assert status == 1
+    assert "1.json' must not be empty" in err
+    assert "3.json' must be a file that can be read" in err
+    assert "flights@2" in err
+
+
+def test_a_dataset_whose_opening_is_damaged_is_named(catalog, capsys):
+    catalog.open_test(catalog.dataset("flights"), catalog.model("flights"), run="r")
+    catalog.store.path("datasets", "flights", "openings", "1", "1.json").write_text("")
+    status, _, err = ask(catalog, capsys, "datasets")
+    assert (status, "flights@1 (damaged)" in err) == (1, True)
+    assert "openings/1/1.json' must not be empty" in err
+
+
 def test_a_run_that_was_killed_is_told_from_one_that_runs(catalog, capsys):
     journals = {}
     for name, entries in {
