@@ -118,6 +118,7 @@ def test_rc1_nobody_joins_without_the_token(ray_cluster: str, tmp_path: Path) ->
 
 
 @pytest.mark.ray
+@pytest.mark.fault
 def test_two_clusters_at_once_and_each_ends_for_good(tmp_path: Path) -> None:
     drivers = [start(tmp_path / name) for name in ("a", "b")]
     try:

@@ -82,12 +82,12 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", ["xgboost", pytest.param("lightgbm", marks=pytest.mark.fault)])
 def test_killed_at_each_point_the_same_command_ends_with_the_same_model(
     line: Line, killed: Line, trainer: str
 ):
     expected = line.first(trainer)
-    etl_stands = bool(killed.catalog.datasets("late-trips"))
+    etl_stands = next(killed.catalog.datasets("late-trips"), None) is not None
     for step, points in POINTS.items():
         for point in () if step == "etl" and etl_stands else points:
             switch = {"ARCLIGHT_TEST": "1", "ARCLIGHT_TEST_KILL_AT": point}
