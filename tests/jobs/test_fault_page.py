@@ -7,6 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "faults.md"
+NIGHTLY = re.compile(r"^@pytest\.mark\.fault|^pytestmark.*mark\.fault", re.MULTILINE)
 LINE = re.compile(r"`([\w/]+\.py)::(test_\w+)`( \(nightly\))?")
 
 
@@ -23,7 +24,7 @@ def test_each_fault_names_a_test_that_runs_when_the_page_says() -> None:
     for path, name, nightly in found:
         file = TESTS / path
         assert f"def {name}(" in file.read_text(), f"{path}::{name} is not there"
-        is_nightly = "pytest.mark.fault" in decorators_of(file, name)
+        is_nightly = NIGHTLY.search(decorators_of(file, name)) is not None
         assert is_nightly == bool(nightly), f"{path}::{name}: nightly or not?"
 
 
