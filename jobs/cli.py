@@ -125,7 +125,7 @@ def score(
 @app.command()
 def serve(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
-    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free port.")] = 8000,
     replicas: Annotated[int, typer.Option(help="Copies of the models.")] = 1,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     allow_host: Annotated[

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arclight.errors import SpecError
 from arclight.spec import Replicas
 from cluster.profiles import load_profile
 from jobs.runs import known_store
@@ -40,6 +41,16 @@ class ServeOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
+    def copies(self) -> Replicas:
+        """Return how many copies of the models serve.
+
+        Raises:
+            SpecError: less than one.
+        """
+        if self.replicas < 1:
+            raise SpecError(f"replicas must be at least 1, got {self.replicas}; use --replicas.")
+        return Replicas(min=self.replicas, max=self.replicas)
+
     def binding(self) -> Binding:
         """Return where to listen and whom to let in.
 
@@ -69,7 +80,7 @@ def serve_command(
     catalog = known_store(store, Path.cwd())
     bundles = pin(catalog, refs)
     place = load_profile(profile)
-    binding = options.binding()
+    binding, replicas = options.binding(), options.copies()
     pinned = [bundle.ref for bundle in bundles]
     names = ", ".join(pinned)
     say(f"serve: checking {names} and starting; this takes about 20 s.")
@@ -79,7 +90,7 @@ def serve_command(
         profile=place,
         port=options.port,
         binding=binding,
-        replicas=Replicas(min=options.replicas, max=options.replicas),
+        replicas=replicas,
     )
     with server as url:
         say(f"serve: {names} at {url}; stop with Ctrl-C. Try:", style="green")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-from contextlib import ExitStack, contextmanager, redirect_stdout
+import time
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_bindin
 from ray_apps.serving.app import App
 from ray_apps.serving.endpoint import Endpoint
 from ray_apps.serving.loopback import LOOPBACK, stay_on_loopback
+from ray_apps.serving.tls import check_tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +44,8 @@ DEFAULT_PORT = 8000
 REQUEST_TIMEOUT_S = 60.0
 HEALTH_CHECK_PERIOD_S = 5.0
 GRACE_S = 5.0
+LISTEN_S = 30.0
+MAX_PORT = 65_535
 # The replica answers small requests in its one loop and large ones in a thread of ours.
 VARIABLES: dict[str, str | None] = {
     "RAY_SERVE_ENABLE_HA_PROXY": None,  # it binds all interfaces, whatever the host
@@ -78,9 +82,14 @@ class Binding:
 
     def url(self, port: int) -> str:
         """Return where a caller on this machine asks."""
-        everywhere = ipaddress.ip_address(0), ipaddress.IPv6Address(0)
-        host = LOOPBACK if self.host in map(str, everywhere) else self.host
+        host = f"[{self.near}]" if ":" in self.near else self.near
         return f"{'https' if self.has_tls else 'http'}://{host}:{port}"
+
+    @property
+    def near(self) -> str:
+        """The address at which a caller on this machine asks."""
+        everywhere = {str(ipaddress.ip_address(0)): LOOPBACK, str(ipaddress.IPv6Address(0)): "::1"}
+        return everywhere.get(self.host, self.host)
 
 
 @dataclass(frozen=True)
@@ -121,10 +130,12 @@ def served(
     Raises:
         RefusedError: the address is open to others without TLS and keys, or a model does not
             repeat its golden rows.
-        SpecError: the port is taken, a name stands twice, there are too few cores.
+        SpecError: the port is taken, a name stands twice, there are too few cores, the
+            certificate or its key cannot be used.
         EngineError: Ray Serve did not start; its logs are in the store under `serving/`.
     """
     replicas = replicas or Replicas()
+    check_tls(binding.tls_cert, binding.tls_key)
     check_binding(binding.host, has_tls=binding.has_tls, has_keys=binding.keys is not None)
     _check_place(profile, replicas)
     port = find_port(binding.host, port)
@@ -142,6 +153,7 @@ def served(
         ray.enter_context(ray_session(profile, log_folder=logs))
         _start(service, replicas, _http_options(binding, port))
         try:
+            _await_port(binding, port)
             yield binding.url(port)
         finally:
             # Ray prints of its controller's end as if it had failed; standard output is ours
@@ -170,8 +182,10 @@ def find_port(host: str, port: int) -> int:
     """Return the port, or a free one for 0, after proving that nothing listens there.
 
     Raises:
-        SpecError: the port is taken or the address is not this machine's.
+        SpecError: it is no port, it is taken, or the address is not this machine's.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise SpecError(f"port must be 0 (a free one) to {MAX_PORT}, got {port}; use --port.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -275,13 +289,30 @@ def _start(service: Service, replicas: Replicas, options: HTTPOptions) -> None:
         ) from error
 
 
+def _await_port(binding: Binding, port: int) -> None:
+    """Wait until the proxy listens: Ray Serve says it is up though its proxy may have died.
+
+    Raises:
+        EngineError: nothing listens within the time a proxy may take.
+    """
+    deadline = time.monotonic() + LISTEN_S
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((binding.near, port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise EngineError(
+        f"something must listen at {binding.url(port)} within {LISTEN_S:g} s, but nothing does; "
+        "see the proxy's log in the store under 'serving/'."
+    )
+
+
 def _http_options(binding: Binding, port: int) -> HTTPOptions:
     return HTTPOptions(
         host=binding.host,
         port=port,
         request_timeout_s=REQUEST_TIMEOUT_S,
-        ssl_certfile=None if binding.tls_cert is None else str(binding.tls_cert),
-        ssl_keyfile=None if binding.tls_key is None else str(binding.tls_key),
+        ssl_certfile=None if binding.tls_cert is None else str(binding.tls_cert.absolute()),
+        ssl_keyfile=None if binding.tls_key is None else str(binding.tls_key.absolute()),
     )
 
 

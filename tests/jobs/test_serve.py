@@ -169,6 +169,40 @@ def test_X12_beyond_loopback_without_tls_and_keys_ends_with_3(
     assert not psutil.Process().net_connections(kind="inet")
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [("--tls-cert nope --tls-key nope", "--tls-cert 'nope' must be a certificate in PEM"),
+     ("--tls-cert nope", "--tls-cert must come with --tls-key"),
+     ("--port 99999", "port must be 0 (a free one) to 65535, got 99999"),
+     ("--port -1", "port must be 0 (a free one) to 65535, got -1"),
+     ("--replicas 0", "replicas must be at least 1, got 0"),
+     ("--replicas -3", "replicas must be at least 1, got -3"),
+     ("--replicas 99999", "replicas must be at most"),
+     ("--host no.such.host.invalid --keys K --tls-cert C --tls-key P", "must be free, but")],
+)  # fmt: skip
+def test_a_wrong_option_is_a_sentence_before_anything_starts(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    text: str,
+) -> None:
+    monkeypatch.setattr(deploy, "ray_session", lambda *_, **__: pytest.fail("it started"))
+    monkeypatch.setattr(deploy, "load_endpoints", lambda *_: pytest.fail("it loaded"))
+    given = words.split()
+    if "K" in given:
+        cert, key = certificate(tmp_path)
+        add_key_command(tmp_path / "k", "one", role="viewer", expires="1d", as_json=False)
+        places = {"K": str(tmp_path / "k"), "C": str(cert), "P": str(key)}
+        given = [places.get(word, word) for word in given]
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "delay", "--store", str(store), *given])
+    said = capsys.readouterr().err
+    assert (ended.value.code, "Traceback" in said) == (2, False)
+    assert text in said.splitlines()[-1]
+
+
 def test_options_become_a_binding() -> None:
     binding = ServeOptions(hosts=("Model.Example",)).binding()
     assert binding.hosts == {"127.0.0.1", "model.example"}

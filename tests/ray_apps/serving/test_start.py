@@ -1,0 +1,54 @@
+"""The start of a server: what is refused before it, and what ends it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from arclight.catalog import Catalog
+from arclight.errors import EngineError, SpecError
+from arclight.store import open_store
+from ray_apps.serving import deploy
+from ray_apps.serving.deploy import Binding, find_port, served
+from tests.ray_apps.serving.small_model import publish_small_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cluster.profiles import Profile
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_what_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(SpecError, match=f"port must be 0 .* to 65535, got {port}"):
+        find_port("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:8"), ("::", "http://[::1]:8"), ("::1", "http://[::1]:8"),
+     ("127.0.0.1", "http://127.0.0.1:8"), ("10.0.0.5", "http://10.0.0.5:8")],
+)  # fmt: skip
+def test_the_address_is_one_that_can_be_asked(host: str, url: str) -> None:
+    assert Binding(host=host).url(8) == url
+
+
+@pytest.mark.ray
+def test_a_proxy_that_dies_at_its_start_ends_the_start_and_leaves_nothing(
+    small_profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The certificate was there when the command looked, and is gone when the proxy does."""
+    catalog = Catalog(open_store(tmp_path / "store"))
+    publish_small_model(catalog)
+    monkeypatch.setattr(deploy, "check_tls", lambda *_: None)
+    monkeypatch.setattr(deploy, "LISTEN_S", 5.0)
+    binding = Binding(tls_cert=tmp_path / "nope", tls_key=tmp_path / "nope")
+    before = set(psutil.Process().children(recursive=True))
+    with (
+        pytest.raises(EngineError, match=r"did not start|must listen at https://127"),
+        served(catalog, ["delay"], profile=small_profile, port=0, binding=binding),
+    ):
+        pytest.fail("started")
+    assert not set(psutil.Process().children(recursive=True)) - before
