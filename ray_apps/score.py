@@ -17,7 +17,15 @@ import pyarrow as pa
 
 from arclight.catalog import now
 from arclight.contract import Contract
-from arclight.errors import ConflictError, IntegrityError, MissingError, RefusedError, printable
+from arclight.disk import disk_full
+from arclight.errors import (
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    RefusedError,
+    SpecError,
+    printable,
+)
 from arclight.failpoint import reach
 from arclight.store import flush_folder, flush_tree, held, make_folder, open_private
 from ray_apps.pipeline import WriteBehind, read_ahead
@@ -27,7 +35,7 @@ from ray_apps.score_input import open_raw_rows
 from ray_apps.score_output import REJECTED, PartWriter, ScoreColumns, ScoredFile, reasons_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from arclight.bundle import ModelBundle
@@ -84,21 +92,23 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
 
     Raises:
         RefusedError: the output is there already.
+        SpecError: it cannot be made where it shall be.
         SchemaError: the input lacks columns or has other types, all named, before any is read;
             or it lacks a key column and `keep` is None.
         DataError: a file cannot be read, or the model gives no number.
         ConflictError: somebody else made the output meanwhile.
     """
-    _refuse_output(output)
+    with _making(output):
+        _refuse_output(output)
     raw = open_raw_rows(
         source, bundle.plan.layout.input_schema, keep=keep, keys=_keys(catalog, bundle)
     )
     columns = ScoreColumns(bundle, raw.kept)
     predictor = load_predictor(catalog, bundle, threads=threads)
     pa.set_cpu_count(max(1, threads))
-    make_folder(output.parent)
     work = output.parent / f".{output.name}.{uuid.uuid4().hex}.tmp"
-    make_folder(work)
+    with _making(output):
+        make_folder(work)
     try:
         with held(work):  # `arclight sweep` leaves it alone
             with _Run(predictor, raw, columns, work) as run:
@@ -198,11 +208,30 @@ def _keys(catalog: Catalog, bundle: ModelBundle) -> tuple[str, ...]:
 
 
 def _refuse_output(output: Path) -> None:
+    if output.is_mount():
+        raise SpecError(
+            f"output '{printable(output)}' must take its name when it is whole, which a mounted "
+            "disk cannot; give a folder inside it."
+        )
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise RefusedError(
             f"output '{printable(output)}' must be a new or empty folder; nothing is overwritten: "
             "give another, or remove it."
         )
+
+
+@contextlib.contextmanager
+def _making(output: Path) -> Iterator[None]:
+    """Say that the output cannot be made where it shall be; a full disk is told elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error) is not None:
+            raise
+        raise SpecError(
+            f"output '{printable(output)}' must be a folder that can be made, but "
+            f"{error.strerror}; give another, or mend the rights of where it shall lie."
+        ) from error
 
 
 def _publish(work: Path, output: Path) -> None:
