@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from arclight.schema import Column
 
 MAX_ERRORS = 100
+_SENTENCES = {
+    "derive": (
+        "derived feature '{}' has no value for this row: its expression cannot be computed from "
+        "these values, as in a division by zero or an overflow."
+    ),
+    "infinite": "feature '{}' is infinite for this row: give a finite number, or null.",
+    "not_utf8": "feature '{}' is no text for this row: its bytes are not UTF-8.",
+}
+"""What the reasons of a `FeatureBuilder` say to a caller."""
 
 
 class RowDecoder:
@@ -143,8 +152,12 @@ def refuse_rejected(rejected: Mapping[str, npt.NDArray[np.bool_]]) -> None:
     if found:
         rows = {row for row, _ in found}
         errors = tuple(
-            {"row": row, "field": printable(reason.partition(":")[2]), "detail": printable(reason)}
-            for row, reason in found[:MAX_ERRORS]
+            {
+                "row": row,
+                "field": printable(name),
+                "detail": _SENTENCES[kind].format(printable(name)),
+            }
+            for row, (kind, _, name) in ((r, why.partition(":")) for r, why in found[:MAX_ERRORS])
         )
         one = len(rows) == 1
         raise Problem(

@@ -223,7 +223,7 @@ async def test_rows_the_plan_rejects_are_named() -> None:
     answer = await post(app, {"rows": [ROW, ROW]})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["row"] == 1
-    assert "infinite:distance" in answer.text
+    assert "feature 'distance' is infinite for this row" in answer.text
 
 
 async def test_a_score_that_is_no_number_is_said_and_never_sent(caplog: Any) -> None:

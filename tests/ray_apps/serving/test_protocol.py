@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+import re
+from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 
+from arclight.features import Derived, FeatureBuilder, FeatureColumn, FeatureLayout
+from arclight.schema import Column
 from ray_apps.serving.problem import Problem
 from ray_apps.serving.protocol import (
     MAX_ERRORS,
@@ -19,9 +23,6 @@ from ray_apps.serving.protocol import (
     rows_of,
 )
 from tests.ray_apps.serving.small_model import COLUMNS, ROW, make_bundle
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def decode(document: Any, max_rows: int = 1000) -> pa.RecordBatch:
@@ -156,7 +157,33 @@ def test_rejected_rows_are_named_with_their_reason() -> None:
     assert [(e["row"], e["field"]) for e in caught.value.errors] == [
         (1, "speedy"), (1, "x"), (2, "speedy"),
     ]  # fmt: skip
+    first, infinite, _ = (error["detail"] for error in caught.value.errors)
+    assert first.startswith("derived feature 'speedy' has no value for this row: ")
+    assert infinite.startswith("feature 'x' is infinite for this row: ")
     refuse_rejected({"derive:speedy": np.array([False, False])})
+
+
+def test_every_reason_a_builder_gives_is_a_sentence() -> None:
+    """A division by zero, an infinite number, bytes that are no text: through the real builder."""
+    kinds = {"a": "float64", "b": "float64", "t": "string"}
+    layout = FeatureLayout(
+        inputs=tuple(Column(name=name, type=kind) for name, kind in kinds.items()),
+        derive=(Derived(name="ratio", expression="a / b"),),
+        features=(
+            FeatureColumn(name="ratio", type="number"),
+            FeatureColumn(name="a", type="number"),
+            FeatureColumn(name="t", type="category"),
+        ),
+    )
+    text = pa.array([b"\xff", b"t"]).cast(pa.string(), safe=False)
+    columns = [pa.array([1.0, float("inf")]), pa.array([0.0, 1.0]), text]
+    raw = pa.RecordBatch.from_arrays(columns, schema=layout.input_schema)
+    with pytest.raises(Problem) as caught:
+        refuse_rejected(FeatureBuilder(layout).build(raw).rejected)
+    details = {(e["row"], e["field"]): e["detail"] for e in caught.value.errors}
+    assert details.keys() >= {(0, "ratio"), (0, "t"), (1, "a")}
+    for (_, name), text in details.items():
+        assert re.fullmatch(rf"(derived )?feature '{name}' .* for this row: .*\.", text)
 
 
 def test_predictions_of_each_task() -> None:
