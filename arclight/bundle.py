@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from arclight.contract import Contract, InnerPath, digest_of
 from arclight.lineage import Lineage
@@ -34,6 +36,16 @@ class GoldenRows(Contract):
     scores: tuple[tuple[float, ...], ...]
 
 
+class TrainSettings(Contract):
+    """What a spec asked of a training, beside the library's own parameters."""
+
+    rounds: int
+    """At most; the bundle has those that were kept."""
+    early_stopping: int | None
+    imbalance: Literal["none", "weight"]
+    seed: int
+
+
 class ModelBundle(Contract):
     """One version of a model."""
 
@@ -62,15 +74,36 @@ class ModelBundle(Contract):
     """Each feature's part of the loss that all splits took away on train, in the plan's order."""
     golden: GoldenRows
     params: dict[str, str | int | float | bool]
+    settings: TrainSettings | None = None
+    """None in a record of a release that did not keep them."""
     dataset: str
     """NAME@N of the dataset."""
     dataset_digest: str
     lineage: Lineage
 
+    @model_serializer(mode="wrap")
+    def _as_it_was_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a field that the record has not, so that the signature of an old one holds."""
+        body: dict[str, Any] = handler(self)
+        if self.settings is None:
+            del body["settings"]
+        return body
+
     @property
     def ref(self) -> str:
         """NAME@N."""
         return f"{self.name}@{self.number}"
+
+    @property
+    def weighting(self) -> str | None:
+        """The setting that made classes weigh other than their rows; None if all rows weighed 1.
+
+        With one, scores still order rows, but are no probabilities of the data as it is.
+        """
+        if self.settings is not None and self.settings.imbalance != "none":
+            return f"imbalance: {self.settings.imbalance}"
+        factor = self.params.get("scale_pos_weight", 1)
+        return None if factor == 1 else f"scale_pos_weight: {factor}"
 
     @property
     def model_digest(self) -> str:

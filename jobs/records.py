@@ -26,6 +26,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         ("aliases", ", ".join(aliases_on(bundle, catalog.aliases(bundle.name))) or "none"),
         ("task", bundle.task),
         ("trainer", f"{bundle.trainer}, {bundle.rounds:,} rounds"),
+        *_settings(bundle),
         *((f"parameter {name}", value) for name, value in bundle.params.items()),
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
         *_test_figures(catalog, bundle),
@@ -41,6 +42,13 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         ("digest", bundle.model_digest),
     ]
     say_table(f"model {bundle.ref}", ("what", "value"), lines)
+
+
+def _settings(bundle: ModelBundle) -> list[Line]:
+    if bundle.settings is None:
+        return [("settings", "not recorded: an older release made it")]
+    found = bundle.settings.model_dump()
+    return [(f"setting {name}", "none" if v is None else v) for name, v in found.items()]
 
 
 def aliases_on(bundle: ModelBundle, aliases: Mapping[str, AliasRecord]) -> list[str]:

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from arclight.bundle import BundleFile, ModelBundle, Signature
+from arclight.bundle import BundleFile, ModelBundle, Signature, TrainSettings
 from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError
@@ -192,6 +192,12 @@ def _bundle(
         importance=outcome.importance,
         golden=outcome.golden,
         params=outcome.params,
+        settings=TrainSettings(
+            rounds=spec.train.rounds,
+            early_stopping=spec.train.early_stopping,
+            imbalance=spec.train.imbalance,
+            seed=spec.train.seed,
+        ),
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         lineage=Lineage(

@@ -261,9 +261,17 @@ def _card(
 
 
 def _outputs(bundle: ModelBundle) -> str:
-    if bundle.task == "multiclass":
-        return f"a probability for each of {count(len(bundle.plan.classes))} classes"
-    return "the probability of class 1" if bundle.task == "binary" else "a number"
+    if bundle.task == "regression":
+        return "a number"
+    is_binary = bundle.task == "binary"
+    each = f"for each of {count(len(bundle.plan.classes))} classes"
+    if bundle.weighting is not None:
+        return (
+            f"a score from 0 to 1 {'for class 1' if is_binary else each}; it orders rows, but is "
+            f"no probability of the data as it is: training weighted the classes "
+            f"({bundle.weighting})"
+        )
+    return "the probability of class 1" if is_binary else f"a probability {each}"
 
 
 def _data(bundle: ModelBundle, manifest: DatasetManifest | None) -> str:
@@ -284,7 +292,11 @@ def _training(bundle: ModelBundle) -> Facts:
     metrics = [
         (f"{bundle.metric}, {split}", fixed(v, 4)) for split, v in bundle.train_metrics.items()
     ]
-    return [*metrics, *((name, str(value)) for name, value in bundle.params.items())]
+    asked = {} if bundle.settings is None else bundle.settings.model_dump()
+    settings = [
+        (f"train.{name}", "none" if value is None else str(value)) for name, value in asked.items()
+    ]
+    return [*metrics, *settings, *((name, str(value)) for name, value in bundle.params.items())]
 
 
 def _importance(bundle: ModelBundle) -> Markup | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from arclight.bundle import TrainSettings
 from arclight.catalog import Catalog
 from arclight.journal import Journal
 from arclight.ledger import RowLedger, Stage
@@ -87,6 +88,18 @@ def test_a_model_is_shown_to_people_without_its_rows(catalog, capsys):
     assert {name: shown.get(name) for name in wanted} == wanted
     assert shown["auc on test"].startswith("1.0000")
     assert "{" not in err
+
+
+def test_what_the_spec_asked_of_a_training_is_shown(catalog, capsys):
+    old = cells(ask(catalog, capsys, "models", "flights@1")[2])
+    assert old["settings"] == "not recorded: an older release made it"
+    settings = TrainSettings(rounds=50, early_stopping=None, imbalance="weight", seed=7)
+    catalog.publish_model(make_bundle(key="k2").model_copy(update={"settings": settings}))
+    shown = cells(ask(catalog, capsys, "models", "flights@2")[2])
+    wanted = {"rounds": "50", "early_stopping": "none", "imbalance": "weight", "seed": "7"}
+    assert {name: shown[f"setting {name}"] for name in wanted} == wanted
+    body = json.loads(ask(catalog, capsys, "models", "flights@2", "--json")[1])
+    assert body["settings"]["imbalance"] == "weight"
 
 
 def test_a_dataset_is_shown_to_people_with_its_account(catalog, capsys):

@@ -59,6 +59,9 @@ def test_a_bundle_says_what_the_model_is(trained, task, name):
         assert outputs == (["score", "label"] if task == "binary" else ["score"])
     assert 0 < bundle.rounds <= 30
     assert set(bundle.train_metrics) == {"train", "valid"}
+    assert bundle.settings is not None
+    assert bundle.settings.imbalance == "none"
+    assert bundle.settings.rounds >= bundle.rounds
     assert len(bundle.importance) == len(bundle.plan.features)
     assert sum(bundle.importance) == pytest.approx(1)
     assert bundle.lineage.libraries["pyarrow"]

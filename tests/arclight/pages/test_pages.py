@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import arclight.pages
+from arclight.bundle import TrainSettings
 from arclight.decision import Decision
 from arclight.errors import SpecError
 from arclight.pages.dataset_page import dataset_page
@@ -179,6 +180,27 @@ def test_a_model_page_fits_its_task(model, manifest):
     assert curves <= drawn if manifest.task != "regression" else not curves & drawn
     assert ("Figures in the label's unit" in drawn) == (manifest.task == "regression")
     assert ("0.3125" in model.text) == (manifest.task == "binary")
+
+
+WEIGHTED = {"settings": TrainSettings(rounds=9, early_stopping=4, imbalance="weight", seed=3)}
+EVEN = {"settings": TrainSettings(rounds=9, early_stopping=None, imbalance="none", seed=3)}
+
+
+@pytest.mark.parametrize(
+    ("update", "reason"),
+    [({}, None), (EVEN, None), (WEIGHTED, "imbalance: weight"),
+     ({"params": {"scale_pos_weight": 4.0}}, "scale_pos_weight: 4.0")],
+)  # fmt: skip
+def test_a_card_calls_no_weighted_score_a_probability(manifest, update, reason):
+    bundle = model_bundle(manifest).model_copy(update=update)
+    text = Reader(model_page(bundle)).text
+    if bundle.settings is not None:
+        assert f"train.imbalance {bundle.settings.imbalance}" in " ".join(text.split())
+        assert "train.early_stopping" in text
+    is_said = reason is not None and manifest.task != "regression"
+    assert ("is no probability of the data as it is" in text) == is_said
+    if is_said:
+        assert f"training weighted the classes ({reason})" in text
 
 
 def test_a_model_page_ranks_what_its_trees_use(model, manifest):
