@@ -275,14 +275,21 @@ def _open_session(
     context: SparkContext | None = None
     try:
         try:
-            with environment(python), kept_signals():
-                context = SparkContext(gateway=gateway)
+            with environment(python):
+                # its own handler speaks to the JVM, in the middle of what is being said already
+                with kept_signals():
+                    context = SparkContext(gateway=gateway)
                 session = SparkSession(context)
         except (Py4JError, PySparkException) as error:
             raise EngineError(
                 f"Spark did not start: {describe_spark_error(error)} See '{log_file}'."
             ) from error
-        yield session
+        try:
+            yield session
+        except (Py4JError, PySparkException) as error:  # while the JVM can still say what it was
+            raise EngineError(
+                f"Spark failed: {describe_spark_error(error)} See '{log_file}'."
+            ) from error
     finally:
         if context is not None:
             with suppress(Py4JError, OSError):  # the JVM is gone already

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,6 +240,14 @@ def test_a_jvm_killed_inside_a_block_does_not_hang_its_end(tmp_path: Path) -> No
     assert list((tmp_path / "local").iterdir()) == []
 
 
+@pytest.mark.spark
+def test_what_a_block_does_not_catch_is_told_while_the_jvm_still_can(tmp_path: Path) -> None:
+    asked = "session._jvm.java.lang.Integer.parseInt('zzz')"
+    code = DRIVER.replace("    time.sleep(120)", f"    {asked}")
+    said = run_python(code, tmp_path).stderr.strip().splitlines()[-1]
+    assert said.startswith("arclight.errors.EngineError: Spark failed: For input string: ")
+
+
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, str(folder)]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
@@ -255,6 +263,35 @@ def assert_loopback(process: psutil.Process) -> None:
     for connection in process.net_connections(kind="tcp"):
         if connection.status == psutil.CONN_LISTEN:
             assert connection.laddr.ip.removeprefix("::ffff:") in {"127.0.0.1", "::1"}
+
+
+class _Context:
+    """Takes Ctrl-C over as a SparkContext does, to speak to the JVM from inside the handler."""
+
+    def __init__(self, gateway: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: None)
+
+    def stop(self) -> None:
+        pass
+
+
+def test_ctrl_c_is_ours_again_before_the_jvm_is_asked_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[object] = []
+
+    def open_session(context: _Context) -> None:
+        held.append(signal.getsignal(signal.SIGINT))
+        raise Py4JNetworkError("enough")
+
+    monkeypatch.setattr("cluster.spark_session.java_gateway", lambda *_: nullcontext())
+    monkeypatch.setattr("cluster.spark_session.SparkContext", _Context)
+    monkeypatch.setattr("cluster.spark_session.SparkSession", open_session)
+    before = signal.getsignal(signal.SIGINT)
+    place = spark_session(Profile(name="x"), log_folder=tmp_path, local_folder=tmp_path / "s")
+    with pytest.raises(EngineError, match="Spark did not start"), place:
+        pass
+    assert held == [before]
 
 
 class _Broken:
