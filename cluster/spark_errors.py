@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
 import arclight.errors
 from arclight.errors import ArclightError, printable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# what a call into the JVM raises: PySpark gives a class of its own to some failures only
+JVM_ERRORS = (PySparkException, Py4JJavaError)
+DEEPEST = 10
 MAX_CHARS = 400
 TRACEBACK = "Traceback (most recent call last)"
 PYTHON_CONDITION = "PYTHON_EXCEPTION"
@@ -55,12 +63,28 @@ def told_by_worker(error: BaseException) -> ArclightError | None:
     return None
 
 
+def texts_of(error: BaseException) -> Iterator[str]:
+    """Yield what an error says, then what each of its causes in the JVM does."""
+    yield _text(error)
+    java: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
+    try:
+        for _ in range(DEEPEST):
+            if java is None:
+                return
+            yield str(java.toString())
+            java = java.getCause()
+    except (Py4JError, OSError):  # the JVM is gone: what was said is all there is
+        return
+
+
 def _text(error: BaseException) -> str:
     """Return the message with the cause inside: a failed job wraps what a task said."""
-    if isinstance(error, PySparkException):
-        return str(error)
     java = getattr(error, "java_exception", None)
-    return str(java) if java is not None else str(error)
+    is_plain = isinstance(error, PySparkException) or java is None
+    try:
+        return str(error if is_plain else java)
+    except (Py4JError, OSError, AssertionError):  # the words are in a JVM that is gone
+        return f"{type(error).__name__} in a JVM that has ended."
 
 
 def _sentence(text: str) -> str:

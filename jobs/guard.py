@@ -51,9 +51,16 @@ def _unforeseen(error: Exception) -> int:
     # what an exception quotes may hold what a terminal would obey
     for line in traceback.format_exc().splitlines():
         sys.stderr.write(f"{printable(line, limit=1000)}\n")
-    text = f"{type(error).__name__}: {printable(error)}"
-    say(f"arclight: {text}; please report it.", style="red")
+    say(f"arclight: {type(error).__name__}: {_words(error)}; please report it.", style="red")
     return 1
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says; one that asks an engine for its words may outlive the engine."""
+    try:
+        return printable(error)
+    except Exception:  # noqa: BLE001 -- whatever it is, the command must end with a sentence
+        return "its words are lost"
 
 
 def _interrupted() -> int:

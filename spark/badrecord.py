@@ -1,20 +1,13 @@
-"""The record that a reader could not parse, found among the causes of a Spark failure."""
+"""What a reader met that is no row of its source, found among the causes of a Spark failure."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError
-
-from arclight.errors import printable
-from cluster.spark_errors import describe_spark_error
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from arclight.errors import ArclightError, DataError, SchemaError, printable
+from cluster.spark_errors import describe_spark_error, texts_of, told_by_worker
 
 LONGEST = 80
-DEEPEST = 10
 UNREAD_FILE = re.compile(
     r"(FAILED_READ_FILE\.\w+): Encountered error while reading file (\S+?)\.?$"
 )
@@ -24,6 +17,49 @@ CONDITION = re.compile(r"[A-Z][A-Z0-9_.]+: ")
 RECORD = re.compile(
     r"Malformed records are detected in record parsing: (.*?)\.?\s*Parse Mode", re.S
 )
+# said of a line whose fields are not as many as the columns, and of nothing else
+LINE = re.compile(r"\[MALFORMED_CSV_RECORD\] Malformed CSV record: (.*?)(?:\s*SQLSTATE|$)", re.S)
+HEADER_FILE = re.compile(r"\nCSV file: (\S+)")
+HEADER_NAMES = re.compile(
+    r"CSV header does not conform to the schema\.\s*Header: (.*)\s*Schema: (.*)\s*"
+    r"Expected: (.*) but found: (.*)"
+)
+HEADER_LENGTHS = re.compile(r"Number of column in CSV header .*\s*Header length: (\d+), .*: (\d+)")
+HEADER_WAY_OUT = (
+    "a CSV with a header must have the schema's columns, or those of the source's first file, in "
+    "the same order: name them so in the source's schema, and choose or rename them in etl.sql."
+)
+
+
+def explain_rows(error: BaseException, what: str) -> ArclightError:
+    """Return the error of ours for rows that could not be read or computed.
+
+    Args:
+        error: what a Spark job raised.
+        what: what failed, to begin the sentence with.
+    """
+    told = told_by_worker(error) or wrong_header(error)
+    return told or DataError(f"{what}: {describe_bad_rows(error)}")
+
+
+def wrong_header(error: BaseException) -> SchemaError | None:
+    """Return what refuses a file whose header is not the schema; None for another failure."""
+    for text in texts_of(error):
+        names, lengths = HEADER_NAMES.search(text), HEADER_LENGTHS.search(text)
+        if names is None and lengths is None:
+            continue
+        file = HEADER_FILE.search(text)
+        begin = f"the file '{printable(file[1])}'" if file else "a CSV file"
+        if names is not None:
+            header, schema, expected, found = (printable(part.strip()) for part in names.groups())
+            what = f"has '{found}' in its header where the schema has '{expected}'"
+            return SchemaError(
+                f"{begin} {what} (header: {header}; schema: {schema}); {HEADER_WAY_OUT}"
+            )
+        if lengths is not None:
+            what = f"has {lengths[1]} columns in its header, but the schema has {lengths[2]}"
+            return SchemaError(f"{begin} {what}; {HEADER_WAY_OUT}")
+    return None
 
 
 def describe_bad_rows(error: BaseException) -> str:
@@ -41,34 +77,26 @@ def _describe(error: BaseException) -> str:
     text = describe_spark_error(error)
     if not text.startswith(WAITED):
         return text
-    causes = (describe_spark_error(RuntimeError(said)) for said in _texts(error))
+    causes = (describe_spark_error(RuntimeError(said)) for said in texts_of(error))
     return next((cause for cause in causes if CONDITION.match(cause)), text)
 
 
 def bad_record(error: BaseException) -> str:
     """Return what to add to a message about a file: the record, short and printable, or nothing.
 
-    Spark says which file failed in one exception and which record in a cause of it, as the values
-    it could read, with null where it could not.
+    Spark says which file failed in one exception and which record in a cause of it: the line as
+    it stands when its fields are too many or too few, else the values it could read, with null
+    where it could not.
     """
-    for text in _texts(error):
-        found = RECORD.search(text)
-        if found:
-            return (
-                f" The first bad record reads '{printable(found[1].strip(), LONGEST)}' (null: "
-                "could not be read as its type); mend it, or read the column as a string."
-            )
+    texts = list(texts_of(error))
+    for found in filter(None, map(LINE.search, texts)):
+        return (
+            f" The first bad record reads '{printable(found[1].strip(), LONGEST)}', which has "
+            "more or fewer fields than there are columns; mend it."
+        )
+    for found in filter(None, map(RECORD.search, texts)):
+        return (
+            f" The first bad record reads '{printable(found[1].strip(), LONGEST)}' (null: "
+            "could not be read as its type); mend it, or read the column as a string."
+        )
     return ""
-
-
-def _texts(error: BaseException) -> Iterator[str]:
-    yield str(error)
-    java: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
-    try:
-        for _ in range(DEEPEST):
-            if java is None:
-                return
-            yield str(java.toString())
-            java = java.getCause()
-    except Py4JError:  # the JVM is gone: what was said is all there is
-        return

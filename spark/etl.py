@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
-from pyspark.errors import PySparkException
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from arclight.errors import ArclightError, DataError, RefusedError
+from arclight.errors import RefusedError
 from arclight.schema import hold
 from arclight.store import discard, flush_tree
-from cluster.spark_errors import told_by_worker
+from cluster.spark_errors import JVM_ERRORS
 from spark.arrange import arrange, partition_count
-from spark.badrecord import describe_bad_rows
+from spark.badrecord import explain_rows
 from spark.columns import check_columns, located
 from spark.files import check_files, remove_strays
 from spark.inarrow import map_in_arrow
@@ -97,10 +95,11 @@ def _open(
     session: SparkSession, plan: EtlPlan, catalog: Catalog, *, accept_schema: bool
 ) -> list[SourceTable]:
     spec = plan.loaded.spec
-    tables = [
-        read_source(session, name, source, plan.files[name])
-        for name, source in spec.sources.items()
-    ]
+    with located(plan.loaded):
+        tables = [
+            read_source(session, name, source, plan.files[name])
+            for name, source in spec.sources.items()
+        ]
     before = next(catalog.datasets(spec.name), None)
     if before is not None and not accept_schema:
         hold(before.sources, [table.contract for table in tables])
@@ -130,8 +129,8 @@ def _run(
     try:
         with watched(session, tick):
             found = map_in_arrow(arranged, _task(row_pass), "result string").collect()
-    except (PySparkException, Py4JJavaError) as error:
-        raise _explain(error) from error
+    except JVM_ERRORS as error:
+        raise explain_rows(error, "the rows could not be read or computed") from error
     results = [TaskResult.from_json(row[0], source="a task's result") for row in found]
     if not results:
         raise RefusedError(
@@ -151,13 +150,6 @@ def _task(row_pass: RowPass) -> Any:
             yield pa.record_batch([pa.array([result.to_json()])], schema=RESULT)
 
     return run
-
-
-def _explain(error: BaseException) -> ArclightError:
-    told = told_by_worker(error)
-    if told is not None:
-        return told
-    return DataError(f"the rows could not be read or computed: {describe_bad_rows(error)}")
 
 
 def _relative(catalog: Catalog, staged: Path) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from arclight.errors import SpecError
 from arclight.schema import ARROW_TYPES
 from arclight.sql_guard import check_select
-from cluster.spark_errors import describe_spark_error
+from cluster.spark_errors import JVM_ERRORS, describe_spark_error
 from spark.columns import check_distinct, check_dropped, check_indexes, nested_refused
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def join_sources(
     try:
         joined = session.sql(sql)
         fields = joined.schema.fields
-    except PySparkException as error:
+    except JVM_ERRORS as error:
         raise SpecError(f"etl.sql: {describe_spark_error(error)}") from error
     check_distinct([field.name for field in fields])
     check_dropped([field.name for field in fields], drop)

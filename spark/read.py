@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyspark.errors import PySparkException
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, TimestampNTZType
 
-from arclight.errors import DataError, MissingError, SchemaError
+from arclight.errors import (
+    ArclightError,
+    DataError,
+    MissingError,
+    SchemaError,
+    SpecError,
+    printable,
+)
 from arclight.schema import Column, SourceContract
-from cluster.spark_errors import describe_spark_error
+from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
+from spark.badrecord import wrong_header
 from spark.footers import Footers, read_footers
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
     from arclight.inputs import SourceFiles
     from arclight.spec import Source
 
 # Rows that cannot be parsed must stop the run: PERMISSIVE makes nulls of them, silently.
 _STRICT = {"csv": {"mode": "FAILFAST"}, "json": {"mode": "FAILFAST"}}
+_MOST_TRIED = 200  # files opened one by one to find the one that cannot be
+_NO_CLASS = re.compile(r"java\.lang\.ClassNotFoundException: ([\w.$]+)")
 
 
 @dataclass(frozen=True)
@@ -57,19 +70,12 @@ def read_source(
 
     Raises:
         DataError, SchemaError: a file is damaged, or files disagree.
-        MissingError: Spark finds nothing at the path.
+        MissingError: Spark finds nothing at the path, or has no reader or driver for it.
+        SpecError: Spark does not take the schema or an option.
     """
     footers = _footers(name, source, files)
-    reader = session.read.format(source.format).options(**_STRICT.get(source.format, {}))
-    reader = reader.options(**{k: _option(v) for k, v in source.options.items()})
-    if source.ddl is not None:
-        reader = reader.schema(source.ddl)
-    try:
-        table = reader.load(_paths(files))
-        schema = table.schema
-    except PySparkException as error:
-        raise _explain(name, source, error) from error
-    _distinct_names(name, [field.name for field in schema.fields])
+    table = _load(session, name, source, files)
+    _distinct_names(name, [field.name for field in table.schema.fields])
     table = _in_utc(table, footers)
     contract = SourceContract(
         source=name,
@@ -83,6 +89,48 @@ def read_source(
         counted = Observation(f"rows of {name}")
         table = table.observe(counted, F.count(F.lit(1)).alias("rows"))
     return SourceTable(name, table, contract, footers.rows if footers else None, counted)
+
+
+def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) -> DataFrame:
+    reader = session.read.format(source.format).options(**_STRICT.get(source.format, {}))
+    reader = reader.options(**{k: _option(v) for k, v in source.options.items()})
+    if _is_held_to_its_header(source, files):
+        reader = reader.option("enforceSchema", "false")
+    if source.ddl is not None:
+        try:
+            reader = reader.schema(source.ddl)
+        except JVM_ERRORS as error:
+            raise SpecError(f"sources.{name}.schema: {describe_spark_error(error)}") from error
+    try:
+        table = reader.load(_paths(files))
+        _ = table.schema  # what is wrong with a source shows when its columns are asked for
+    except JVM_ERRORS as error:
+        raise _explain(name, source, error, _culprit(reader, files.files)) from error
+    return table
+
+
+def _is_held_to_its_header(source: Source, files: SourceFiles) -> bool:
+    """Whether each file's header must be the columns: Spark goes by position without a word.
+
+    A single file without a schema is left alone: its header is what the columns are made of, but
+    a field without a name, as pandas writes for its index, gets one.
+    """
+    has_header = _option(source.options.get("header", False)).lower() == "true"
+    return (
+        source.format == "csv" and has_header and (source.ddl is not None or len(files.files) != 1)
+    )
+
+
+def _culprit(reader: DataFrameReader, files: Sequence[Path]) -> Path | None:
+    """Return the first file that cannot be opened alone, None when each can or they are many."""
+    if len(files) == 1:
+        return files[0]
+    for file in files if len(files) <= _MOST_TRIED else ():
+        try:
+            _ = reader.load([str(file)]).schema
+        except JVM_ERRORS:
+            return file
+    return None
 
 
 def _footers(name: str, source: Source, files: SourceFiles) -> Footers | None:
@@ -142,14 +190,45 @@ def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _explain(name: str, source: Source, error: PySparkException) -> Exception:
-    text = describe_spark_error(error)
-    condition = error.getCondition() or ""
-    if "PATH_NOT_FOUND" in condition:
-        return MissingError(f"source '{name}': '{source.path}' does not exist; mend its path.")
-    if "DATA_SOURCE_NOT_FOUND" in condition:
-        return MissingError(
-            f"source '{name}': Spark has no reader for format {source.format}; put its jar on "
-            "the cluster (spark.jars in the profile)."
-        )
-    return DataError(f"source '{name}' ({source.format} at '{source.path}'): {text}")
+def _explain(
+    name: str, source: Source, error: BaseException, culprit: Path | None
+) -> ArclightError:
+    said = "\n".join(texts_of(error))
+    missing = _missing(source, said)
+    if missing:
+        return MissingError(f"source '{name}': {missing}")
+    if "[INVALID_PARAMETER_VALUE" in said:
+        return SpecError(f"sources.{name}.options: {describe_spark_error(error)}")
+    what = f"{source.format} at '{source.path}'" if culprit is None else f"'{printable(culprit)}'"
+    begin = f"source '{name}' ({what})"
+    if source.format == "json" and "MALFORMED_RECORD" in said:
+        return DataError(f"{begin} holds a line that is no JSON object; {_json_way_out(source)}.")
+    if source.format == "jdbc":
+        return DataError(f"source '{name}' (jdbc): {describe_spark_error(error)}")
+    return wrong_header(error) or DataError(
+        f"{begin} cannot be read as {source.format}: {describe_spark_error(error)} Write it "
+        "again, or remove it."
+    )
+
+
+def _missing(source: Source, said: str) -> str:
+    """Return what is not there, and the way out; empty when that was not it."""
+    jar = "put its jar on the cluster (spark.jars in the profile)."
+    if "[PATH_NOT_FOUND]" in said:
+        return f"'{source.path}' does not exist; mend its path."
+    if "[DATA_SOURCE_NOT_FOUND]" in said:
+        return f"Spark has no reader for format {source.format}; {jar}"
+    driver = _NO_CLASS.search(said)
+    if source.format == "jdbc" and (driver or "No suitable driver" in said):
+        which = f"'{driver[1]}'" if driver else "of its url"
+        return f"Spark has no JDBC driver {which}; {jar}"
+    return ""
+
+
+def _json_way_out(source: Source) -> str:
+    if _option(source.options.get("multiLine", False)).lower() == "true":
+        return "mend it"
+    return (
+        "mend it, or set options: {multiLine: true} if the file is one array or one object over "
+        "several lines"
+    )

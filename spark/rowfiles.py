@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
-from pyspark.errors import PySparkException
 
 from arclight.errors import DataError
 from arclight.expression import compile_expression
 from arclight.store import discard, flush_tree
-from cluster.spark_errors import told_by_worker
-from spark.badrecord import describe_bad_rows
+from cluster.spark_errors import JVM_ERRORS
+from spark.badrecord import explain_rows
 from spark.inarrow import map_in_arrow
 from spark.watch import watched
 
@@ -71,12 +69,9 @@ def write_rows(
                 file.unlink()  # an attempt of a task that did not count
         flush_tree(staged)
         staged.rename(output)
-    except (PySparkException, Py4JJavaError) as error:
+    except JVM_ERRORS as error:
         discard(staged)
-        told = told_by_worker(error)
-        raise told or DataError(
-            f"the rows could not be read: {describe_bad_rows(error)}"
-        ) from error
+        raise explain_rows(error, "the rows could not be read") from error
     except BaseException:
         discard(staged)
         raise

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from py4j.protocol import Py4JNetworkError
 from pyspark.errors import AnalysisException
 
 from arclight.errors import DataError, SpecError
-from cluster.spark_errors import MAX_CHARS, describe_spark_error, told_by_worker
+from cluster.spark_errors import MAX_CHARS, describe_spark_error, texts_of, told_by_worker
 
 CAST = """[CAST_INVALID_INPUT] The value 'secret 4711' of the type "STRING" cannot be cast to \
 "INT" because it is malformed. Use `try_cast`. SQLSTATE: 22018
@@ -78,3 +79,19 @@ def test_an_error_of_ours_comes_back_from_a_worker_as_itself(kind: type[Exceptio
 )
 def test_what_is_not_ours_is_not_taken_for_it(text: str) -> None:
     assert told_by_worker(RuntimeError(text)) is None
+
+
+class Gone:
+    """A Java exception whose JVM has ended."""
+
+    def toString(self) -> str:
+        raise Py4JNetworkError("no connection")
+
+    __str__ = toString
+
+
+def test_an_error_that_outlives_its_jvm_is_still_told() -> None:
+    error = RuntimeError("x")
+    error.java_exception = Gone()  # type: ignore[attr-defined]
+    assert describe_spark_error(error) == "RuntimeError in a JVM that has ended."
+    assert list(texts_of(error)) == ["RuntimeError in a JVM that has ended."]

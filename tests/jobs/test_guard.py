@@ -24,6 +24,20 @@ def test_a_full_disk_is_no_defect_of_ours(capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise ConnectionError("the gateway is gone")
+
+
+def test_an_error_whose_words_are_gone_is_still_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert guarded(lambda: fail(WordlessError())) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("arclight: WordlessError: its words are lost; please report it.\n")
+    assert said.count("Traceback") == 1
+
+
 def test_what_nobody_foresaw_is_shown_with_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: fail(KeyError("\x1b[31m"))) == 1
     said = capsys.readouterr().err

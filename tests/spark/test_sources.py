@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from arclight.errors import DataError, SchemaError
-from tests.spark.etl_case import make_case, rows
+from arclight.errors import ArclightError, DataError, MissingError, SchemaError, SpecError
+from tests.spark.etl_case import Case, make_case, rows
 from tests.spark.source_writers import ROWS, WRITERS, expected
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def test_csv_without_a_header(session: SparkSession, tmp_path: Path):
     ("kind", "lines", "record"),
     [
         ("csv", "1,2.5,a,0\nnot a number,1.0,b\x1b[31m,1\n", r"null,1\.0,b\\x1b\[31m,1"),
-        ("csv", "1,2.5,a,0\n7,\n", "7,"),
+        ("csv", "1,2.5,a,0\n7,\n", "7,', which has more or fewer fields than there are col"),
+        ("csv", "1,2.5,a,0\n0,0.0,a,0,9\n", "0,0.0,a,0,9', which has more or fewer fields"),
         ("csv", "x,1.0," + "b" * 1000 + ",1\n", "null,1.0,b{60,80}…"),
         ("json", '{"id": 1, "x": "no", "c": "a", "y": 1}\n', "null|no"),
     ],
@@ -118,6 +119,102 @@ def test_a_line_that_is_no_row_stops_the_run_and_is_shown(
         case.build(session)
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 800
+
+
+DDL = "id bigint, x double, c string, y int"
+
+
+def lines_of(header: str, row: str = "{0},{0}.5,a,{1}") -> str:
+    return "\n".join([header, *(row.format(i, i % 2) for i in range(200)), ""])
+
+
+def files_case(folder: Path, files: dict[str, str | bytes], **source: Any) -> Case:
+    case = make_case(folder)
+    (folder / "t").mkdir()
+    for name, text in files.items():
+        (folder / "t" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    case.body["sources"]["t"] = {"path": "t", **source}
+    return case
+
+
+@pytest.mark.parametrize(
+    ("files", "ddl", "sentence"),
+    [
+        ({"a": "x,id,c,y"}, DDL, r"a\.csv' has 'x' in its header where the schema has 'id' \(h"),
+        ({"a": "id,x,c,y", "b": "id,c,x,y"}, DDL, r"b\.csv' has 'c' in its .* schema has 'x'"),
+        ({"a": "id,x,c,y", "b": "id,c,x,y"}, None, r"b\.csv' has 'c' in its .* schema has 'x'"),
+        ({"a": "id,z,c,y"}, DDL, r"a\.csv' has 'z' in its header where the schema has 'x'"),
+        ({"a": "id,x,c"}, DDL, r"a\.csv' has 3 columns in its header, but the schema has 4"),
+    ],
+)
+def test_a_csv_header_that_is_not_the_schema_is_refused(
+    session: SparkSession, tmp_path: Path, files: dict[str, str], ddl: str | None, sentence: str
+) -> None:
+    texts = {f"{name}.csv": lines_of(header) for name, header in files.items()}
+    case = files_case(tmp_path, texts, format="csv", options={"header": True}, schema=ddl)
+    case.body["etl"]["sql"] = "SELECT id, x, y = 1 AS y FROM t"
+    with pytest.raises(SchemaError, match=f"{sentence}.*rename them in etl.sql"):
+        case.build(session)
+
+
+@pytest.mark.parametrize(
+    ("files", "ddl"), [({"a": "ID,x,c,Y", "b": "id,x,c,y"}, DDL), ({"a": "id,x,,y"}, None)]
+)
+def test_a_csv_header_that_is_the_schema_is_taken(
+    session: SparkSession, tmp_path: Path, files: dict[str, str], ddl: str | None
+) -> None:
+    texts = {
+        f"{name}.csv": lines_of(header, f"{place}{{0}},{{0}}.5,a,{{1}}")
+        for place, (name, header) in enumerate(files.items(), 1)
+    }
+    case = files_case(tmp_path, texts, format="csv", options={"header": True}, schema=ddl)
+    case.body["etl"]["sql"] = "SELECT id, x, y = 1 AS y FROM t"
+    manifest = case.build(session)
+    assert manifest.ledger.sources == {"t": 200 * len(files)}
+
+
+ARRAY = '[\n {"id": 1},\n {"id": 2}\n]\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "kind", "sentence"),
+    [
+        ({"a": ARRAY}, {"format": "json"}, DataError,
+         r"/a'\) holds a line that is no JSON object; mend it, or set options: \{multiLine: true"),
+        ({"a": '{"id": 1}\n', "b": '{"id": 1}\n{"id":\n'}, {"format": "json"}, DataError,
+         r"/b'\) holds a line that is no JSON object"),
+        ({"a": b"ORCgarbagegarbage"}, {"format": "orc"}, DataError,
+         r"/a'\) cannot be read as orc: .* Write it again"),
+        ({"a": b"zz"}, {"format": "orc"}, DataError, r"/a'\) cannot be read as orc"),
+        ({"a": ""}, {"format": "delta"}, MissingError,
+         r"Spark has no reader for format delta; put its jar on the cluster \(spark\.jars"),
+        ({"a": ""}, {"format": "iceberg"}, MissingError, "no reader for format iceberg"),
+        ({"a": ""}, {"format": "csv", "options": {"encoding": "klingon"}}, SpecError,
+         r"spec\.yaml:1: sources\.t\.options: INVALID_PARAMETER_VALUE"),
+        ({"a": ""}, {"format": "csv", "schema": "x string COLLATE KLINGON"}, SpecError,
+         r"spec\.yaml:1: sources\.t\.schema: "),
+        ({}, {"path": None, "format": "jdbc", "options": {"url": "jdbc:x://h", "dbtable": "t"}},
+         MissingError, r"Spark has no JDBC driver of its url; put its jar"),
+        ({}, {"path": None, "format": "jdbc",
+              "options": {"url": "jdbc:x://h", "dbtable": "t", "driver": "org.x.Driver"}},
+         MissingError, r"Spark has no JDBC driver 'org\.x\.Driver'; put its jar"),
+    ],
+)  # fmt: skip
+def test_a_source_that_cannot_be_opened_is_one_sentence(
+    session: SparkSession,
+    tmp_path: Path,
+    files: dict[str, str | bytes],
+    source: dict[str, Any],
+    kind: type[ArclightError],
+    sentence: str,
+) -> None:
+    case = files_case(tmp_path, files, **source)
+    if source.get("path", "t") is None:
+        del case.body["sources"]["t"]["path"]
+    with pytest.raises(kind, match=sentence) as caught:
+        case.build(session)
+    assert type(caught.value) is kind
+    assert caught.value.message.isprintable()
 
 
 def test_e9_times_are_utc_however_they_were_written(session: SparkSession, tmp_path: Path):
