@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from arclight.contract import NAME, Contract
+from arclight.ddl import check_ddl
 from arclight.decision import GateRule
 from arclight.errors import SpecError
 from arclight.metrics import default_metric, metric_for
@@ -133,7 +134,7 @@ class Source(Contract):
     format: Literal["parquet", "csv", "json", "orc", "delta", "iceberg", "jdbc"] = "parquet"
     options: dict[str, str | int | bool] = {}
     """Reader options; no fractions, since 1.50 would reach the reader as 1.5: quote them."""
-    ddl: Text | None = Field(default=None, alias="schema")
+    ddl: Annotated[Text, AfterValidator(check_ddl)] | None = Field(default=None, alias="schema")
     """Column names and types in Spark's DDL, for formats that carry none."""
 
     @model_validator(mode="after")

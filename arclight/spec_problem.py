@@ -21,6 +21,7 @@ _MAX_TEXT = 1000
 _SENTENCES = {
     "missing": "'{field}' must be given.",
     "range": "'{field}' must have one of the fields int, float or choice.",
+    "union_tag_invalid": "'{field}.by' must be {expected}, got '{tag}'.",
     "union_tag_not_found": "'{field}' must say by which of them it goes: by: time, or by: hash.",
     "string_too_short": "'{field}' must not be empty.",
 }
@@ -83,7 +84,9 @@ def _sentence(problem: ErrorDetails, place: _Place) -> str:
         known = f" Known here: {', '.join(place.known)}." if place.known else ""
         return f"'{field}' is not a field of a spec.{nearest(place.path[-1], place.known)}{known}"
     if kind in _SENTENCES:
-        return _SENTENCES[kind].format(field=field)
+        words = {name: printable(value) for name, value in problem.get("ctx", {}).items()}
+        expected = words.get("expected_tags", "").replace("', '", "' or '")
+        return _SENTENCES[kind].format(field=field, expected=expected, tag=words.get("tag"))
     if kind == "value_error":
         return f"{field}: {problem['ctx']['error']}"
     got = "" if isinstance(value, dict | list) else f", got {printable(repr(value))}"
