@@ -12,42 +12,15 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import ClassVar
 
 import psutil
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-from arclight.contract import Contract
+from cluster.head_record import HEAD, REQUEST, Head, HeadRequest
 from cluster.tokens import create_secret
 
-REQUEST, HEAD = "request.json", "head.json"
 LOOPBACK = "127.0.0.1"
-
-
-class HeadRequest(Contract):
-    """What a head is asked to be."""
-
-    kind: ClassVar[str] = "ray-head-request"
-
-    cores: int
-    object_store_bytes: int
-    dashboard_port: int
-    temp_folder: str
-    """Short folder of Ray's sockets, in a private one that goes when the head is stopped."""
-
-
-class Head(Contract):
-    """A head that runs, as its folder records it."""
-
-    kind: ClassVar[str] = "ray-head"
-
-    pid: int
-    started: float
-    """When the process began, as the system tells it; a reused pid differs in this."""
-    address: str
-    jobs_url: str
-    temp_folder: str
 
 
 def main(folder: Path) -> None:

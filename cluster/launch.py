@@ -17,7 +17,8 @@ import psutil
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from arclight.errors import ConflictError, EngineError, IntegrityError, printable
-from cluster.head import HEAD, LOOPBACK, REQUEST, Head, HeadRequest
+from cluster.head import LOOPBACK
+from cluster.head_record import HEAD, LOG, REQUEST, TOKEN, Head, HeadRequest, find_head
 from cluster.machine import look_at_machine
 from cluster.ray_session import VARIABLES, refuse_unsafe_variables
 from cluster.sizing import plan_sizes
@@ -26,7 +27,6 @@ from cluster.tokens import create_secret, create_token, private_folder
 if TYPE_CHECKING:
     from cluster.profiles import Profile
 
-TOKEN, LOG = "token", "head.log"
 TEMP_PREFIX = "arc.h"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
@@ -85,18 +85,6 @@ def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEO
         _end(process.pid)
         shutil.rmtree(temp, ignore_errors=True)
         raise
-
-
-def find_head(folder: Path) -> Head | None:
-    """Return the head of a folder if its process still runs."""
-    try:
-        head = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
-        process = psutil.Process(head.pid)
-        is_same = abs(process.create_time() - head.started) < 1
-        is_alive = process.status() != psutil.STATUS_ZOMBIE
-    except (FileNotFoundError, psutil.NoSuchProcess):
-        return None
-    return head if is_same and is_alive else None
 
 
 def stop_head(folder: Path) -> bool:

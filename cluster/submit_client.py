@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from arclight.errors import EngineError, RefusedError, SpecError, printable
+from cluster.head_record import is_gone
 from cluster.tokens import read_token
 
 if TYPE_CHECKING:
@@ -24,8 +25,22 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 64 << 20
-Hint = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED", "ABSENT"]
+Hint = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED", "ABSENT", "GONE"]
+"""What a server says of a job; ABSENT: it knows none, GONE: the cluster has ended."""
 HINTS: tuple[Hint, ...] = ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED", "ABSENT")
+
+
+@dataclass(frozen=True)
+class ServerJob:
+    """A job as its server lists it, with the environment it was given.
+
+    Attributes:
+        is_submitted: whether the server can stop it; a driver that only connected has its own id.
+    """
+
+    id: str
+    is_submitted: bool
+    variables: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,31 @@ class JobServer:
 
     url: str
     token_path: Path
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its cluster was started on this machine by `up` and has ended."""
+        return is_gone(self.token_path.parent, self.url)
+
+    def running(self) -> tuple[ServerJob, ...]:
+        """Return what runs or waits to run on the cluster, whoever sent it.
+
+        Raises:
+            EngineError: the server cannot be reached or failed.
+            RefusedError: the token is not the server's.
+        """
+        status, text = self._ask("GET", "/api/jobs/")
+        if status != http.HTTPStatus.OK:
+            raise self._failed(status, text)
+        return tuple(
+            ServerJob(
+                id=str(job.get("submission_id") or job.get("job_id")),
+                is_submitted=bool(job.get("submission_id")),
+                variables=(job.get("runtime_env") or {}).get("env_vars") or {},
+            )
+            for job in json.loads(text)
+            if job.get("status") in ("PENDING", "RUNNING")
+        )
 
     def submit(self, job: str, *, entrypoint: str, variables: Mapping[str, str]) -> bool:
         """Start a job under an id that the server takes only once.
@@ -73,6 +113,8 @@ class JobServer:
             EngineError: the server cannot be reached or failed.
             RefusedError: the token is not the server's.
         """
+        if self.is_gone:
+            return "GONE"
         status, text = self._ask("GET", f"/api/jobs/{job}")
         if status == http.HTTPStatus.NOT_FOUND:
             return "ABSENT"
@@ -91,6 +133,8 @@ class JobServer:
             EngineError: the server cannot be reached or failed.
             RefusedError: the token is not the server's.
         """
+        if self.is_gone:
+            return False
         status, text = self._ask("POST", f"/api/jobs/{job}/stop")
         if status == http.HTTPStatus.NOT_FOUND:
             return False
@@ -105,6 +149,8 @@ class JobServer:
             EngineError: the server cannot be reached or failed.
             RefusedError: the token is not the server's.
         """
+        if self.is_gone:
+            return ""
         status, text = self._ask("GET", f"/api/jobs/{job}/logs")
         if status == http.HTTPStatus.NOT_FOUND:
             return ""
@@ -113,6 +159,11 @@ class JobServer:
         return str(json.loads(text).get("logs", ""))
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+        if self.is_gone:
+            raise EngineError(
+                f"the cluster at {self.url} is down; `arclight up` starts one and names the "
+                "profile that leads to it."
+            )
         headers = {
             "Authorization": f"Bearer {read_token(self.token_path)}",
             "Content-Type": "application/json",

@@ -74,11 +74,15 @@ def up(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
 
 
 @cluster_app.command()
-def down(profile: ProfileOption = "local", as_json: JsonOption = False) -> None:
-    """Stop what 'up' started."""
-    from jobs.up import down_command
+def down(
+    profile: ProfileOption = "local",
+    force: Annotated[bool, typer.Option("--force", help="End the jobs that run, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop what 'up' started; refused while jobs run there."""
+    from jobs.down import down_command
 
-    down_command(profile=profile, as_json=as_json)
+    down_command(profile=profile, force=force, as_json=as_json)
 
 
 @cluster_app.command()

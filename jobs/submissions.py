@@ -105,7 +105,9 @@ def decide_state(
         return JobState("cancelled", "it was cancelled before it could record its end.", 130)
     if hint == "ABSENT" and not seen_log:
         return JobState("unsent", "it never reached the cluster; submit it again.", 1)
-    return JobState("lost", f"it ended without a record; the cluster says {hint}.", 1)
+    is_down = "its cluster is down, and it left no record of its end."
+    reason = is_down if hint == "GONE" else f"it ended without a record; the cluster says {hint}."
+    return JobState("lost", reason, 1)
 
 
 def key_of(loaded: LoadedSpec, profile: Profile, store: Store) -> str:

@@ -1,4 +1,4 @@
-"""`arclight up`, `down` and `status`: a Ray head with a job server on this machine."""
+"""`arclight up` and `status`: a Ray head with a job server on this machine."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.launch import TOKEN, find_head, start_head, stop_head
+from cluster.head_record import TOKEN, find_head
+from cluster.launch import start_head
 from cluster.profiles import load_profile
 from cluster.tokens import private_folder
 from jobs.say import answer, say
 
 if TYPE_CHECKING:
-    from cluster.head import Head
+    from cluster.head_record import Head
     from cluster.profiles import Profile
 
 PROFILE = "attached.yaml"
@@ -32,16 +33,6 @@ def up_command(*, profile: str, as_json: bool) -> None:
     path = write_attached(place, head, folder)
     say(f"up: jobs at {head.jobs_url}; use it with --profile {path}", style="green")
     answer({"jobs_url": head.jobs_url, "profile": str(path)}, as_json=as_json)
-
-
-def down_command(*, profile: str, as_json: bool) -> None:
-    """Stop a cluster that `up` started, and every process of it."""
-    place = load_profile(profile)
-    folder = cluster_folder(place)
-    was_up = stop_head(folder)
-    (folder / PROFILE).unlink(missing_ok=True)
-    say("down: the cluster has ended." if was_up else "down: no cluster was up.")
-    answer({"was_up": was_up}, as_json=as_json)
 
 
 def status_command(*, profile: str, as_json: bool) -> None:

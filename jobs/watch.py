@@ -42,15 +42,20 @@ class JobFailedError(ArclightError):
 def jobs_command(*, store: str | None, as_json: bool) -> None:
     """List submissions and where they stand."""
     held = known_store(store, Path.cwd()).store
-    rows = []
+    rows, gone = [], set()
     for job in list_jobs(held):
         submission = read_submission(held, job)
-        rows.append((submission, _look_if_possible(held, submission)))
+        state, is_gone = _look_if_possible(held, submission)
+        rows.append((submission, state))
+        gone |= {submission.jobs_url} if is_gone else set()
     say_table(
         "jobs",
         ("job", "submitted", "state", "why"),
         [(s.id, s.made_at, state.name, state.reason) for s, state in rows],
     )
+    if gone:
+        where = f"cluster at {gone.pop()} is" if len(gone) == 1 else f"{len(gone)} clusters are"
+        say(f"jobs: the {where} down; what became of their jobs is from the store's records.")
     body = [
         {"job": s.id, "at": s.made_at, "state": state.name, "reason": state.reason}
         for s, state in rows
@@ -63,6 +68,7 @@ def logs_command(job: str, *, store: str | None, follow: bool) -> None:
     held = known_store(store, Path.cwd()).store
     submission = read_submission(held, job)
     server = server_of(held, submission)
+    _say_if_gone("logs", server)
     for line in job_output(held, submission, server, follow=follow):
         sys.stdout.write(printable(line, limit=MAX_LINE) + "\n")
         sys.stdout.flush()
@@ -72,7 +78,9 @@ def wait_command(job: str, *, store: str | None, as_json: bool) -> None:
     """Wait for a job and take its exit status."""
     held = known_store(store, Path.cwd()).store
     submission = read_submission(held, job)
-    state = wait_for(held, submission, server_of(held, submission))
+    server = server_of(held, submission)
+    state = wait_for(held, submission, server)
+    _say_if_gone("wait", server)
     answer({"job": job, "state": state.name, "status": state.exit_status}, as_json=as_json)
     if state.exit_status != 0:
         raise JobFailedError(
@@ -150,9 +158,18 @@ def _whole_lines(log: TextIO) -> Iterator[str]:
         yield line[:-1]
 
 
-def _look_if_possible(store: Store, submission: Submission) -> JobState:
-    """Return where a job stands; a cluster that cannot be asked is a state, not an error."""
+def _look_if_possible(store: Store, submission: Submission) -> tuple[JobState, bool]:
+    """Return where a job stands, and whether its cluster has ended.
+
+    A cluster that cannot be asked is a state, not an error.
+    """
     try:
-        return look(store, submission, server_of(store, submission))
+        server = server_of(store, submission)
+        return look(store, submission, server), server.is_gone
     except ArclightError as error:
-        return JobState("unknown", error.message)
+        return JobState("unknown", error.message), False
+
+
+def _say_if_gone(command: str, server: JobServer) -> None:
+    if server.is_gone:
+        say(f"{command}: the cluster at {server.url} is down; this is from the store's records.")

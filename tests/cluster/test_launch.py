@@ -10,8 +10,8 @@ import pytest
 
 from arclight.errors import ConflictError, EngineError, RefusedError
 from cluster import launch
-from cluster.head import HEAD, Head
-from cluster.launch import LOG, TOKEN, find_head, start_head, stop_head
+from cluster.head_record import HEAD, LOG, TOKEN, Head, find_head, is_gone
+from cluster.launch import start_head, stop_head
 from cluster.profiles import Profile
 
 SMALL = Profile(name="small", cores=1, memory_gib=2.0)
@@ -40,6 +40,15 @@ def test_a_reused_process_id_is_never_ended(tmp_path: Path) -> None:
     assert find_head(tmp_path) is None
     assert not stop_head(tmp_path)
     assert not (tmp_path / HEAD).exists()
+
+
+def test_a_head_that_has_ended_is_told_from_one_that_was_never_here(tmp_path: Path) -> None:
+    assert not is_gone(tmp_path, "http://x")  # the folder of somebody's token
+    (tmp_path / LOG).touch()
+    assert is_gone(tmp_path, "http://x")
+    record(tmp_path, os.getpid(), psutil.Process().create_time())
+    assert not is_gone(tmp_path, "http://x")
+    assert is_gone(tmp_path, "http://the-one-before")
 
 
 def test_a_second_head_of_a_folder_is_refused(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def ended(status: int) -> ExitRecord:
      (None, True, "STOPPED", True, "cancelled", 130),
      (None, True, "ABSENT", False, "cancelled", 130), (None, False, "FAILED", True, "lost", 1),
      (None, False, "SUCCEEDED", True, "lost", 1), (None, False, "ABSENT", True, "lost", 1),
-     (None, False, "ABSENT", False, "unsent", 1), (None, False, None, True, "unknown", None)],
+     (None, False, "ABSENT", False, "unsent", 1), (0, False, "GONE", True, "done", 0),
+     (None, True, "GONE", True, "cancelled", 130), (None, False, "GONE", False, "lost", 1),
+     (None, False, None, True, "unknown", None)],
 )  # fmt: skip
 def test_the_record_is_the_truth_and_the_cluster_a_hint(
     end: int | None, cancelled: bool, hint: str | None, seen: bool, name: str, status: int | None

@@ -17,7 +17,8 @@ from arclight.catalog import Catalog
 from arclight.errors import EngineError, RefusedError, SpecError
 from arclight.spec_file import LoadedSpec, load_spec
 from arclight.store import Store, open_store
-from cluster.launch import TOKEN, start_head, stop_head
+from cluster.head_record import TOKEN
+from cluster.launch import start_head, stop_head
 from cluster.profiles import Profile, RayPlace, load_profile
 from cluster.submit_client import job_server
 from jobs.entry import ENTRYPOINT
@@ -30,7 +31,7 @@ from tests.jobs import small_job
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cluster.head import Head
+    from cluster.head_record import Head
 
 pytestmark = pytest.mark.ray
 SMALL = Profile(name="small", cores=2, memory_gib=3.0)
@@ -218,9 +219,10 @@ def test_a_wrong_token_and_a_dead_address_are_sentences(
     )
     with pytest.raises(RefusedError, match="does not take the token"):
         submit(store, "ends-well", wrong)
-    dead = RayPlace(jobs_url="http://127.0.0.1:9", token_path=place.ray.token_path)
-    with pytest.raises(EngineError, match="cannot be reached"):
-        submit(store, "ends-well", place.model_copy(update={"ray": dead}))
+    for path, text in ((str(token), "cannot be reached"), (place.ray.token_path, "is down")):
+        dead = RayPlace(jobs_url="http://127.0.0.1:9", token_path=path)
+        with pytest.raises(EngineError, match=text):
+            submit(store, "ends-well", place.model_copy(update={"ray": dead}))
     with pytest.raises(SpecError, match=r"must set ray\.jobs_url"):
         submit(store, "ends-well", SMALL)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import pytest
+
+from arclight.spec_file import load_spec
+from arclight.store import open_store
+from cluster.profiles import load_profile
+from jobs.submit import submit_spec
+from tests.jobs import small_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +57,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     (tmp_path / "a.yaml").write_text(SPEC)
     shell = Shell(tmp_path)
     yield shell
-    shell.type("down", "--profile", "small.yaml")
+    shell.type("down", "--profile", "small.yaml", "--force")
 
 
 def status(shell: Shell) -> dict[str, Any]:
@@ -82,11 +89,55 @@ def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
     assert (job["job"], job["state"]) == (sent["job"], "failed")
     assert shell.type("cancel", sent["job"], "--json")["state"] == "failed"
 
-    assert shell.type("down", "--profile", "small.yaml", "--json") == {"was_up": True}
+    assert shell.type("down", "--profile", "small.yaml", "--json") == {"was_up": True, "ended": []}
     assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert status(shell) == {"is_up": False}
-    assert shell.type("down", "--profile", "small.yaml", "--json") == {"was_up": False}
+    assert shell.type("down", "--profile", "small.yaml", "--json") == {
+        "was_up": False,
+        "ended": [],
+    }
     assert not profile.exists()
+
+
+@pytest.mark.ray
+def test_down_ends_no_job_in_silence_and_the_store_tells_of_them_afterwards(shell: Shell) -> None:
+    up = shell.type("up", "--profile", "small.yaml", "--json")
+    place, store = load_profile(up["profile"]), open_store(shell.folder / ".arclight")
+    (shell.folder / "sleeps.yaml").write_text(SPEC.replace("flights", "sleeps"))
+    spec = load_spec(shell.folder / "sleeps.yaml")
+    job = submit_spec(store, spec, place, entrypoint=small_job.ENTRYPOINT).submission.id
+    log = store.path("submissions", job, "job.log")
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "begun" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+    shell.type("down", "--profile", "small.yaml", status=3)
+    assert f"1 job runs there ({job})" in shell.said[-1]
+    assert "`arclight down --profile small.yaml --force`" in shell.said[-1]
+    assert status(shell)["is_up"]
+    down = shell.type("down", "--profile", "small.yaml", "--force", "--json")
+    assert down == {"was_up": True, "ended": [job]}
+    assert not status(shell)["is_up"]
+
+    is_down = f"the cluster at {up['jobs_url']} is down"
+    (row,) = shell.type("jobs", "--json")["jobs"]
+    assert (row["job"], row["state"]) == (job, "cancelled")
+    assert is_down in shell.said[-1]
+    said = shell.type("wait", job, "--json", status=143)  # signal 15, by its own record
+    assert said["state"] == "cancelled"
+    assert is_down in "\n".join(shell.said)
+    shell.type("logs", job, "--follow")
+    assert shell.out.startswith("begun")
+    assert is_down in shell.said[0]
+    assert "0600" not in "\n".join(shell.said)
+
+    (ended,) = store.path("submissions", job, "exit").glob("*.json")
+    ended.unlink()  # as after a head that was killed: no record, no request
+    (store.path("submissions", job, "cancel") / "1.json").unlink()
+    (row,) = shell.type("jobs", "--json")["jobs"]
+    assert (row["state"], row["reason"][:20]) == ("lost", "its cluster is down,")
+    assert shell.type("wait", job, "--json", status=1)["state"] == "lost"
+    assert "its cluster is down" in shell.said[-1]
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status"])
