@@ -11,15 +11,21 @@ import pyarrow.compute as pc
 
 from arclight.bootstrap import RESAMPLES, Bootstrap, bootstrap
 from arclight.contract import Contract
+from arclight.curves import (
+    ActualBin,
+    CurvePoint,
+    ReliabilityBin,
+    actual_bins,
+    curve_points,
+    reliability,
+)
 from arclight.errors import DataError, MissingError, nearest, printable
 from arclight.metrics import (
     METRICS,
-    RELIABILITY_BINS,
     confusion_matrix,
     default_metric,
     metric_for,
     metrics_of,
-    reliability_slices,
 )
 from arclight.samples import DEFAULT_THRESHOLD, BinarySample, ClassSample, Task, make_sample
 
@@ -41,16 +47,6 @@ class Figure(Contract):
     value: float | None
     low: float | None = None
     high: float | None = None
-
-
-class ReliabilityBin(Contract):
-    """Rows with a probability in [start, end): how sure the model was, how often it was right."""
-
-    start: float
-    end: float
-    rows: int
-    mean_score: float | None
-    observed: float | None
 
 
 class Segment(Contract):
@@ -87,6 +83,10 @@ class EvalReport(Contract):
     confusion: tuple[tuple[int, ...], ...]
     """Rows by label (line) and prediction (column); empty for regression."""
     reliability: tuple[ReliabilityBin, ...]
+    curve: tuple[CurvePoint, ...] = ()
+    """Binary: what other thresholds do, highest first; empty in reports of older releases."""
+    actual: tuple[ActualBin, ...] = ()
+    """Regression: labels by prediction; empty in reports of older releases."""
     segments: tuple[Segment, ...]
     seed: int
     resamples: int
@@ -218,6 +218,8 @@ def _report(job: _Evaluation, segments: Mapping[str, pa.Array], origin: _Origin)
         figures=_figures(result),
         confusion=_confusion(sample),
         reliability=reliability(sample),
+        curve=curve_points(sample) if isinstance(sample, BinarySample) else (),
+        actual=actual_bins(job.labels, job.predictions) if job.task == "regression" else (),
         segments=tuple(_segments(job, segments)),
         seed=job.seed,
         resamples=result.resamples,
@@ -245,31 +247,6 @@ def segment_rows(
         for f in s.figures
         if f.name == report.metric
     ]
-
-
-def reliability(sample: Sample) -> tuple[ReliabilityBin, ...]:
-    """Return the reliability curve of probabilities (of the top class), empty for regression."""
-    if isinstance(sample, BinarySample):
-        scores, hits = sample.scores, sample.pos[0]
-        rows = hits + sample.neg[0]
-    elif isinstance(sample, ClassSample):
-        _, scores, hits = sample.data.by_confidence
-        rows = np.ones(len(scores))
-    else:
-        return ()
-    bins = []
-    for k, part in enumerate(reliability_slices(scores)):
-        count = float(rows[part].sum())
-        bins.append(
-            ReliabilityBin(
-                start=k / RELIABILITY_BINS,
-                end=(k + 1) / RELIABILITY_BINS,
-                rows=round(count),
-                mean_score=float((scores[part] * rows[part]).sum()) / count if count else None,
-                observed=float(hits[part].sum()) / count if count else None,
-            )
-        )
-    return tuple(bins)
 
 
 def _figures(result: Bootstrap) -> tuple[Figure, ...]:

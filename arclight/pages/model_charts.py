@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from arclight.curves import ActualBin, CurvePoint, ReliabilityBin
     from arclight.pages.canvas import Ink
-    from arclight.report import ReliabilityBin
 
 MAX_CLASSES = 10  # more classes than these are a table, not a picture
 _PITCH = 24.0
@@ -165,3 +165,96 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> Markup:
         for b in known
     ]
     return canvas.svg("Reliability curve. " + "; ".join(told) + ".")
+
+
+def roc_chart(points: Sequence[CurvePoint], held: tuple[float, float] | None) -> Markup:
+    """Draw recall against the false positive rate, for every threshold.
+
+    Args:
+        points: of the curve, highest threshold first.
+        held: false positive rate and recall at the model's own threshold.
+    """
+    line = [(p.false_positive_rate, p.recall) for p in points]
+    told = _ends("recall", [(p.recall, p.false_positive_rate) for p in points], "false positives")
+    canvas = _unit_chart([(0.0, 0.0), *line], [(0, 0), (1, 1)], held, "false positive rate")
+    return canvas.svg(f"ROC curve. {told}")
+
+
+def precision_chart(
+    points: Sequence[CurvePoint], held: tuple[float, float] | None, base: float
+) -> Markup:
+    """Draw precision against recall, for every threshold.
+
+    Args:
+        points: of the curve, highest threshold first.
+        held: recall and precision at the model's own threshold.
+        base: the share of positive rows, which is the precision of calling every row so.
+    """
+    line = [(p.recall, p.precision) for p in points]
+    told = _ends("precision", [(p.precision, p.recall) for p in points], "recall")
+    canvas = _unit_chart(line, [(0, base), (1, base)], held, "recall")
+    return canvas.svg(f"Precision-recall curve. {told}")
+
+
+def _ends(name: str, pairs: Sequence[tuple[float, float]], other: str) -> str:
+    places = sorted({0, len(pairs) // 4, len(pairs) // 2, 3 * len(pairs) // 4, len(pairs) - 1})
+    return "; ".join(f"{name} {fixed(pairs[k][0], 2)} at {other} {fixed(pairs[k][1], 2)}"
+                     for k in places) + "."  # fmt: skip
+
+
+def _unit_chart(
+    line: Sequence[tuple[float, float]],
+    guide: Sequence[tuple[float, float]],
+    held: tuple[float, float] | None,
+    below: str,
+) -> Canvas:
+    """Draw a curve of shares, what chance would give, and where the model's threshold stands."""
+    left, right, top, floor = 34.0, WIDTH - 8, 8.0, 250.0
+    canvas = Canvas(floor + 34)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + (right - left) * x, floor - (floor - top) * y
+
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        canvas.line([at(0, tick), at(1, tick)], ink="line", width=0.7)
+        canvas.line([at(tick, 0), at(tick, 1)], ink="line", width=0.7)
+        canvas.text(left - 6, at(0, tick)[1], f"{tick:g}", size=10.5, anchor="right")
+        canvas.text(at(tick, 0)[0], floor + 11, f"{tick:g}", size=10.5, anchor="center")
+    canvas.line([at(x, y) for x, y in guide], ink="mark", dashes=(4, 3))
+    canvas.line([at(x, y) for x, y in line], ink="train", width=1.8)
+    if held is not None:
+        canvas.dot(*at(*held), 4.5, fill="train")
+    canvas.text((left + right) / 2, floor + 27, below, anchor="center")
+    return canvas
+
+
+def actual_chart(bins: Sequence[ActualBin]) -> Markup:
+    """Draw labels against predictions: their median, and where most of them lie."""
+    known = [v for b in bins for v in (b.mean_score, b.low, b.high)]
+    pad = 0.04 * (max(known) - min(known)) or abs(max(known)) * 0.1 or 0.5
+    low, high = min(known) - pad, max(known) + pad
+    left, right, top, floor = 58.0, WIDTH - 8, 8.0, 250.0
+    canvas = Canvas(floor + 34)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - low) / (high - low), (y - low) / (high - low)
+        return left + (right - left) * across, floor - (floor - top) * up
+
+    for tick in nice_ticks(low, high, 4):
+        canvas.line([at(low, tick), at(high, tick)], ink="line", width=0.7)
+        canvas.line([at(tick, low), at(tick, high)], ink="line", width=0.7)
+        canvas.text(left - 6, at(low, tick)[1], number(tick, 3), size=10.5, anchor="right")
+        canvas.text(at(tick, low)[0], floor + 11, number(tick, 3), size=10.5, anchor="center")
+    band = [at(b.mean_score, b.low) for b in bins] + [at(b.mean_score, b.high) for b in bins[::-1]]
+    canvas.area(band, fill="train", alpha=0.25)
+    canvas.line([at(low, low), at(high, high)], ink="mark", dashes=(4, 3))
+    canvas.line([at(b.mean_score, b.median) for b in bins], ink="train", width=1.8)
+    for b in bins:
+        canvas.dot(*at(b.mean_score, b.median), 3, fill="train")
+    canvas.text((left + right) / 2, floor + 27, "prediction", anchor="center")
+    told = [
+        f"predicted {number(b.mean_score)}, label {number(b.median)} "
+        f"({number(b.low)} to {number(b.high)}, {count(b.rows)} rows)"
+        for b in bins
+    ]
+    return canvas.svg("Labels by prediction. " + "; ".join(told) + ".")

@@ -11,9 +11,12 @@ from arclight.pages.frame import render
 from arclight.pages.model_charts import (
     MAX_CLASSES,
     Span,
+    actual_chart,
     confusion_chart,
     interval_chart,
+    precision_chart,
     reliability_chart,
+    roc_chart,
 )
 from arclight.pages.words import UNKNOWN, count, fixed, moment, number, share
 
@@ -71,6 +74,7 @@ class _Evidence:
     classes: tuple[str, ...]
     reliability: Markup | None
     bins: list[tuple[str, list[str]]]
+    curves: list[tuple[str, Markup, str]]
     segments: list[SegmentView]
     how: str
 
@@ -109,7 +113,7 @@ def model_page(
 
 def _sections(evidence: _Evidence | None) -> list[tuple[str, str]]:
     shown = [("card", "Card"), ("figures", "Figures")]
-    if evidence and (evidence.matrix or evidence.reliability):
+    if evidence and (evidence.matrix or evidence.reliability or evidence.curves):
         shown.append(("errors", "Errors"))
     if evidence and evidence.segments:
         shown.append(("segments", "Segments"))
@@ -132,6 +136,7 @@ def _evidence(report: EvalReport) -> _Evidence:
         classes=classes,
         reliability=reliability_chart(report.reliability) if report.reliability else None,
         bins=_bins(report),
+        curves=_curves(report),
         segments=_segments(report),
         how=_how(report),
     )
@@ -180,6 +185,28 @@ def _bins(report: EvalReport) -> list[tuple[str, list[str]]]:
         )
         for found in report.reliability
     ]
+
+
+def _curves(report: EvalReport) -> list[tuple[str, Markup, str]]:
+    """Return name, chart and caption of each curve that the report has points of."""
+    curves = []
+    if report.curve:
+        (tn, fp), (fn, tp) = report.confusion
+        recall, false, base = tp / (fn + tp), fp / (tn + fp), (fn + tp) / report.rows
+        held = (recall, tp / (tp + fp)) if tp + fp else None
+        dot = "the dot is the model's threshold."
+        text = f"Recall against the false positive rate; the dashes are chance, {dot}"
+        curves.append(("ROC curve", roc_chart(report.curve, (false, recall)), text))
+        text = f"Precision against recall; the dashes are the share of positive rows, {dot}"
+        chart = precision_chart(report.curve, held, base)
+        curves.append(("Precision and recall", chart, text))
+    if report.actual:
+        text = (
+            "The label's median by prediction, and where 80 % of the labels lie; on the diagonal "
+            "a prediction means what it says."
+        )
+        curves.append(("Predicted and actual", actual_chart(report.actual), text))
+    return curves
 
 
 def _segments(report: EvalReport) -> list[SegmentView]:

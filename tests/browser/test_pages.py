@@ -116,7 +116,7 @@ def pages():
     }
 
 
-CHARTS = {"dataset": 34, "wide": 100, "model": 6, "regression": 4, "unjudged": 1}
+CHARTS = {"dataset": 34, "wide": 100, "model": 8, "regression": 5, "unjudged": 1}
 
 
 @pytest.mark.parametrize("size", SIZES)

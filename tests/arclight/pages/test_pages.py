@@ -178,6 +178,9 @@ def test_a_model_page_fits_its_task(model, manifest):
     drawn = {label.split(".")[0] for label in model.labels}
     curves = {"Confusion matrix", "Reliability curve"}
     assert curves <= drawn if manifest.task != "regression" else not curves & drawn
+    ranked = {"ROC curve", "Precision-recall curve"}
+    assert ranked <= drawn if manifest.task == "binary" else not ranked & drawn
+    assert ("Labels by prediction" in drawn) == (manifest.task == "regression")
     assert ("Figures in the label's unit" in drawn) == (manifest.task == "regression")
     assert ("0.3125" in model.text) == (manifest.task == "binary")
 
@@ -215,6 +218,16 @@ def test_a_model_whose_trees_never_split_ranks_nothing(manifest):
     for importance in ((), (0.0,) * len(bundle.plan.features)):
         page = Reader(model_page(bundle.model_copy(update={"importance": importance})))
         assert "What its trees use" not in page.text
+
+
+def test_a_report_of_an_older_release_draws_no_curves(manifest):
+    bundle = model_bundle(manifest)
+    evaluation = evaluation_of(bundle)
+    report = evaluation.report.model_copy(update={"curve": (), "actual": ()})
+    page = Reader(model_page(bundle, evaluation.model_copy(update={"report": report})))
+    drawn = {label.split(".")[0] for label in page.labels}
+    assert not drawn & {"ROC curve", "Precision-recall curve", "Labels by prediction"}
+    assert ("errors" in page.ids) == (manifest.task != "regression")
 
 
 def test_a_model_without_evidence_says_so():
