@@ -16,7 +16,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
 from arclight.errors import SpecError, nearest, printable
-from arclight.expression.bounds import bounded_tokens, first_line, room_for_parsing
+from arclight.expression.bounds import bounded_tokens, one_line, room_for_parsing, why_unread
 from arclight.sql_order import find_unordered
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def check_select(sql: str, sources: Collection[str]) -> None:
 def _check_statement(sql: str, tokens: Sequence[Token]) -> None:
     if any(token.token_type is TokenType.SEMICOLON for token in tokens):
         raise SpecError(
-            f"The SQL '{printable(sql, 60)}' must be exactly one statement, got several; "
+            f"The SQL '{one_line(sql, 60)}' must be exactly one statement, got several; "
             "keep the SELECT and drop what stands after ';'."
         )
     if not tokens or tokens[0].token_type not in _STARTS:
@@ -175,14 +175,14 @@ def _parsed(sql: str) -> exp.Expr:
             statements = [one for one in parse(sql, dialect=_DIALECT) if one is not None]
     except (SqlglotError, RecursionError) as error:
         raise SpecError(
-            f"The SQL cannot be parsed ({first_line(error)}), and what cannot be read cannot be "
+            f"The SQL cannot be parsed ({why_unread(error)}), and what cannot be read cannot be "
             "proven to be one SELECT; if Spark accepts it, write it another way or keep that part "
             "in a view outside."
         ) from error
     query = statements[0].unnest() if len(statements) == 1 else None
     if not isinstance(query, exp.Select | exp.SetOperation):
         raise SpecError(
-            f"The SQL '{printable(sql, 60)}' must be exactly one SELECT; "
+            f"The SQL '{one_line(sql, 60)}' must be exactly one SELECT; "
             "write SELECT … FROM the sources."
         )
     return statements[0]

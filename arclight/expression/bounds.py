@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from contextlib import contextmanager
@@ -22,6 +23,23 @@ _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 _PARSER_FRAMES = 20_000
+_UNCLOSED = re.compile(r"Missing (\S+) from ")
+_WORD = re.compile(r"[^\W\d]\w*$")
+_KEYWORDS = frozenset(
+    {
+        "AND", "AS", "BETWEEN", "BY", "CASE", "CROSS", "DISTINCT", "ELSE", "END", "FROM", "FULL",
+        "GROUP", "HAVING", "IN", "INNER", "IS", "JOIN", "LEFT", "LIKE", "LIMIT", "NOT", "NULL",
+        "ON", "OR", "ORDER", "RIGHT", "SELECT", "THEN", "UNION", "USING", "WHEN", "WHERE", "WITH",
+    }
+)  # fmt: skip
+_NOISE = (
+    (re.compile(r"Invalid expression / Unexpected token"), "an unexpected word or sign"),
+    (re.compile(r"Required keyword"), "a part is missing"),
+    (re.compile(r"Expected table name"), "a table's name was expected"),
+    (re.compile(r"Expected AS after CAST"), "AS and a type were expected inside CAST"),
+    (re.compile(r"Expecting \)"), "a closing bracket was expected"),
+    (re.compile(r"<class|<Token|TokenType"), "an unexpected word or sign"),
+)
 _stack_lock = threading.Lock()
 
 
@@ -49,7 +67,7 @@ def bounded_tokens(
         tokens = dialect.tokenize(text)
     except SqlglotError as error:
         raise SpecError(
-            f"The {what} '{printable(text)}' cannot be read ({first_line(error)}); "
+            f"The {what} '{one_line(text)}' cannot be read ({why_unread(error)}); "
             "check its quotes and comments."
         ) from error
     if not tokens:
@@ -57,7 +75,7 @@ def bounded_tokens(
     depth = _depth(tokens)
     if depth > deepest:
         raise SpecError(
-            f"The {what} '{printable(text, 60)}' must be nested at most {deepest} deep, "
+            f"The {what} '{one_line(text, 60)}' must be nested at most {deepest} deep, "
             f"got {depth:,}; split it into smaller ones."
         )
     return tokens
@@ -88,7 +106,25 @@ def room_for_parsing() -> Iterator[None]:
             sys.setrecursionlimit(before)
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's first line, safe for a terminal, without its full stop."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return printable(lines[0]).rstrip(". ")
+def one_line(text: str, limit: int = 200) -> str:
+    """Return a text as a message quotes it: on one line, safe for a terminal, cut at limit."""
+    return printable(" ".join(text.split()), limit)
+
+
+def why_unread(error: Exception) -> str:
+    """Return what a parser met, in plain words and without its own names for things."""
+    found = (getattr(error, "errors", None) or [{}])[0]
+    if not found:
+        cause = _UNCLOSED.match(str(error.__cause__))
+        return f"{cause[1]} is not closed" if cause else "a quote or a comment is not closed"
+    said = one_line(str(found.get("description") or "it is no SQL")).rstrip(". ")
+    said = next((plain for noise, plain in _NOISE if noise.search(said)), said)
+    at, before = str(found.get("highlight") or ""), str(found.get("start_context") or "")
+    where = f" at '{one_line(at, 40)}'" if at else " at the end"
+    if int(found.get("line") or 1) > 1:
+        where += f" in line {found['line']}"
+    last = _WORD.search(before.rstrip()) if before[-1:].isspace() and _WORD.fullmatch(at) else None
+    if last is None or {last[0].upper(), at.upper()} & _KEYWORDS:
+        return f"{said}{where}"
+    name = f"{last[0]} {at}"
+    return f"{said}{where}; if '{name}' is one name, write it in backticks: `{name}`"

@@ -18,6 +18,7 @@ from arclight.expression import (
     strings,
     times,
 )
+from arclight.expression.bounds import one_line
 from arclight.expression.columns import Column, arrow_array
 from arclight.expression.convert import columns_of
 from arclight.expression.kinds import ARROW, Kind
@@ -65,7 +66,7 @@ class Program:
         step = _compile(node, kinds)
         if step.kind is Kind.NULL:
             raise SpecError(
-                f"The expression '{printable(text)}' must have a type, but it is always NULL; "
+                f"The expression '{one_line(text)}' must have a type, but it is always NULL; "
                 "write CAST(… AS type)."
             )
         self._kind, self._run = step.kind, step.run
@@ -87,7 +88,7 @@ def _field(text: str, schema: pa.Schema, name: str) -> pa.Field:
     if schema.get_field_index(name) < 0:
         known = list(dict.fromkeys(schema.names))
         raise SpecError(
-            f"The expression '{printable(text)}' must use columns that exist once, got "
+            f"The expression '{one_line(text)}' must use columns that exist once, got "
             f"'{printable(name)}'; the columns are {printable(', '.join(known))}."
             f"{nearest_of(name, known)}"
         )

@@ -13,7 +13,7 @@ from sqlglot.parsers.spark import SparkParser
 from sqlglot.tokenizer_core import TokenType
 
 from arclight.errors import SpecError, printable
-from arclight.expression.bounds import bounded_tokens, first_line, room_for_parsing
+from arclight.expression.bounds import bounded_tokens, one_line, room_for_parsing, why_unread
 from arclight.expression.convert import check_suffixed, columns_of, convert, height_of
 
 if TYPE_CHECKING:
@@ -63,17 +63,17 @@ def parse(text: str) -> Node:
             height = height_of(node)
     except SqlglotError as error:
         raise SpecError(
-            f"The expression '{printable(text)}' must be one Spark SQL expression, but it cannot "
-            f"be parsed ({_reason(error)}); docs/expressions.md lists what can be written."
+            f"The expression '{one_line(text)}' must be one Spark SQL expression, but it cannot "
+            f"be parsed ({why_unread(error)}); docs/expressions.md lists what can be written."
         ) from error
     except RecursionError as error:
         raise SpecError(
-            f"The expression '{printable(text, 60)}' must be nested at most {DEEPEST} deep; "
+            f"The expression '{one_line(text, 60)}' must be nested at most {DEEPEST} deep; "
             "split it into smaller ones."
         ) from error
     if height > HIGHEST:
         raise SpecError(
-            f"The expression '{printable(text, 60)}' must have at most {HIGHEST} operators inside "
+            f"The expression '{one_line(text, 60)}' must have at most {HIGHEST} operators inside "
             f"one another, got {height}; split it into smaller ones."
         )
     return node
@@ -106,7 +106,7 @@ def _check_tokens(text: str, tokens: list[Token]) -> None:
     for index, token in enumerate(tokens):
         if token.token_type is TokenType.SEMICOLON:
             raise SpecError(
-                f"'{printable(text)}' must be exactly one expression, got a semicolon; "
+                f"'{one_line(text)}' must be exactly one expression, got a semicolon; "
                 "write one expression without it."
             )
         if token.token_type is TokenType.STRING:
@@ -123,9 +123,3 @@ def _check_escapes(raw: str) -> None:
                 f"The string literal {printable(raw)} must escape only \\\\ \\' \\\" \\n \\r \\t "
                 f"\\% \\_, got '\\{printable(match[1])}'; write the character itself."
             )
-
-
-def _reason(error: SqlglotError) -> str:
-    found = getattr(error, "errors", None) or [{}]
-    detail = found[0].get("description")
-    return printable(detail).rstrip(". ") if detail else first_line(error)

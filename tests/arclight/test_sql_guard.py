@@ -114,3 +114,22 @@ def test_a_message_hides_control_characters() -> None:
     with pytest.raises(SpecError) as caught:
         check_select("SELECT * FROM `x\x1b[31m`", SOURCES)
     assert "\x1b" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("SELECT CAST(mean radius AS STRING) AS x FROM t\n",
+         "(AS and a type were expected inside CAST at 'radius'; if 'mean radius' is one name, "
+         "write it in backticks: `mean radius`)"),
+        ("SELECT\n a,\n b c d\nFROM t", "(an unexpected word or sign at 'd' in line 3; if 'c d'"),
+        ("SELECT a, FROM", "(a table's name was expected at 'FROM')"),
+        ("SELECT CASE WHEN FROM t", "(a part is missing at 'FROM')"),
+        ("SELECT a\nFROM t WHERE 'x", "'SELECT a FROM t WHERE 'x' cannot be read (' is not"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_parsed_is_told_in_plain_words(sql: str, reason: str) -> None:
+    with pytest.raises(SpecError) as error:
+        check_select(sql, ["t"])
+    assert reason in error.value.message
+    assert "\\n" not in error.value.message
