@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from arclight.samples import Task
 
 
+# the best that a metric can be, where it has an end; what is past it, no model reaches
+BEST = {"higher": 1.0, "lower": 0.0}
+
+
 class Decision(BaseModel):
     """What a gate says: promote the model, keep the present one, or refuse it; and why.
 
@@ -62,8 +66,9 @@ class GateRule(Contract):
 
 def _check_limits(field: str, limits: dict[str, float], direction: Direction) -> None:
     fitting = [metric.name for metric in METRICS.values() if metric.direction == direction]
-    for name in limits:
+    for name, limit in limits.items():
         if name in fitting:
+            _check_reach(field, name, limit, direction)
             continue
         if name not in METRICS:
             raise ValueError(
@@ -73,6 +78,17 @@ def _check_limits(field: str, limits: dict[str, float], direction: Direction) ->
         raise ValueError(
             f"'{field}' takes metrics where {direction} is better, got '{name}'; "
             f"{_advice(METRICS[name].direction)}."
+        )
+
+
+def _check_reach(field: str, name: str, limit: float, direction: Direction) -> None:
+    """Refuse a limit that no model can meet: every metric ends at 1 or, as an error, at 0."""
+    best = BEST[direction]
+    is_out_of_reach = limit > best if direction == "higher" else limit < best
+    if is_out_of_reach:
+        raise ValueError(
+            f"'{field}' must set limits that can be met, but {name} is {best:g} at best, got "
+            f"{limit:g}; give the figure as reports show it."
         )
 
 

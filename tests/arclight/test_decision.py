@@ -137,6 +137,9 @@ def test_a_missed_limit_comes_before_the_champion():
         ({"at_most": {"bias": 0.3}}, "best at zero, so limit mae or rmse"),
         ({"at_least": {"acu": 0.3}}, r"known metric, got 'acu'; .* Did you mean 'auc'\?"),
         ({"at_least": {"auc": float("nan")}}, "finite number"),
+        ({"at_least": {"auc": 70}}, "'at_least' must set limits that can be met, but auc is 1 at"),
+        ({"at_least": {"r2": 1.01}}, "r2 is 1 at best, got 1.01"),
+        ({"at_most": {"rmse": -0.5}}, "rmse is 0 at best, got -0.5"),
         ({"at_leats": {"auc": 0.3}}, "Extra inputs"),
     ],
 )  # fmt: skip
