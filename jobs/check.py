@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from arclight.errors import ArclightError, SpecError
+from arclight.errors import ArclightError, RefusedError, SpecError, printable
 from arclight.expression import check_syntax
 from arclight.spec_file import load_spec
 from arclight.sql_guard import check_select
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from arclight.spec import Spec
     from arclight.spec_file import LoadedSpec
     from spark.foreseen import Columns
+
+MOST_NAMED = 10
 
 
 def check_command(spec_file: Path, *, as_json: bool) -> None:
@@ -30,32 +33,69 @@ def check_command(spec_file: Path, *, as_json: bool) -> None:
     check_without_running(loaded)
     plan = plan_etl(loaded)
     rows = {}
-    columns: dict[str, Columns | None] = dict.fromkeys(loaded.spec.sources)
+    columns: dict[str, Columns | str] = {}
     for name, source in loaded.spec.sources.items():
-        files = plan.files[name].files
-        if source.format == "parquet" and files:
+        files, footers = plan.files[name], None
+        if source.format == "parquet" and files.files:
             may_differ = str(source.options.get("mergeSchema", "")).lower() == "true"
-            footers = read_footers(name, files, may_differ=may_differ)
+            footers = read_footers(name, files.files, may_differ=may_differ)
             rows[name] = footers.rows
-            columns[name] = source_columns(source, plan.files[name], footers)
-            say(f"source {name}: {rows[name]:,} rows in {len(files):,} files.")
-    check_foreseen(loaded, columns)
-    say(f"{spec_file}: nothing wrong was found.")
-    answer({"spec": loaded.spec.digest, "rows": rows}, as_json=as_json)
+            say(f"source {name}: {rows[name]:,} rows in {len(files.files):,} files.")
+        columns[name] = source_columns(source, files, footers)
+    unchecked = check_foreseen(loaded, columns)
+    for text in unchecked:
+        say(f"{spec_file}: {text}.", style="yellow")
+    limit = " in what was checked" if unchecked else ""
+    say(f"{spec_file}: nothing wrong was found{limit}.")
+    body = {"spec": loaded.spec.digest, "rows": rows, "unchecked": unchecked}
+    answer(body, as_json=as_json)
 
 
-def check_foreseen(loaded: LoadedSpec, sources: Mapping[str, Columns | None]) -> None:
+def check_foreseen(loaded: LoadedSpec, sources: Mapping[str, Columns | str]) -> list[str]:
     """Check the spec's fields against the joined table, as far as its columns can be told.
+
+    Args:
+        loaded: the spec.
+        sources: source -> its columns, or why they are not known.
+
+    Returns:
+        What could not be checked, a sentence each.
 
     Raises:
         SpecError: a field names a column that is not there, or one of a type it cannot have.
         SchemaError: a column of the joined table must be dropped or renamed.
     """
     etl = loaded.spec.etl
+    known = {name: None if isinstance(c, str) else c for name, c in sources.items()}
     with located(loaded):
-        joined = joined_columns(loaded.sql, sources)
+        joined = joined_columns(loaded.sql, known)
     if joined is not None:
-        check_known_columns(raw_columns(joined, key=etl.key, drop=etl.drop), loaded)
+        raw = raw_columns(joined, key=etl.key, drop=etl.drop)
+        check_known_columns(raw, loaded)
+        unknown = [printable(name) for name, kind in raw if kind is None]
+        names = ", ".join(unknown[:MOST_NAMED]) + (", …" if len(unknown) > MOST_NAMED else "")
+        told = f"the types of {names} are known only to Spark: what uses them was checked by name"
+        return [told] if unknown else []
+    why = [f"source {name} ({c})" for name, c in sources.items() if isinstance(c, str)]
+    whose = f"the columns of {', '.join(why)}" if why else "the columns that etl.sql gives"
+    return [f"{whose} are known only to Spark: {_naming_columns(loaded.spec)} were not checked"]
+
+
+def _naming_columns(spec: Spec) -> str:
+    """Return the fields of a spec that name columns."""
+    etl, wanted = spec.etl, spec.features
+    fields = {
+        "label": True,
+        "key": etl.key,
+        "time": etl.time,
+        "drop": etl.drop,
+        "group": etl.group,
+        "checks": etl.checks,
+        "derive": wanted.derive,
+        "categorical": wanted.categorical,
+        "segments": spec.evaluate.segments,
+    }
+    return ", ".join([*(name for name, given in fields.items() if given), "features"])
 
 
 def check_without_running(loaded: LoadedSpec) -> None:
@@ -63,12 +103,19 @@ def check_without_running(loaded: LoadedSpec) -> None:
 
     Raises:
         SpecError: the SQL, an expression, a library's parameter or the tune section is wrong.
+        RefusedError: more than one worker.
     """
     spec = loaded.spec
     if spec.tune is not None:
         raise SpecError(
             f"{loaded.where('tune')}: 'tune' is not built yet in this release; remove the "
             "section to train with train.params."
+        )
+    if spec.train.workers > 1:
+        raise RefusedError(
+            f"{loaded.where('train', 'workers')}: train.workers must be 0 or 1, got "
+            f"{spec.train.workers}: several workers come with distributed training; one worker "
+            "uses every core of a machine."
         )
     check_texts(loaded)
     job = TrainJob(

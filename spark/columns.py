@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from arclight.errors import ArclightError, SchemaError, SpecError, nearest, printable
 from arclight.expression import check_syntax, compile_expression
+from arclight.expression.bounds import one_line
 from arclight.layout import check_names, compile_derived, lay_out
 from spark.labels import check_label_type
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 # the field that a message of ours begins with, such as `etl.checks.price_ok: `
-_FIELD = re.compile(r"((?:etl|features|evaluate)(?:\.[^:.]+)*): ")
+_FIELD = re.compile(r"((?:sources|etl|features|evaluate)(?:\.[^:.]+)*): ")
 
 
 def check_columns(schema: pa.Schema, loaded: LoadedSpec) -> TableLayout:
@@ -40,6 +41,7 @@ def check_columns(schema: pa.Schema, loaded: LoadedSpec) -> TableLayout:
     with located(loaded):
         _check_expressions({field.name: field.type for field in schema}, spec)
         layout = lay_out(schema, spec)
+        _check_segments({f.name for f in layout.features.features if f.type == "number"}, spec)
         check_label_type(spec.task, spec.etl.label, schema.field(spec.etl.label).type)
         return layout
 
@@ -68,6 +70,7 @@ def check_known_columns(
     with located(loaded):
         check_names(names, spec)
         _check_expressions(dict(columns), spec)
+        _check_segments(_numbers(columns, spec), spec)
         label = dict(columns)[spec.etl.label]
         if label is not None:
             check_label_type(spec.task, spec.etl.label, label)
@@ -99,6 +102,30 @@ def _path(message: str, spec: Spec) -> tuple[str, ...]:
     return ("etl", "sql_file") if path == ("etl", "sql") and spec.etl.sql_file else path
 
 
+def _check_segments(numbers: Collection[str], spec: Spec) -> None:
+    """Refuse to break the report down by a number: it must have levels."""
+    for name in spec.evaluate.segments:
+        if name in numbers:
+            raise SpecError(
+                f"evaluate.segments: '{printable(name)}' is a number to the model, which has no "
+                "levels to report on; name it in features.categorical if it is whole, or derive "
+                "text from it, as in CASE WHEN age < 40 THEN 'young' ELSE 'old' END; name that."
+            )
+
+
+def _numbers(columns: Sequence[tuple[str, pa.DataType | None]], spec: Spec) -> set[str]:
+    """Return the columns that are certain to be numbers to the model."""
+    etl, listed = spec.etl, spec.features.categorical or ()
+    other = {*etl.key, *etl.drop, *listed, *spec.features.derive, etl.time}
+    return {
+        name
+        for name, kind in columns
+        if name not in other
+        and kind is not None
+        and (pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    }
+
+
 def _check_expressions(columns: Mapping[str, pa.DataType | None], spec: Spec) -> None:
     for check in spec.etl.checks:
         with _named(f"etl.checks.{check.name}"):
@@ -119,8 +146,8 @@ def _check_truth(text: str, columns: Mapping[str, pa.DataType | None]) -> None:
     kind = compile_expression(text, _schema(columns)).type
     if not pa.types.is_boolean(kind):
         raise SpecError(
-            f"the expression '{printable(text)}' must be true or false, but is {kind}; compare "
-            f"it with something, as in {printable(text, 60)} > 0."
+            f"the expression '{one_line(text)}' must be true or false, but is {kind}; compare "
+            f"it with something, as in {one_line(text, 60)} > 0."
         )
 
 

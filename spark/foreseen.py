@@ -1,4 +1,4 @@
-"""The joined table's columns before any engine runs, as far as the sources' footers tell.
+"""The joined table's columns before any engine runs, as far as footers and schemas tell.
 
 Spark's own reading is the truth; this one only says what is certain of it. Where SQL could make a
 column that is not foreseen here (generators, pivots, fields of structs), nothing is said at all.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 from sqlglot import exp, parse_one
 
+from arclight.ddl import parse_ddl
 from arclight.errors import SpecError, nearest, printable
 from arclight.expression.bounds import room_for_parsing
 from arclight.schema import ARROW_TYPES
@@ -90,14 +91,57 @@ _EXACT: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_timestamp, "timestamp"),
 )
 
+# formats whose files have the columns that a schema names, and no other
+_WITH_SCHEMA = frozenset({"csv", "json", "orc", "parquet"})
+_OF_DDL: dict[str, pa.DataType] = {
+    **dict.fromkeys(("bigint", "long"), pa.int64()),
+    **dict.fromkeys(("int", "integer"), pa.int32()),
+    **dict.fromkeys(("smallint", "short"), pa.int16()),
+    **dict.fromkeys(("tinyint", "byte"), pa.int8()),
+    **dict.fromkeys(("float", "real"), pa.float32()),
+    **dict.fromkeys(("decimal", "dec", "numeric"), pa.decimal128(38)),
+    **dict.fromkeys(("timestamp", "timestamp_ltz", "timestamp_ntz"), pa.timestamp("us")),
+    **dict.fromkeys(("string", "varchar", "char", "character"), pa.string()),
+    "boolean": pa.bool_(),
+    "double": pa.float64(),
+    "binary": pa.binary(),
+    "date": pa.date32(),
+}
 
-def source_columns(source: Source, files: SourceFiles, footers: Footers) -> Columns | None:
-    """Return a source's columns, None when Spark may see others than the footers hold."""
-    root = str(files.path)
-    has_values_in_paths = any("=" in str(file.parent)[len(root) :] for file in files.files)
-    if source.ddl is not None or source.options or has_values_in_paths:
-        return None
+
+def source_columns(source: Source, files: SourceFiles, footers: Footers | None) -> Columns | str:
+    """Return a source's columns, or why Spark alone knows them.
+
+    Args:
+        source: as the spec has it.
+        files: where it lies.
+        footers: of its Parquet files, None when it is of another format or not on a file system.
+    """
+    outside = _outside(source, files)
+    if outside:
+        return outside
+    columns = None if source.ddl is None else parse_ddl(source.ddl)
+    if columns is not None:
+        return tuple(Seen(column.name, _OF_DDL.get(column.type)) for column in columns)
+    if footers is None:
+        return f"{source.format} without schema"
+    if source.options:
+        return f"{source.format} with {', '.join(source.options)}"
     return tuple(Seen(field.name, field.type) for field in footers.schema)
+
+
+def _outside(source: Source, files: SourceFiles) -> str:
+    """Return why neither footers nor a schema hold a source's columns, empty when they do."""
+    root = str(files.path)
+    if not files.files:
+        return f"{source.format} that is not on a file system of this machine"
+    if any("=" in str(file.parent)[len(root) :] for file in files.files):
+        return "folders that carry values"
+    if source.ddl is not None and (
+        source.format not in _WITH_SCHEMA or parse_ddl(source.ddl) is None
+    ):
+        return f"{source.format} with a schema that Spark reads its own way"
+    return ""
 
 
 def joined_columns(sql: str, sources: Mapping[str, Columns | None]) -> Columns | None:
