@@ -53,7 +53,7 @@ def typed(folder: Path, spec: str, *words: str) -> int:
         (f"{SPEC}  key: [id]\n", ":7: etl.key: the joined table has no column 'id'."),
         (f"{SPEC}  drop: [cty]\n", ":7: etl.drop: the joined table has no column 'cty'. Did you"),
         (f"{SPEC}  time: age\n", ":7: etl.time: 'age' must be a date or timestamp, got int32"),
-        (f"{SPEC}features: {{derive: {{a: agee + 1}}}}\n", "got 'agee'; the columns are age, city."),
+        (f"{SPEC}features: {{derive: {{a: agee + 1}}}}\n", "got 'agee'; the columns are age, c"),
         (f"{SPEC}evaluate: {{segments: [town]}}\n", ":7: evaluate.segments: the joined table has"),
         (f"{SPEC}evaluate: {{segments: [age]}}\n", ":7: evaluate.segments: 'age' is a number to"),
         (f"{SPEC}  sql: SELECT age, late, age + 1 AS b FROM t\nevaluate: {{segments: [age]}}\n",
