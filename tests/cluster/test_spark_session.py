@@ -228,6 +228,7 @@ def test_a_killed_driver_leaves_no_jvm(tmp_path: Path) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.fault
 def test_a_jvm_killed_inside_a_block_does_not_hang_its_end(tmp_path: Path) -> None:
     code = DRIVER.replace(
         "time.sleep(120)",
@@ -241,6 +242,7 @@ def test_a_jvm_killed_inside_a_block_does_not_hang_its_end(tmp_path: Path) -> No
 
 
 @pytest.mark.spark
+@pytest.mark.fault
 def test_what_a_block_does_not_catch_is_told_while_the_jvm_still_can(tmp_path: Path) -> None:
     asked = "session._jvm.java.lang.Integer.parseInt('zzz')"
     code = DRIVER.replace("    time.sleep(120)", f"    {asked}")

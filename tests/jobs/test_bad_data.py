@@ -8,10 +8,21 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from arclight.catalog import Catalog
+from arclight.progress import silent
+from arclight.spec_file import load_spec
+from arclight.store import open_store
+from spark.etl import build_dataset
+from spark.etl_plan import plan_etl
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 SPEC = """\
@@ -83,11 +94,13 @@ def table(count: int) -> pa.Table:
     )
 
 
-def test_a_column_that_changed_its_type_and_the_way_forward(tmp_path: Path) -> None:
+def test_a_column_that_changed_its_type_and_the_way_forward(
+    session: SparkSession, tmp_path: Path
+) -> None:
     case = Case(tmp_path)
-    done = case.etl()
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["dataset"] == "flights@1"
+    plan = plan_etl(load_spec(tmp_path / "a.yaml"))
+    first = build_dataset(session, plan, Catalog(open_store(tmp_path / ".arclight")), tick=silent)
+    assert first.ref == "flights@1"
     rows = table(3000)
     case.write(rows.set_column(1, "km", rows["km"].cast("string")))
     said = case.refusal(3)

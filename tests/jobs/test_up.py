@@ -100,6 +100,7 @@ def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.fault
 def test_down_ends_no_job_in_silence_and_the_store_tells_of_them_afterwards(shell: Shell) -> None:
     up = shell.type("up", "--profile", "small.yaml", "--json")
     place, store = load_profile(up["profile"]), open_store(shell.folder / ".arclight")

@@ -36,6 +36,7 @@ def test_the_address_is_one_that_can_be_asked(host: str, url: str) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.fault
 def test_a_proxy_that_dies_at_its_start_ends_the_start_and_leaves_nothing(
     small_profile: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
