@@ -110,7 +110,9 @@ def test_a_training_is_interrupted_and_goes_on(tmp_path: Path, number: int) -> N
 @pytest.mark.fault
 def test_an_etl_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    table = pa.table({"id": range(3000), "late": [(i * 7919) % 10 < 4 for i in range(3000)]})
+    late = [(i * 7919) % 10 < 4 for i in range(3000)]
+    km = [float(i % 17) for i in range(3000)]
+    table = pa.table({"id": range(3000), "km": km, "late": late})
     pq.write_table(table, tmp_path / "data" / "rows.parquet")
     (tmp_path / "a.yaml").write_text(
         "name: late\ntask: binary\nsources: {t: {path: data}}\netl: {key: [id], label: late}\n"
