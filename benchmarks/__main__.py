@@ -64,6 +64,8 @@ def _race(
     begin, load = time.monotonic(), load_1m()  # before our own generators raise it
     _say(f"{name}: making the data")
     race = RACES[name](Setting(size=size, data=data, work=work, cores=len(cores)))
+    if size == "quick":
+        race = race.with_targets_only()
     if size == "full":
         load = wait_until_quiet(QUIET_WAIT_S)
     bandwidth = copy_bandwidth()

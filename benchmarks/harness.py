@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +63,13 @@ class Race:
     comparisons: tuple[Comparison, ...]
     judge: Callable[[Facts, Facts], Verdict]
     about: dict[str, Any]
+
+    def with_targets_only(self) -> Race:
+        """Return the race without comparisons that have no target, and who is in no other."""
+        kept = tuple(c for c in self.comparisons if c.target is not None)
+        names = {name for c in kept for name in (c.ours, c.peer)}
+        contenders = tuple(c for c in self.contenders if c.name in names)
+        return replace(self, contenders=contenders, comparisons=kept)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -79,6 +80,14 @@ def race_of(module: str, ours: dict[str, Any], peer: dict[str, Any], **wish: flo
         judge=same_value,
         about={"rows": 7, "data_digest": "d" * 64},
     )
+
+
+def test_a_quick_race_keeps_what_has_a_target() -> None:
+    race = race_of("m", {}, {}, target=2.0)
+    extra = Contender(name="extra", module="m", params={})
+    more = (*race.comparisons, Comparison(ours="ours", peer="extra"))
+    wide = dataclasses.replace(race, contenders=(*race.contenders, extra), comparisons=more)
+    assert wide.with_targets_only() == race
 
 
 def conditions(rounds: int = 2) -> Conditions:
