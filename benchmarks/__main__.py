@@ -33,7 +33,7 @@ RACES = {"etl": race_etl.make_race, "fit": race_fit.make_race, "ingest": race_in
 ROUNDS: dict[Size, int] = {"full": 5, "quick": 2, "tiny": 1}
 QUIET_WAIT_S = 180.0
 QUICK_S = {"etl": 150.0, "fit": 130.0, "ingest": 280.0}
-"""What a quick race may take; together less than ten minutes. A second round may be left out."""
+"""What a quick race may take before its second round is left out; together under ten minutes."""
 
 
 def main() -> int:
