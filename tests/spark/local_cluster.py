@@ -21,6 +21,7 @@ from spark.etl import build_dataset
 from spark.etl_plan import plan_etl
 
 CONF = {
+    "spark.python.daemon.module": "tests.spark.held_daemon",
     "spark.executor.memory": "512m",
     "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,10 +18,10 @@ import pytest
 from arclight.catalog import Catalog
 from arclight.store import check_file, open_store
 from tests.spark.etl_case import make_case, rows
+from tests.spark.held_daemon import HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pyspark.sql import SparkSession
 
@@ -35,6 +38,7 @@ def builder(folder: Path, *words: str) -> Iterator[psutil.Popen]:
         process = psutil.Popen(
             [sys.executable, "-m", "tests.spark.local_cluster", *words],
             stdout=subprocess.PIPE, stderr=err, text=True,
+            env={**os.environ, HOLD: str(folder / "hold"), "PYTHONPATH": str(Path.cwd())},
         )  # fmt: skip
         seen = [process]
         try:
@@ -53,35 +57,28 @@ def noise() -> pa.Array:
     return pa.array([(i * 2654435761) % 1000003 / 7 for i in range(ROWS)])
 
 
-def writing_executor(process: psutil.Process, staged: Path) -> psutil.Process | None:
-    """Return the executor below which a file of the dataset is being written just now."""
-    with suppress(psutil.Error):
-        for one in process.children(recursive=True):
-            if any(file.path.startswith(str(staged)) for file in one.open_files()):
-                above = [p for p in one.parents() if EXECUTOR in " ".join(p.cmdline())]
-                return above[0] if above else None
-    return None
-
-
-def busy_executor(process: psutil.Popen, staged: Path, folder: Path) -> psutil.Process:
-    """Wait until an executor writes, and return it."""
+def writing_executor(process: psutil.Popen, folder: Path) -> psutil.Process:
+    """Wait until a worker is held in the middle of a file; return the executor above it."""
+    hold = folder / "hold"
     deadline = time.monotonic() + DEADLINE_S
-    found = None
-    while found is None and process.poll() is None and time.monotonic() < deadline:
-        found = writing_executor(process, staged)
-    assert found is not None, (folder / "err").read_text()
-    return found
+    while not any(hold.iterdir()) and time.monotonic() < deadline:
+        assert process.poll() is None, (folder / "err").read_text()
+        time.sleep(0.02)
+    worker = psutil.Process(int(next(hold.iterdir()).name))
+    (executor,) = (one for one in worker.parents() if EXECUTOR in " ".join(one.cmdline()))
+    return executor
 
 
 def test_a_killed_executor_changes_nothing(session: SparkSession, tmp_path: Path) -> None:
     case = make_case(tmp_path, rows(ROWS, x=noise()))
     undisturbed = case.build(session)
     store = open_store(tmp_path / "killed").root
+    (tmp_path / "hold").mkdir()
     with builder(tmp_path, str(case.spec_file()), str(store), str(tmp_path)) as process:
-        victim = busy_executor(process, store, tmp_path)
+        victim = writing_executor(process, tmp_path)
         victim.kill()
         victim.wait(timeout=20)
-        assert not victim.is_running()
+        rmtree(tmp_path / "hold")
         digest, _ = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, (tmp_path / "err").read_text()
     log = (tmp_path / "spark.log").read_text()
@@ -105,12 +102,14 @@ def test_an_executor_that_is_held_while_another_does_its_work_doubles_no_row(
     with builder(tmp_path, str(case.spec_file()), str(tmp_path / "calm"), str(tmp_path)) as calm:
         undisturbed, _ = calm.communicate(timeout=DEADLINE_S)
     store = open_store(tmp_path / "held")
+    (tmp_path / "hold").mkdir()
     words = (str(case.spec_file()), str(store.root), str(tmp_path), "impatient")
     with builder(tmp_path, *words) as process:
-        victim = busy_executor(process, store.root, tmp_path)
+        victim = writing_executor(process, tmp_path)
         held = [victim, *victim.children(recursive=True)]
         for one in held:
             one.suspend()
+        rmtree(tmp_path / "hold")
         deadline = time.monotonic() + DEADLINE_S
         while not parts_of_two_attempts(store.root) and time.monotonic() < deadline:
             assert process.poll() is None, (tmp_path / "err").read_text()
