@@ -10,7 +10,7 @@ from benchmarks.data import content_digest, prepared, star_schema
 from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.setting import Setting, scratch_for, spark_params
 
-ROWS = {"full": 4_000_000, "quick": 250_000, "tiny": 20_000}
+ROWS = {"full": 4_000_000, "quick": 100_000, "tiny": 20_000}
 RELATIVE = 1e-6
 
 

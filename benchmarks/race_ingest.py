@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TRAIN_SHARE = 0.8
-ROWS = {"full": 2_500_000, "quick": 625_000, "tiny": 12_500}
-BOOST_ROUNDS = {"full": 50, "quick": 20, "tiny": 3}
+ROWS = {"full": 2_500_000, "quick": 250_000, "tiny": 12_500}
+BOOST_ROUNDS = {"full": 50, "quick": 10, "tiny": 3}
 AUC_GAP = {"full": 5e-4, "quick": 5e-4, "tiny": 2e-2}
 """Among a thousand test rows two right models differ by more than the rule allows."""
 NEAR_RAW = 1 / 1.15
