@@ -6,7 +6,6 @@ import os
 import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -138,7 +137,7 @@ def run_race(race: Race, conditions: Conditions, folder: Path) -> list[dict[str,
     with ExitStack() as stack:
         running = _start(race, conditions, folder, found, stack)
         with Meter([process.pid for process in running.values()]) as meter:
-            _warm_up(running, found, _at_once(race, conditions))
+            _warm_up(running, found, meter)
             for turn in rounds_of(list(running), conditions.rounds, conditions.end):
                 for number, name in turn:
                     _round(number, running[name], found[name], meter)
@@ -157,39 +156,23 @@ def _start(
     found: dict[str, Timings],
     stack: ExitStack,
 ) -> dict[str, Running]:
-    def start(contender: Contender) -> Running | None:
+    running = {}
+    for contender in race.contenders:
         _say(f"  {contender.name}: starting")
         log = folder / f"{race.name}-{contender.name}.log"
         try:
-            return stack.enter_context(Running(contender, conditions.cores, log))
+            process = stack.enter_context(Running(contender, conditions.cores, log))
         except ContenderError as error:
             _fail(contender.name, found[contender.name], error)
-            return None
-
-    with ThreadPoolExecutor(_at_once(race, conditions)) as pool:
-        started = list(pool.map(start, race.contenders))
-    return {process.contender.name: process for process in started if process is not None}
-
-
-def _at_once(race: Race, conditions: Conditions) -> int:
-    """Return how many start and warm up at the same time; big tables would not fit together."""
-    return 1 if conditions.size == "full" else len(race.contenders)
-
-
-def _warm_up(running: dict[str, Running], found: dict[str, Timings], at_once: int) -> None:
-    """Let each do the job once, unmeasured; one that fails here does not race."""
-
-    def warm(process: Running) -> None:
-        name = process.contender.name
-        try:
-            seconds = process.run(0)
-        except ContenderError as error:
-            _fail(name, found[name], error)
         else:
-            _say(f"  {name}: warm-up {seconds:.2f} s")
+            running[contender.name] = process
+    return running
 
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(warm, running.values()))
+
+def _warm_up(running: dict[str, Running], found: dict[str, Timings], meter: Meter) -> None:
+    """Let each do the job once, untimed; one that fails here does not race."""
+    for name, process in list(running.items()):
+        _round(0, process, found[name], meter)
 
 
 def _round(number: int, process: Running, timings: Timings, meter: Meter) -> None:
@@ -204,7 +187,9 @@ def _round(number: int, process: Running, timings: Timings, meter: Meter) -> Non
         _fail(name, timings, error)
         return
     cpu_s, others, peak = meter.stop(begun, process.pid)
-    _say(f"  {name}: round {number} {seconds:.2f} s")
+    _say(f"  {name}: {'warm-up' if number == 0 else f'round {number}'} {seconds:.2f} s")
+    if number == 0:
+        return
     timings.seconds.append(seconds)
     timings.cpu_s.append(cpu_s)
     timings.others_cpu_s.append(others)
