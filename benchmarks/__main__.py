@@ -65,7 +65,7 @@ def _race(
     _say(f"{name}: making the data")
     race = RACES[name](Setting(size=size, data=data, work=work, cores=len(cores)))
     if size == "quick":
-        race = race.with_targets_only()
+        race = race.for_quick()
     if size == "full":
         load = wait_until_quiet(QUIET_WAIT_S)
     bandwidth = copy_bandwidth()

@@ -39,12 +39,14 @@ class Comparison:
     Attributes:
         target: the ratio whose 95% lower bound passes; None compares without a target.
         floor: the ratio that blocks a release.
+        quick: whether `--quick` has the time for it.
     """
 
     ours: str
     peer: str
     target: float | None = None
     floor: float | None = None
+    quick: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +66,9 @@ class Race:
     judge: Callable[[Facts, Facts], Verdict]
     about: dict[str, Any]
 
-    def with_targets_only(self) -> Race:
-        """Return the race without comparisons that have no target, and who is in no other."""
-        kept = tuple(c for c in self.comparisons if c.target is not None)
+    def for_quick(self) -> Race:
+        """Return the race with what has a target and is not slow, and without who is in none."""
+        kept = tuple(c for c in self.comparisons if c.target is not None and c.quick)
         names = {name for c in kept for name in (c.ours, c.peer)}
         contenders = tuple(c for c in self.contenders if c.name in names)
         return replace(self, contenders=contenders, comparisons=kept)

@@ -87,7 +87,7 @@ def test_a_quick_race_keeps_what_has_a_target() -> None:
     extra = Contender(name="extra", module="m", params={})
     more = (*race.comparisons, Comparison(ours="ours", peer="extra"))
     wide = dataclasses.replace(race, contenders=(*race.contenders, extra), comparisons=more)
-    assert wide.with_targets_only() == race
+    assert wide.for_quick() == race
 
 
 def conditions(rounds: int = 2) -> Conditions:
