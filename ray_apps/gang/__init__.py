@@ -1,0 +1,52 @@
+"""The processes that train one model together, and how they come to one answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from typing_extensions import Buffer
+
+
+class Gang(Protocol):
+    """The workers of one training, as one of them sees it; every one makes the same calls.
+
+    Attributes:
+        rank: which one this is, from 0.
+        world: how many there are.
+        host: the address of this one that the others can reach.
+    """
+
+    rank: int
+    world: int
+    host: str
+
+    def agree(self, part: bytes, judge: Callable[[Sequence[bytes]], bytes]) -> bytes:
+        """Bring everybody's part to the first worker, and its answer to everybody.
+
+        Args:
+            part: what this worker has to say.
+            judge: called by the first worker alone, with the parts in the order of ranks.
+
+        Raises:
+            LostError: a worker is gone or silent; it is named.
+        """
+
+    def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
+        """Give part i to worker i, and return what each one gave to this one, in ranks' order."""
+
+
+class Alone:
+    """The gang of one: its own judge, without any connection."""
+
+    rank, world, host = 0, 1, "127.0.0.1"
+
+    def agree(self, part: bytes, judge: Callable[[Sequence[bytes]], bytes]) -> bytes:
+        """Return the judge's answer to one part."""
+        return judge([part])
+
+    def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
+        """Return the one part."""
+        return [bytes(parts[0])]

@@ -1,0 +1,158 @@
+"""Messages between two workers over one authenticated connection.
+
+Nothing that arrives is ever unpickled: a message is a length and that many bytes.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from arclight.errors import EngineError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_HEAD = struct.Struct("!Q")
+
+
+class LostError(EngineError):
+    """A worker cannot go on because another one did not answer."""
+
+
+class Wire:
+    """One connection to one other worker.
+
+    Args:
+        link: a connected socket.
+        peer: the rank at the other end, for messages.
+        deadline_s: how long the other may stay silent before it counts as lost.
+    """
+
+    def __init__(self, link: socket.socket, peer: int, deadline_s: float) -> None:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.setblocking(False)
+        self._link, self.peer, self._deadline_s = link, peer, deadline_s
+
+    def send(self, content: Buffer) -> None:
+        """Send one message.
+
+        Raises:
+            LostError: the other end is gone or takes nothing for too long.
+        """
+        swap(self, content, None)
+
+    def receive(self) -> bytes:
+        """Wait for one message.
+
+        Raises:
+            LostError: the other end is gone or says nothing for too long.
+        """
+        return swap(None, b"", self)
+
+    def close(self) -> None:
+        """Close the connection; the other end sees it at once."""
+        self._link.close()
+
+    def lost(self, why: str) -> LostError:
+        """Return the error that names the other end."""
+        return LostError(f"training worker {self.peer + 1} {why}; see the run's log.")
+
+
+def swap(to: Wire | None, content: Buffer, source: Wire | None) -> bytes:
+    """Send a message on one connection while one is received on another, or only one of both.
+
+    Both at once, because two workers that both send first would wait for each other as soon as
+    a message is larger than the buffers between them.
+
+    Returns:
+        The message received; empty without a source.
+
+    Raises:
+        LostError: one of both is gone, or silent past its deadline.
+    """
+    out = _Sending(to, content) if to is not None else None
+    into = _Receiving(source) if source is not None else None
+    while True:
+        # as long as it goes on, without asking the kernel who is ready
+        is_moving = (out is not None and out.step()) | (into is not None and into.step())
+        if (out is None or out.is_done) and (into is None or into.is_done):
+            return b"" if into is None else bytes(into.content)
+        if not is_moving:
+            _wait(out, into)
+
+
+class _Sending:
+    def __init__(self, wire: Wire, content: Buffer) -> None:
+        self.wire = wire
+        body = memoryview(content).cast("B")
+        self._parts = [memoryview(_HEAD.pack(len(body))), body]
+
+    @property
+    def is_done(self) -> bool:
+        return not self._parts
+
+    def step(self) -> bool:
+        """Send what the kernel takes; say whether it took something."""
+        if not self._parts:
+            return False
+        try:
+            sent = self.wire._link.sendmsg(self._parts)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self.wire.lost("is gone") from error
+        while self._parts and sent >= len(self._parts[0]):
+            sent -= len(self._parts.pop(0))
+        if self._parts:
+            self._parts[0] = self._parts[0][sent:]
+        return True
+
+
+class _Receiving:
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self._head = bytearray(_HEAD.size)
+        self.content = bytearray()
+        self._open = memoryview(self._head)
+        self._has_head = False
+
+    @property
+    def is_done(self) -> bool:
+        return self._has_head and not self._open
+
+    def step(self) -> bool:
+        """Take what is there; say whether something was."""
+        if self.is_done:
+            return False
+        try:
+            count = self.wire._link.recv_into(self._open)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self.wire.lost("is gone") from error
+        if count == 0:
+            raise self.wire.lost("has left")
+        self._open = self._open[count:]
+        if not self._open and not self._has_head:
+            self._has_head = True
+            self.content = bytearray(_HEAD.unpack(self._head)[0])
+            self._open = memoryview(self.content)
+        return True
+
+
+def _wait(out: _Sending | None, into: _Receiving | None) -> None:
+    """Wait until one of both can go on."""
+    writing = [out.wire] if out is not None and not out.is_done else []
+    reading = [into.wire] if into is not None and not into.is_done else []
+    poll = select.poll()
+    for wire in writing:
+        poll.register(wire._link, select.POLLOUT)
+    for wire in reading:
+        poll.register(wire._link, select.POLLIN)
+    slow = (reading or writing)[0]
+    if not poll.poll(slow._deadline_s * 1000):
+        verb = "sent" if reading else "took"
+        raise slow.lost(f"{verb} nothing for {slow._deadline_s:.0f} s")
