@@ -1,13 +1,13 @@
 """The only reader of datasets: manifest -> row groups of one worker -> Arrow batches.
 
-A row group is the unit of work. Its file is checked against the manifest before anything parses
-it, and the rows that came out are proven against the rows that were published.
+A row group is the unit of work; where the rows would not come out even, two workers read one
+and each keeps its rows of it. A file is checked against the manifest before anything parses it,
+and the rows that came out are proven against the rows that were published.
 """
 
 from __future__ import annotations
 
 import functools
-import heapq
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from arclight.plan import Feature, FeaturePlan, Matrix
 
 Doubles = npt.NDArray[np.float64]
-Piece = tuple["DataFile", int]
 T = TypeVar("T")
 
 
@@ -49,16 +48,28 @@ ALONE = Reader()
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Rows of one row group that one worker keeps: `rows` of them from `start` on."""
+
+    file: DataFile
+    group: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Shard:
     """One worker's rows, encoded, one part per row group.
 
     Attributes:
         tables: features f0, f1, … in the plan's order, float32 and int32, null for unknown.
         labels: float64, one per row; the class index of a multiclass task.
+        pieces: where each part was read.
     """
 
     tables: tuple[pa.Table, ...]
     labels: tuple[Doubles, ...]
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -83,20 +94,24 @@ class Shard:
 
 
 def assign(files: Sequence[DataFile], rank: int, world: int) -> tuple[Piece, ...]:
-    """Return the row groups of one worker, in file order; empty ones belong to nobody.
+    """Return what one worker reads, in file order: every row is one worker's, all have as many.
 
-    The largest group goes to the worker with the fewest rows so far, so that no worker has more
-    than 4/3 of the best possible load (Graham 1969). Pure: every worker computes the same.
+    The groups are dealt out like cards, so that each worker sees rows of the whole table, and
+    the deck is cut where the shares end. Pure: every worker computes the same.
     """
     groups = [(file, i) for file in files for i, rows in enumerate(file.row_groups) if rows]
-    loads = [(0, worker) for worker in range(world)]
-    mine = []
-    for place in sorted(range(len(groups)), key=lambda g: -_rows(groups[g])):
-        load, worker = heapq.heappop(loads)
-        heapq.heappush(loads, (load + _rows(groups[place]), worker))
-        if worker == rank:
-            mine.append(place)
-    return tuple(groups[place] for place in sorted(mine))
+    whole = sum(file.row_groups[i] for file, i in groups)
+    begin, end = whole * rank // world, whole * (rank + 1) // world
+    mine: dict[int, Piece] = {}
+    seen = 0
+    for place in (p for first in range(world) for p in range(first, len(groups), world)):
+        file, group = groups[place]
+        rows = file.row_groups[group]
+        low, high = max(begin - seen, 0), min(end - seen, rows)
+        if low < high:
+            mine[place] = Piece(file, group, low, high - low)
+        seen += rows
+    return tuple(mine[place] for place in sorted(mine))
 
 
 def open_split(
@@ -143,7 +158,7 @@ def read_shard(
     encode = ShardEncoder(manifest)
     columns = tuple(dict.fromkeys((*manifest.plan.names, manifest.label)))
     parts = list(_read(folder, pieces, columns, encode, reader))
-    return Shard(tables=tuple(p[0] for p in parts), labels=tuple(p[1] for p in parts))
+    return Shard(tuple(p[0] for p in parts), tuple(p[1] for p in parts), pieces)
 
 
 class ShardEncoder:
@@ -188,10 +203,6 @@ def dense(table: pa.Table, out: Matrix | None = None) -> Matrix:
 # --------------------------------------------------------------------------------- inside
 
 
-def _rows(piece: Piece) -> int:
-    return piece[0].row_groups[piece[1]]
-
-
 def _pieces(
     manifest: DatasetManifest, part: Part, reader: Reader, opening: Opening | None
 ) -> tuple[Piece, ...]:
@@ -211,9 +222,9 @@ def _pieces(
     pieces = assign(files, reader.rank, reader.world)
     if not pieces and part in ("train", "valid", "test"):
         raise DataError(
-            f"worker {reader.rank + 1} of {reader.world} must get at least one row group of the "
-            f"{part} split of '{manifest.ref}', which has {published:,} rows; use fewer workers "
-            "or split so that it has rows."
+            f"worker {reader.rank + 1} of {reader.world} must get at least one row of the {part} "
+            f"split of '{manifest.ref}', which has {published:,}; use fewer workers or split so "
+            "that it has rows."
         )
     return pieces
 
@@ -226,7 +237,7 @@ def _read(
     reader: Reader,
 ) -> Iterator[T]:
     """Yield `then(row group)` of each piece; hashes run one file ahead of the decoding."""
-    files = list(dict.fromkeys(file for file, _ in pieces))
+    files = list(dict.fromkeys(piece.file for piece in pieces))
     with ThreadPoolExecutor(reader.threads, thread_name_prefix="hash") as hashing:
         checks: dict[str, Future[pq.FileMetaData]] = {}
 
@@ -238,9 +249,9 @@ def _read(
         def tasks() -> Iterator[Callable[[], T]]:
             for place, file in enumerate(files):
                 check_next(place)
-                for group in (g for f, g in pieces if f is file):
+                for piece in (p for p in pieces if p.file is file):
                     path, check = folder / file.path, checks[file.path]
-                    yield functools.partial(_decode, path, (file, group), columns, check, then)
+                    yield functools.partial(_decode, path, piece, columns, check, then)
 
         yield from run_ahead(tasks(), reader.threads)
 
@@ -283,18 +294,20 @@ def _decode(
             read_dictionary=texts,
         ) as file:
             wanted = None if columns is None else list(columns)
-            table = file.read_row_group(piece[1], columns=wanted, use_threads=False)
+            table = file.read_row_group(piece.group, columns=wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(
-            f"'{path}' cannot be decoded in row group {piece[1]} ({printable(error)}); restore it "
-            "from a backup or publish a new version."
+            f"'{path}' cannot be decoded in row group {piece.group} ({printable(error)}); restore "
+            "it from a backup or publish a new version."
         ) from error
-    if table.num_rows != _rows(piece):
+    published = piece.file.row_groups[piece.group]
+    if table.num_rows != published:
         raise IntegrityError(
-            f"'{path}' must give {_rows(piece):,} rows in row group {piece[1]}, gave "
+            f"'{path}' must give {published:,} rows in row group {piece.group}, gave "
             f"{table.num_rows:,}; publish a new version."
         )
-    return then(_one_batch(table if wanted is None else table.select(wanted)))
+    kept = table if wanted is None else table.select(wanted)
+    return then(_one_batch(kept).slice(piece.start, piece.rows))
 
 
 def _as_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
