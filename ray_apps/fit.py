@@ -20,10 +20,14 @@ from arclight.catalog import Catalog
 from arclight.contract import Contract
 from arclight.errors import IntegrityError
 from arclight.features import FeatureBuilder
+from arclight.lineage import library_versions, python_version
 from arclight.metrics import best_f1_threshold, measure
 from arclight.plan import Encoder
 from arclight.spec import Train
 from arclight.store import Store, open_private
+from ray_apps.gang import Alone
+from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
+from ray_apps.gang.totals import to_first
 from ray_apps.rows import conform, from_json_rows, to_json_rows
 from ray_apps.shards import Reader, dense, open_split, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from arclight.manifest import DatasetManifest
     from arclight.plan import Matrix
     from arclight.progress import Tick
+    from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Fitted, Model
 
@@ -97,25 +102,37 @@ def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
     )
 
 
-def run_fit(folder: Path, tick: Tick) -> None:
+def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     """Train what a folder's request asks for and leave model and outcome there, outcome last.
+
+    Args:
+        folder: holds the request; of several workers the first one leaves the results.
+        tick: told about the progress.
+        gang: the workers that train together, None for one alone.
 
     Raises:
         ArclightError: data, labels or the library said no.
     """
     request = FitRequest.from_json((folder / REQUEST).read_bytes(), source=str(folder / REQUEST))
+    gang = gang or Alone()
     pa.set_cpu_count(max(1, request.threads))
     catalog = Catalog(Store(Path(request.store)))
+    prove_same_versions(gang, {"Python": python_version(), **library_versions()})
     manifest = _dataset(catalog, request)
     job = job_of(request, manifest)
     trainer = load_trainer(request.train.trainer)
-    fitted, measured, seconds = _train(catalog.folder(manifest), manifest, request, tick)
-    path = folder / f"{MODEL}{trainer.suffix}"
+    home = catalog.folder(manifest)
+    fitted, measured, seconds = _train((home, manifest), request, gang, tick)
+    prove_same_model(gang, fitted.model)
+    path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
     _write(path, fitted.model)
     start = time.monotonic()
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)
-    threshold, figures = _judge(model, measured, job)
+    judged = _judge(model, measured, job, gang)
+    if judged is None:
+        return  # the first worker leaves the outcome
+    threshold, figures = judged
     outcome = FitOutcome(
         model_file=path.name,
         rounds=fitted.rounds,
@@ -123,7 +140,7 @@ def run_fit(folder: Path, tick: Tick) -> None:
         train_metrics=figures,
         importance=_shares(model.gains()),
         params=fitted.params,
-        golden=golden_rows(catalog.folder(manifest), manifest, model),
+        golden=golden_rows(home, manifest, model),
         seconds={**seconds, "judge": time.monotonic() - start},
     )
     _write(folder / OUTCOME, outcome.to_json().encode())
@@ -184,21 +201,23 @@ class _Measured:
 
 
 def _train(
-    home: Path, manifest: DatasetManifest, request: FitRequest, tick: Tick
+    data_at: tuple[Path, DatasetManifest], request: FitRequest, gang: Gang, tick: Tick
 ) -> tuple[Fitted, _Measured, dict[str, float]]:
     """Read, check, bin and train; nothing of train but the bins is held while training."""
+    home, manifest = data_at
     job, trainer = job_of(request, manifest), load_trainer(request.train.trainer)
     laps = [time.monotonic()]
     tick(0, job.rounds, "reading")
-    reader = Reader(threads=request.threads)
+    reader = Reader(rank=gang.rank, world=gang.world, threads=request.threads)
     train = read_shard(home, manifest, "train", reader=reader)
     valid = read_shard(home, manifest, "valid", reader=reader)
-    check_labels(train.label, valid.label, job)
+    prove_rows(gang, manifest, (train, valid))
+    check_labels(train.label, valid.label, job, gang)
     laps.append(time.monotonic())
     tick(0, job.rounds, "binning")
-    seen = train.head(MEASURED_TRAIN_ROWS)
+    seen = train.head(MEASURED_TRAIN_ROWS // gang.world)
     measured = _Measured(np.concatenate([dense(t) for t in seen.tables]), seen.label, valid)
-    data = trainer.prepare(train, valid, job)
+    data = trainer.prepare(train, valid, job, gang)
     del train, seen
     laps.append(time.monotonic())
 
@@ -206,7 +225,7 @@ def _train(
         tick(done, job.rounds, f"valid {job.metric} {value:.5f}")
         return True
 
-    fitted = trainer.fit(data, job, watch)
+    fitted = trainer.fit(data, job, gang, watch)
     laps.append(time.monotonic())
     spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
     return fitted, measured, spent
@@ -222,14 +241,22 @@ def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
     return manifest
 
 
-def _judge(model: Model, rows: _Measured, job: TrainJob) -> tuple[float | None, dict[str, float]]:
-    """Return the threshold, and the metric on train and valid, of the model as read back."""
+def _judge(
+    model: Model, rows: _Measured, job: TrainJob, gang: Gang
+) -> tuple[float | None, dict[str, float]] | None:
+    """Return the threshold, and the metric on train and valid, of the model as read back.
+
+    The rows of all workers count; only the first one gets an answer.
+    """
     scores = np.concatenate([model.predict(dense(table)) for table in rows.valid.tables])
-    label = rows.valid.label
-    threshold = best_f1_threshold(label, scores) if job.task == "binary" else None
+    mine = (rows.valid.label, scores, rows.train_label, model.predict(rows.train))
+    label, whole, train_label, train_whole = (to_first(gang, values) for values in mine)
+    if gang.rank:
+        return None
+    threshold = best_f1_threshold(label, whole) if job.task == "binary" else None
     found = {
-        "train": measure(job.task, job.metric, rows.train_label, model.predict(rows.train)),
-        "valid": measure(job.task, job.metric, label, scores),
+        "train": measure(job.task, job.metric, train_label, train_whole),
+        "valid": measure(job.task, job.metric, label, whole),
     }
     return threshold, {split: value for split, value in found.items() if value is not None}
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from arclight.plan import Matrix
+    from ray_apps.gang import Gang
     from ray_apps.shards import Shard
 
 Param = str | int | float | bool
@@ -86,7 +87,7 @@ class Model(Protocol):
 
 
 class Trainer(Protocol):
-    """A library that trains on one machine."""
+    """A library that trains, alone or as one of a gang whose members make the same calls."""
 
     suffix: str
     """Of its model files."""
@@ -98,20 +99,28 @@ class Trainer(Protocol):
             SpecError: unknown, reserved or out of range.
         """
 
-    def prepare(self, train: Shard, valid: Shard, job: TrainJob) -> Any:
-        """Return the library's own binned data; the shards may be let go afterwards."""
+    def prepare(self, train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> Any:
+        """Return the library's own binned data; the shards may be let go afterwards.
 
-    def fit(self, data: Any, job: TrainJob, watch: Callable[[int, float], bool]) -> Fitted:
+        The bins are the same on every worker.
+        """
+
+    def fit(
+        self, data: Any, job: TrainJob, gang: Gang, watch: Callable[[int, float], bool]
+    ) -> Fitted:
         """Train on prepared data; the same data, job and threads give the same bytes.
+
+        Every worker ends with the same model, chosen by the metric over the rows of all.
 
         Args:
             data: what `prepare` returned, for the same features, labels and bin parameters.
             job: what to fit.
+            gang: the workers that train together.
             watch: called after each round with the rounds done and the metric on valid; False
                 ends the training there.
 
         Raises:
-            EngineError: the library failed.
+            EngineError: the library failed, or another worker is gone.
         """
 
     def load(self, path: Path, *, threads: int) -> Model:

@@ -1,4 +1,4 @@
-"""How rounds are judged: our formula where a library has none, and the round that is kept."""
+"""How rounds are judged: one number for all workers' rows, and the round that is kept."""
 
 from __future__ import annotations
 
@@ -8,12 +8,38 @@ import numpy as np
 
 from arclight.errors import DataError, EngineError
 from arclight.metrics import measure, metric_for
+from ray_apps.gang.totals import from_first, to_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ray_apps.gang import Gang
     from ray_apps.shards import Doubles
     from ray_apps.trainers import TrainJob
+
+
+class ValidMetric:
+    """Our formula of the job's metric over the valid rows of all workers.
+
+    The first worker holds everybody's labels and computes; so the number is that of one process
+    with all rows, and early stopping comes to the same end everywhere.
+    """
+
+    def __init__(self, gang: Gang, label: Doubles, job: TrainJob) -> None:
+        self._gang, self._job = gang, job
+        self._label = to_first(gang, label)
+
+    def __call__(self, predictions: Doubles) -> float:
+        """Return the metric; `predictions` are those of this worker's valid rows.
+
+        Raises:
+            DataError: the metric is undefined on these rows.
+            LostError: another worker is gone or silent.
+        """
+        return from_first(self._gang, predictions, self._measure)
+
+    def _measure(self, predictions: Doubles) -> float:
+        return own_metric(self._label, predictions, self._job)
 
 
 def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:

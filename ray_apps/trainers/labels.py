@@ -8,16 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from arclight.errors import DataError
+from ray_apps.gang.totals import total
 
 if TYPE_CHECKING:
+    from ray_apps.gang import Gang
     from ray_apps.shards import Doubles
     from ray_apps.trainers import TrainJob
 
 _RANKED = ("auc", "average_precision", "macro_auc")
 
 
-def check_labels(train: Doubles, valid: Doubles, job: TrainJob) -> None:
+def check_labels(train: Doubles, valid: Doubles, job: TrainJob, gang: Gang) -> None:
     """Refuse labels a model must not be trained on; LightGBM takes any without a word.
+
+    Values are checked by every worker, classes by all of them together.
 
     Raises:
         DataError: a label is NaN, infinite or in no class, or all are of one class.
@@ -33,12 +37,19 @@ def check_labels(train: Doubles, valid: Doubles, job: TrainJob) -> None:
     if job.task == "regression":
         return
     for split, labels in (("train", train), ("valid", valid)):
-        found = np.unique(labels)
+        counts = class_counts(labels, job, gang)
+        found = np.flatnonzero(counts)
         if len(found) < 2 and (split == "train" or job.metric in _RANKED):
             raise DataError(
                 f"the {split} split must have rows of two classes at least, but all "
-                f"{len(labels):,} are of class {found[0]:g}; split otherwise or add data."
+                f"{counts.sum():,} are of class {found[0]}; split otherwise or add data."
             )
+
+
+def class_counts(labels: Doubles, job: TrainJob, gang: Gang) -> npt.NDArray[np.int64]:
+    """Return how many rows of each class all workers have."""
+    classes = job.classes if job.task == "multiclass" else 2
+    return total(gang, np.bincount(labels.astype(np.int64), minlength=classes))
 
 
 _RULES = {
@@ -57,14 +68,13 @@ def _allowed(labels: Doubles, job: TrainJob) -> npt.NDArray[np.bool_]:
     return is_class
 
 
-def row_weights(labels: Doubles, job: TrainJob) -> npt.NDArray[np.float32] | None:
+def row_weights(labels: Doubles, job: TrainJob, gang: Gang) -> npt.NDArray[np.float32] | None:
     """Return a weight per row that gives every class the same total, None without imbalance."""
     if job.imbalance == "none":
         return None
-    codes = labels.astype(np.int64)
-    counts = np.bincount(codes)
+    counts = class_counts(labels, job, gang)
     present = np.count_nonzero(counts)
     share = np.zeros(len(counts), dtype=np.float32)
-    share[counts > 0] = len(labels) / (present * counts[counts > 0])
-    weights: npt.NDArray[np.float32] = share[codes]
+    share[counts > 0] = counts.sum() / (present * counts[counts > 0])
+    weights: npt.NDArray[np.float32] = share[labels.astype(np.int64)]
     return weights

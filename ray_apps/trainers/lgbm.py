@@ -1,4 +1,4 @@
-"""LightGBM: bins from Arrow after a check of every type, one node, model files as text."""
+"""LightGBM: bins from Arrow after a check of every type, alone or with others, text models."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from arclight.errors import (
     printable,
 )
 from arclight.metrics import metric_for
+from ray_apps.gang import Alone
 from ray_apps.trainers import Fitted, TrainJob
-from ray_apps.trainers.judge import kept_rounds, own_metric
+from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.lgbm_network import network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from arclight.plan import Matrix
+    from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
 
 # Anything else makes LightGBM end the process from C++, where nothing can catch it.
@@ -53,6 +56,8 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 BOOSTINGS = ("gbdt",)
+SAMPLE_ROWS = 200_000
+"""Rows the library makes its bins from, when `bin_construct_sample_cnt` says nothing else."""
 # What a spec may set, by the library's main names: nothing that names a file, a host or a
 # column, and nothing that Arclight sets. Everything else in the library's own list is reserved.
 ALLOWED = frozenset(
@@ -95,44 +100,49 @@ class LgbmTrainer:
         _check_names(job)
         _probe(job)
 
-    def prepare(self, train: Shard, valid: Shard, job: TrainJob) -> LgbmData:
+    def prepare(self, train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> LgbmData:
         """Bin train, and valid by the same bins."""
-        params = _params(job)
+        tables = [_safe_table(shard) for shard in (train, valid)]
+        weights = row_weights(train.label, job, gang)
+        common: dict[str, Any] = {
+            "categorical_feature": list(job.categorical),
+            "params": _params(job, gang),
+        }
+        bins = None if gang.world == 1 else _common_bins(tables[0], common, job, gang)
         binned = lgb.Dataset(
-            _safe_table(train),
-            label=train.label,
-            weight=row_weights(train.label, job),
-            categorical_feature=list(job.categorical),
-            params=params,
+            tables[0], label=train.label, weight=weights, reference=bins, **common
         ).construct()
-        other = lgb.Dataset(
-            _safe_table(valid),
-            label=valid.label,
-            reference=binned,
-            categorical_feature=list(job.categorical),
-            params=params,
-        ).construct()
+        other = lgb.Dataset(tables[1], label=valid.label, reference=binned, **common).construct()
         return LgbmData(binned, other, valid.label)
 
-    def fit(self, data: LgbmData, job: TrainJob, watch: Callable[[int, float], bool]) -> Fitted:
+    def fit(
+        self, data: LgbmData, job: TrainJob, gang: Gang, watch: Callable[[int, float], bool]
+    ) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, ours = NATIVE.get((job.task, job.metric), (job.metric, float))
-        has_native = (job.task, job.metric) in NATIVE
-        params = {**_params(job), "metric": native if has_native else "None"}
+        # the library's own metrics are those of one worker's rows
+        has_native = (job.task, job.metric) in NATIVE and gang.world == 1
+        custom = None if has_native else _custom(job, ValidMetric(gang, data.valid_label, job))
+        if custom:
+            native, ours = "None", float
+        params = {**_params(job, gang), "metric": native}
         watcher = _Watcher(ours, watch)
         callbacks: list[Any] = [watcher]
         if job.early_stopping is not None:
             callbacks.append(lgb.early_stopping(job.early_stopping, verbose=False))
         try:
-            booster = lgb.train(
-                params,
-                data.train,
-                job.rounds,
-                valid_sets=[data.valid],
-                valid_names=["valid"],
-                feval=None if has_native else _custom(job, data.valid_label),
-                callbacks=callbacks,
-            )
+            with network(gang) as net:
+                callbacks.insert(0, net)
+                booster = lgb.train(
+                    params,
+                    data.train,
+                    job.rounds,
+                    valid_sets=[data.valid],
+                    valid_names=["valid"],
+                    feval=custom,
+                    callbacks=callbacks,
+                )
+                net.check()
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
         rounds = kept_rounds(watcher.history, job)
@@ -230,16 +240,37 @@ def _safe_table(shard: Shard) -> pa.Table:
     return pa.concat_tables(shard.tables)
 
 
-def _custom(job: TrainJob, label: Doubles) -> Callable[..., tuple[str, float, bool]]:
+def _common_bins(mine: pa.Table, common: dict[str, Any], job: TrainJob, gang: Gang) -> lgb.Dataset:
+    """Return an empty-handed data set whose bins are those of rows of every worker.
+
+    Every worker bins the same sample. The library's own way gives each worker some features to
+    bin by its own rows alone, which are not like those of the others when data are in order.
+    """
+    wanted = int(_params(job, gang).get("bin_construct_sample_cnt", SAMPLE_ROWS))
+    rows = min(mine.num_rows, -(-wanted // gang.world))
+    places = np.random.default_rng(job.seed).choice(mine.num_rows, rows, replace=False)
+    found = gang.exchange([_as_stream(mine.take(np.sort(places)))] * gang.world)
+    sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
+    return lgb.Dataset(sample, **common).construct()
+
+
+def _as_stream(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+def _custom(job: TrainJob, metric: ValidMetric) -> Callable[..., tuple[str, float, bool]]:
     is_up = metric_for(job.task, job.metric).higher_is_better
 
     def evaluate(predictions: Doubles, _: lgb.Dataset) -> tuple[str, float, bool]:
-        return job.metric, own_metric(label, predictions, job), is_up
+        return job.metric, metric(predictions), is_up
 
     return evaluate
 
 
-def _params(job: TrainJob) -> dict[str, Any]:
+def _params(job: TrainJob, gang: Gang) -> dict[str, Any]:
     """Return the library's parameters by their main names: the user's, then ours."""
     aliases = _main_names()
     params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0]}
@@ -254,6 +285,8 @@ def _params(job: TrainJob) -> dict[str, Any]:
     }
     if job.task == "multiclass":
         params["num_class"] = job.classes
+    if gang.world > 1:
+        params |= {"tree_learner": "data", "num_machines": gang.world, "pre_partition": True}
     return params
 
 
@@ -293,7 +326,7 @@ def _probe(job: TrainJob) -> None:
     classes = max(job.classes, 2)
     features = np.arange(40 * classes, dtype=np.float32).reshape(-1, 1)
     labels = np.arange(40 * classes) % classes if job.task != "regression" else features[:, 0] + 1
-    params = {**_params(job), "num_threads": 1}
+    params = {**_params(job, Alone()), "num_threads": 1}
     try:
         lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1)
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""XGBoost: quantile bins from Arrow, one node, model files in UBJSON."""
+"""XGBoost: quantile bins from Arrow, alone or with others, model files in UBJSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import xgboost as xgb
 
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from arclight.metrics import metric_for
+from ray_apps.gang.totals import highest, roll_call
 from ray_apps.trainers import Fitted, TrainJob
-from ray_apps.trainers.judge import kept_rounds, own_metric
+from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.xgb_network import network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from arclight.plan import Matrix
+    from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Param
 
@@ -37,6 +40,8 @@ NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
     ("regression", "rmse"): ("rmse", float),
     ("regression", "mae"): ("mae", float),
 }
+# Of these the library makes one number of all workers' rows; its AUC would be a mean of theirs.
+SUMMED = ("logloss", "mlogloss", "merror", "rmse", "mae")
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "binary": ("binary:logistic",),
     "multiclass": ("multi:softprob",),
@@ -105,22 +110,30 @@ class XgbTrainer:
                 f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
             )
 
-    def prepare(self, train: Shard, valid: Shard, job: TrainJob) -> XgbData:
+    def prepare(self, train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> XgbData:
         """Bin train, and valid by the same cuts."""
         bins = {k: v for k, v in job.params.items() if k == "max_bin"}
-        with xgb.config_context(verbosity=0):
+        weights = row_weights(train.label, job, gang)
+        has_new = _has_new_codes(train, valid, job, gang)
+        with xgb.config_context(verbosity=0), network(gang):
             binned = xgb.QuantileDMatrix(
-                _Parts(train, job, row_weights(train.label, job)),
+                _Parts(train, job, weights),
                 enable_categorical=True,
                 nthread=job.threads,
                 **bins,
             )
-            return XgbData(binned, _valid_matrix(train, valid, binned, job), valid.label)
+            other = _unbinned(valid, job) if has_new else _binned_as(valid, binned, job)
+            return XgbData(binned, other, valid.label)
 
-    def fit(self, data: XgbData, job: TrainJob, watch: Callable[[int, float], bool]) -> Fitted:
+    def fit(
+        self, data: XgbData, job: TrainJob, gang: Gang, watch: Callable[[int, float], bool]
+    ) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, ours = NATIVE.get((job.task, job.metric), (job.metric, float))
-        custom = None if (job.task, job.metric) in NATIVE else _custom(job, data.valid_label)
+        is_theirs = (job.task, job.metric) in NATIVE and (gang.world == 1 or native in SUMMED)
+        custom = None if is_theirs else _custom(job, ValidMetric(gang, data.valid_label, job))
+        if custom:
+            native, ours = job.metric, float
         params = _params(job)
         params |= {"disable_default_eval_metric": True} if custom else {"eval_metric": native}
         watcher = _Watcher(native, ours, watch)
@@ -136,7 +149,7 @@ class XgbTrainer:
                 )
             )
         try:
-            with xgb.config_context(verbosity=0):
+            with xgb.config_context(verbosity=0), network(gang):
                 booster = xgb.train(
                     params,
                     data.train,
@@ -147,6 +160,7 @@ class XgbTrainer:
                     verbose_eval=False,
                 )
         except xgb.core.XGBoostError as error:
+            roll_call(gang)  # the library does not say whom it has lost
             raise EngineError(
                 f"XGBoost failed: {_first_line(error)}; see the run's log."
             ) from error
@@ -228,30 +242,32 @@ def _types(shard: Shard, job: TrainJob) -> list[str]:
     return ["c" if i in job.categorical else "q" for i in range(columns)]
 
 
-def _valid_matrix(
-    train: Shard, valid: Shard, binned: xgb.QuantileDMatrix, job: TrainJob
-) -> xgb.DMatrix:
-    """Return valid by train's cuts, or unbinned when it has a category code train never had.
+def _has_new_codes(train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> bool:
+    """Say whether valid has a category code that train never had, on any worker.
 
     Bound to train's cuts, XGBoost takes such a code for the nearest known one, so the metric
-    would be that of other rows than the model will score.
+    would be that of other rows than the model will score: such rows stay unbinned.
     """
-    if any(_top_code(valid, i) > _top_code(train, i) for i in job.categorical):
-        tables = [t for t in valid.tables if t.num_rows]
-        return xgb.DMatrix(
-            tables[0] if len(tables) == 1 else _joined(tables),
-            label=valid.label,
-            feature_types=_types(valid, job),
-            enable_categorical=True,
-            nthread=job.threads,
-        )
-    return xgb.QuantileDMatrix(
-        _Parts(valid, job), ref=binned, enable_categorical=True, nthread=job.threads
+    codes = [[_top_code(shard, i) for i in job.categorical] for shard in (train, valid)]
+    known, found = highest(gang, np.array(codes, dtype=np.int64).ravel()).reshape(2, -1)
+    return bool((found > known).any())
+
+
+def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
+    tables = [t for t in valid.tables if t.num_rows]
+    return xgb.DMatrix(
+        tables[0] if len(tables) == 1 else pa.concat_tables(tables),
+        label=valid.label,
+        feature_types=_types(valid, job),
+        enable_categorical=True,
+        nthread=job.threads,
     )
 
 
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables)
+def _binned_as(valid: Shard, binned: xgb.QuantileDMatrix, job: TrainJob) -> xgb.DMatrix:
+    return xgb.QuantileDMatrix(
+        _Parts(valid, job), ref=binned, enable_categorical=True, nthread=job.threads
+    )
 
 
 def _top_code(shard: Shard, place: int) -> int:
@@ -293,12 +309,11 @@ def _plain(value: Any) -> Param:
     return value if isinstance(value, str | bool | int | float) else str(value)
 
 
-def _custom(job: TrainJob, label: Doubles) -> Callable[..., tuple[str, float]]:
+def _custom(job: TrainJob, metric: ValidMetric) -> Callable[..., tuple[str, float]]:
     """Return our own formula as the metric the library calls each round."""
 
     def evaluate(predictions: npt.NDArray[np.float32], _: xgb.DMatrix) -> tuple[str, float]:
-        values = predictions.astype(np.float64)
-        return job.metric, own_metric(label, values, job)
+        return job.metric, metric(predictions.astype(np.float64))
 
     return evaluate
 

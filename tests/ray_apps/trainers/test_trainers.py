@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError, SpecError
+from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TRAINERS, TrainJob, load_trainer
 from ray_apps.trainers.judge import kept_rounds
@@ -72,7 +73,7 @@ def make_job(task: str = "binary", **changes: object) -> TrainJob:
 def fit(name: str, job: TrainJob, train: Shard, valid: Shard, watch=go_on):
     trainer = load_trainer(name)
     trainer.check_params(job)
-    return trainer.fit(trainer.prepare(train, valid, job), job, watch)
+    return trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), watch)
 
 
 def load(name: str, fitted, tmp_path):
@@ -214,9 +215,9 @@ def test_weights_give_both_classes_the_same_say(name, tmp_path):
 
 def test_row_weights_add_up_to_the_rows():
     labels = np.array([0.0, 0, 0, 1])
-    weights = row_weights(labels, make_job(imbalance="weight"))
+    weights = row_weights(labels, make_job(imbalance="weight"), Alone())
     assert weights.tolist() == pytest.approx([4 / 6, 4 / 6, 4 / 6, 2])
-    assert row_weights(labels, make_job()) is None
+    assert row_weights(labels, make_job(), Alone()) is None
 
 
 # ------------------------------------------------------------------------------- parameters
@@ -300,16 +301,16 @@ def test_torch_comes_later():
 def test_E6_XG9_LG4_bad_labels_are_refused_with_counts(task, labels, message):
     good = np.array([0.0, 1.0])
     with pytest.raises(DataError, match=message):
-        check_labels(np.array(labels, dtype=float), good, make_job(task))
+        check_labels(np.array(labels, dtype=float), good, make_job(task), Alone())
 
 
 def test_E6_a_single_class_in_valid_is_refused_only_where_the_metric_needs_two():
     one = np.array([1.0, 1.0])
     two = np.array([0.0, 1.0])
     with pytest.raises(DataError, match="valid split must have rows of two classes"):
-        check_labels(two, one, make_job(metric="auc"))
-    check_labels(two, one, make_job(metric="log_loss"))
-    check_labels(np.array([3.0, 3.0]), one, make_job("regression"))
+        check_labels(two, one, make_job(metric="auc"), Alone())
+    check_labels(two, one, make_job(metric="log_loss"), Alone())
+    check_labels(np.array([3.0, 3.0]), one, make_job("regression"), Alone())
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,7 @@ BAD_TYPES = {
 def test_LG1_a_type_that_would_kill_the_process_is_refused(kind):
     shard = Shard((pa.table({"f0": BAD_TYPES[kind]}),), (np.array([0.0, 1.0, 0.0]),))
     with pytest.raises(DataError, match="feature column 'f0' must be one of"):
-        load_trainer("lightgbm").prepare(shard, shard, make_job(categorical=()))
+        load_trainer("lightgbm").prepare(shard, shard, make_job(categorical=()), Alone())
 
 
 def test_LG1_the_trap_is_still_there():
@@ -356,7 +357,7 @@ def test_LG1_the_trap_is_still_there():
 def test_LG6_XG7_no_rows_are_refused():
     empty = Shard((pa.table({"f0": pa.array([], pa.float32())}),), (np.empty(0),))
     with pytest.raises(DataError, match="must have rows"):
-        load_trainer("lightgbm").prepare(empty, empty, make_job(categorical=()))
+        load_trainer("lightgbm").prepare(empty, empty, make_job(categorical=()), Alone())
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

@@ -1,0 +1,73 @@
+"""What all workers are asked together: who is there, sums, maxima, and rows for the first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ray_apps.gang import Gang
+
+Doubles = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+
+
+def roll_call(gang: Gang) -> None:
+    """Come back when every worker has answered.
+
+    Raises:
+        LostError: one is gone or silent; it is named.
+    """
+    gang.agree(b"", b"".join)
+
+
+def total(gang: Gang, mine: Whole) -> Whole:
+    """Return the sum over all workers, place by place."""
+    return _folded(gang, mine, lambda all_: all_.sum(axis=0))
+
+
+def highest(gang: Gang, mine: Whole) -> Whole:
+    """Return the largest of all workers, place by place."""
+    return _folded(gang, mine, lambda all_: all_.max(axis=0))
+
+
+def to_first(gang: Gang, mine: Doubles) -> Doubles:
+    """Return the rows of all workers to the first one, and no rows to the others."""
+    kept: list[Doubles] = []
+
+    def keep(parts: Sequence[bytes]) -> bytes:
+        kept.extend(_rows(part, mine) for part in parts)
+        return b""
+
+    gang.agree(_bytes(mine), keep)
+    return np.concatenate(kept) if kept else mine[:0]
+
+
+def from_first(gang: Gang, mine: Doubles, judge: Callable[[Doubles], float]) -> float:
+    """Return the first worker's one number about the rows of all; the same number everywhere."""
+
+    def answer(parts: Sequence[bytes]) -> bytes:
+        value = judge(np.concatenate([_rows(part, mine) for part in parts]))
+        return np.float64(value).tobytes()
+
+    return float(np.frombuffer(gang.agree(_bytes(mine), answer), np.float64)[0])
+
+
+def _folded(gang: Gang, mine: Whole, fold: Callable[[Whole], Whole]) -> Whole:
+    def answer(parts: Sequence[bytes]) -> bytes:
+        return fold(np.stack([np.frombuffer(part, np.int64) for part in parts])).tobytes()
+
+    mine = mine.astype(np.int64)
+    return np.frombuffer(gang.agree(mine.tobytes(), answer), np.int64)
+
+
+def _bytes(rows: Doubles) -> bytes:
+    return np.ascontiguousarray(rows, np.float64).tobytes()
+
+
+def _rows(part: bytes, like: Doubles) -> Doubles:
+    return np.frombuffer(part, np.float64).reshape(-1, *like.shape[1:])

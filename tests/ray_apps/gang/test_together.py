@@ -1,0 +1,202 @@
+"""Several workers train what one trains: same rows, one metric for all, the same model everywhere.
+
+The workers are threads here: both libraries keep their network by the thread. Processes, and
+what happens when one is killed, are in `test_ray_gang.py`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from arclight.errors import DataError, IntegrityError, RefusedError
+from arclight.progress import silent
+from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, run_fit
+from ray_apps.gang.proofs import prove_same_versions
+from ray_apps.gang.totals import from_first, highest, to_first, total
+from ray_apps.gang.wire import LostError
+from ray_apps.shards import Shard, dense
+from ray_apps.train import fit_request
+from ray_apps.trainers import load_trainer
+from ray_apps.trainers.judge import own_metric
+from ray_apps.trainers.labels import check_labels, row_weights
+from tests.ray_apps.gang.test_mesh import gang_of
+from tests.ray_apps.make_dataset import make_dataset, make_spec
+from tests.ray_apps.trainers.test_trainers import go_on, make_job, make_shard
+
+LIBRARIES = ("xgboost", "lightgbm")
+
+
+def outcomes(made, spec, folder, world):
+    """Train with a gang and return the outcome; the folder keeps every worker's model."""
+    folder.mkdir()
+    request = fit_request(made.catalog, made.manifest, spec, threads=1)
+    (folder / REQUEST).write_text(request.to_json())
+    if world == 1:
+        run_fit(folder, silent)
+    else:
+        gang_of(world, partial(run_fit, folder, silent), deadline_s=60)
+    return FitOutcome.from_json((folder / OUTCOME).read_bytes(), source="outcome")
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [
+        ("binary", "auc"),
+        ("binary", "log_loss"),
+        ("binary", "average_precision"),
+        ("multiclass", "log_loss"),
+        ("multiclass", "accuracy"),
+        ("regression", "rmse"),
+        ("regression", "mae"),
+    ],
+)
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_two_workers_come_to_the_metric_of_one(shared, tmp_path, name, task, metric):
+    made = shared(task)
+    spec = make_spec(task, trainer=name, metric=metric, rounds=20, early_stopping=None)
+    one, two = (outcomes(made, spec, tmp_path / str(n), n) for n in (1, 2))
+    for split, value in one.train_metrics.items():
+        assert two.train_metrics[split] == pytest.approx(value, rel=0.04, abs=0.01), split
+    suffix = load_trainer(name).suffix
+    models = [(tmp_path / "2" / f"model{rank}{suffix}").read_bytes() for rank in ("", 1)]
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_odd_rows_on_three_workers(tmp_path, name):
+    made = make_dataset(tmp_path / "store", rows=(2001, 101, 50), row_groups=7)
+    spec = make_spec(trainer=name, rounds=10)
+    one, three = (outcomes(made, spec, tmp_path / str(n), n) for n in (1, 3))
+    assert three.train_metrics["valid"] == pytest.approx(one.train_metrics["valid"], abs=0.02)
+    assert three.rounds > 1
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_the_metric_of_each_round_is_that_of_all_rows_and_the_same_on_every_worker(name, tmp_path):
+    """RT3: a library's own AUC is a worker's, or the mean of the workers'."""
+    job = make_job(rounds=6, early_stopping=None)
+    train, valid = make_shard(900), make_shard(400, seed=1)
+    # the workers' valid rows are unlike: a mean of their own numbers is another number
+    order = np.argsort(pa.concat_tables(valid.tables)["f0"].fill_null(0).to_numpy())
+
+    def work(mesh):
+        trainer, half = load_trainer(name), order[200 * mesh.rank :][:200]
+        part = Shard((pa.concat_tables(valid.tables).take(half),), (valid.label[half],))
+        own = Shard(train.tables[mesh.rank :: 2], train.labels[mesh.rank :: 2])
+        seen = []
+
+        def watch(_done, value):
+            seen.append(value)
+            return True
+
+        fitted = trainer.fit(trainer.prepare(own, part, job, mesh), job, mesh, watch)
+        return seen, fitted.model
+
+    (first, model), (second, other) = gang_of(2, work)
+    assert (first, model) == (second, other)
+    path = tmp_path / f"model{load_trainer(name).suffix}"
+    path.write_bytes(model)
+    scores = (
+        load_trainer(name).load(path, threads=1).predict(dense(pa.concat_tables(valid.tables)))
+    )
+    assert first[-1] == pytest.approx(own_metric(valid.label, scores, job), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_worker_that_leaves_ends_the_others_with_its_name(name):
+    job = make_job(rounds=500, early_stopping=None)
+    train, valid = make_shard(900), make_shard(300, seed=1)
+
+    def work(mesh):
+        trainer = load_trainer(name)
+
+        def leave(done, _value):
+            if mesh.rank == 1 and done == 3:
+                mesh.close()
+                raise RuntimeError
+            return go_on(done, _value)
+
+        with pytest.raises((LostError, RuntimeError)) as caught:
+            trainer.fit(trainer.prepare(train, valid, job, mesh), job, mesh, leave)
+        return caught.value
+
+    first, _ = gang_of(2, work, deadline_s=10)
+    assert isinstance(first, LostError)
+    assert "training worker 2" in str(first)
+
+
+def test_rows_that_nobody_read_and_rows_read_twice_stop_the_training(shared, tmp_path):
+    made = shared("binary")
+    request = fit_request(made.catalog, made.manifest, make_spec(workers=2), threads=1)
+    (tmp_path / REQUEST).write_text(request.to_json())
+
+    def work(mesh):
+        # the second worker reads what the first one reads; their sum is right all the same
+        reader = SecondFirst(mesh) if mesh.rank else mesh
+        with pytest.raises(IntegrityError, match=r"2 workers must read each row of .* once"):
+            run_fit(tmp_path, silent, reader)
+
+    gang_of(2, work)
+
+
+class SecondFirst:
+    """A worker that believes to be the first."""
+
+    rank, world, host = 0, 2, "127.0.0.1"
+
+    def __init__(self, mesh):
+        self.agree, self.exchange = mesh.agree, mesh.exchange
+
+
+def test_another_version_on_one_worker_is_refused_with_both_named():
+    versions = [{"Python": "3.11.9", "xgboost": "3.2.0"}, {"Python": "3.11.9", "xgboost": "3.1.0"}]
+
+    def work(mesh):
+        with pytest.raises(RefusedError) as caught:
+            prove_same_versions(mesh, versions[mesh.rank])
+        return str(caught.value)
+
+    told = gang_of(2, work)
+    assert told[0] == told[1]
+    assert "worker 2 must run xgboost 3.2.0 as worker 1 does, but has 3.1.0;" in told[0]
+
+
+def test_weights_and_classes_are_those_of_all_workers():
+    labels = [np.array([0.0, 0, 0]), np.array([1.0])]
+    job = make_job(imbalance="weight")
+
+    def work(mesh):
+        mine = labels[mesh.rank]
+        check_labels(mine, mine, job, mesh)  # each worker alone has a single class
+        return row_weights(mine, job, mesh).tolist()
+
+    assert gang_of(2, work) == [pytest.approx([4 / 6] * 3), pytest.approx([2.0])]
+
+
+def test_one_class_on_all_workers_is_refused():
+    def work(mesh):
+        with pytest.raises(DataError, match="all 4 are of class 1"):
+            check_labels(np.ones(2), np.ones(2), make_job(), mesh)
+
+    gang_of(2, work)
+
+
+def test_numbers_of_all_workers_are_put_together():
+    def work(mesh):
+        mine = np.array([mesh.rank, 10 - mesh.rank])
+        rows = np.full((mesh.rank + 1, 2), float(mesh.rank))
+        return (
+            total(mesh, mine).tolist(),
+            highest(mesh, mine).tolist(),
+            to_first(mesh, rows)[:, 0].tolist(),
+            from_first(mesh, rows, lambda all_: all_.sum()),
+        )
+
+    found = gang_of(3, work)
+    assert [one[:2] for one in found] == [([3, 27], [2, 10])] * 3
+    assert [one[2] for one in found] == [[0.0, 1, 1, 2, 2, 2], [], []]
+    assert [one[3] for one in found] == [16.0] * 3
