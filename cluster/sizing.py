@@ -45,15 +45,20 @@ class Sizes:
     worker_threads: int
 
 
-def plan_sizes(profile: Profile, machine: Machine) -> Sizes:
+def plan_sizes(profile: Profile, machine: Machine, *, workers: int | None = None) -> Sizes:
     """Divide a machine among the engines of a profile.
+
+    Args:
+        profile: where to run.
+        machine: what there is.
+        workers: training processes that share the machine; None takes the profile's.
 
     Raises:
         RefusedError: the memory is less than any run needs.
     """
     cores = profile.cores or machine.cores
     memory = _memory_bytes(profile, machine)
-    workers = profile.ray.workers
+    workers = max(1, profile.ray.workers if workers is None else workers)
     return Sizes(
         cores=cores,
         memory_bytes=memory,
@@ -64,6 +69,21 @@ def plan_sizes(profile: Profile, machine: Machine) -> Sizes:
         ray_workers=workers,
         worker_threads=profile.ray.cores_per_worker or max(1, cores // workers),
     )
+
+
+def check_workers(profile: Profile, machine: Machine, workers: int) -> None:
+    """Refuse more training processes than an own cluster has cores for.
+
+    Raises:
+        RefusedError: they do not fit; an attached cluster answers for itself later.
+    """
+    cores, each = profile.cores or machine.cores, profile.ray.cores_per_worker or 1
+    if profile.ray.address is None and workers > 1 and workers * each > cores:
+        raise RefusedError(
+            f"train.workers: {workers:,} workers with {each:,} cores each must fit into the "
+            f"{cores:,} cores of profile '{profile.name}'; use fewer workers, or a profile of a "
+            "cluster."
+        )
 
 
 def _memory_bytes(profile: Profile, machine: Machine) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from arclight.errors import ArclightError, RefusedError, SpecError, printable
+from arclight.errors import ArclightError, SpecError, printable
 from arclight.expression import check_syntax
 from arclight.spec_file import load_spec
 from arclight.sql_guard import check_select
+from cluster.machine import look_at_machine
+from cluster.sizing import check_workers
 from jobs.say import answer, say
 from ray_apps.trainers import TrainJob, load_trainer
 from spark.columns import check_known_columns, located
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from arclight.spec import Spec
     from arclight.spec_file import LoadedSpec
+    from cluster.profiles import Profile
     from spark.foreseen import Columns
 
 MOST_NAMED = 10
@@ -98,12 +101,16 @@ def _naming_columns(spec: Spec) -> str:
     return ", ".join([*(name for name, given in fields.items() if given), "features"])
 
 
-def check_without_running(loaded: LoadedSpec) -> None:
+def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> None:
     """Check what needs neither data nor an engine; every run does it first.
 
+    Args:
+        loaded: the spec.
+        place: where it will run; None when that is not known here.
+
     Raises:
+        RefusedError: more workers than the place has cores.
         SpecError: the SQL, an expression, a library's parameter or the tune section is wrong.
-        RefusedError: more than one worker.
     """
     spec = loaded.spec
     if spec.tune is not None:
@@ -111,12 +118,8 @@ def check_without_running(loaded: LoadedSpec) -> None:
             f"{loaded.where('tune')}: 'tune' is not built yet in this release; remove the "
             "section to train with train.params."
         )
-    if spec.train.workers > 1:
-        raise RefusedError(
-            f"{loaded.where('train', 'workers')}: train.workers must be 0 or 1, got "
-            f"{spec.train.workers}: several workers come with distributed training; one worker "
-            "uses every core of a machine."
-        )
+    if place is not None:
+        check_workers(place, look_at_machine(), spec.train.workers)
     check_texts(loaded)
     job = TrainJob(
         task=spec.task,

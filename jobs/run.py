@@ -61,8 +61,8 @@ def run_spec(
 ) -> RunResult:
     """Take a spec from its raw tables to a registered model."""
     loaded = load_spec(spec_file)
-    check_without_running(loaded)
     place = load_profile(profile)
+    check_without_running(loaded, place)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         if run.resumed:
             say(f"run: going on with {run.id}, which did not end.")

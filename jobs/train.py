@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: bool) -> None:
     """Train on the newest version of the spec's dataset."""
     loaded = load_spec(spec_file)
-    check_without_running(loaded)
     place = load_profile(profile)
+    check_without_running(loaded, place)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
         bundle = train_step(Context(run=run, loaded=loaded, profile=place), manifest)

@@ -51,7 +51,7 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
         hand_on(folder, tick)
         ray.get(running)
     except RayTaskError as error:
-        raise _cause(error) from error
+        raise cause_of(error) from error
     except RayError as error:
         raise EngineError(
             f"Ray lost the training worker ({printable(error)}): out of memory or killed; see "
@@ -71,7 +71,7 @@ def hand_on(folder: Path, tick: Tick) -> None:
         tick(found.done, found.total, found.note)
 
 
-def _cause(failure: RayTaskError) -> ArclightError:
+def cause_of(failure: RayError) -> ArclightError:
     """Return the worker's error if it is one of ours, else an EngineError that names it."""
     cause: BaseException | None = failure
     while cause is not None:

@@ -61,7 +61,7 @@ def train_model(
 ) -> ModelBundle:
     """Train a model and publish it, or return the one that the same inputs gave before.
 
-    With `train.workers: 1` Ray must be connected (`cluster.ray_session`); 0 trains right here.
+    With workers Ray must be connected (`cluster.ray_session`); `train.workers: 0` trains here.
 
     Args:
         catalog: where dataset and model live.
@@ -73,15 +73,15 @@ def train_model(
 
     Raises:
         SpecError: a parameter is wrong.
-        RefusedError: more than one worker.
+        RefusedError: more workers than cores or rows.
         ArclightError: the training failed; nothing is published.
     """
     key = model_key(manifest, spec)
     known = catalog.find_model(spec.name, key)
     if known is not None:
         return known
-    threads = plan_sizes(profile, look_at_machine(run_folder)).worker_threads
-    request = fit_request(catalog, manifest, spec, threads=threads)
+    sizes = plan_sizes(profile, look_at_machine(run_folder), workers=spec.train.workers)
+    request = fit_request(catalog, manifest, spec, threads=sizes.worker_threads)
     check_request(request, manifest)
     work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     make_folder(work)
@@ -114,12 +114,13 @@ def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
 
     Raises:
         SpecError: a parameter is wrong, or the trainer is not there.
-        RefusedError: more than one worker.
+        RefusedError: more workers than rows.
     """
-    if request.train.workers > 1:
+    fewest = min(manifest.rows["train"], manifest.rows["valid"])
+    if request.train.workers > fewest:
         raise RefusedError(
-            f"train.workers must be 0 or 1, got {request.train.workers}: several workers come "
-            "with distributed training; one worker uses every core of a machine."
+            f"train.workers must be at most {fewest:,}, the rows of the smaller of train and "
+            f"valid in '{manifest.ref}', got {request.train.workers:,}; use fewer workers."
         )
     load_trainer(request.train.trainer).check_params(job_of(request, manifest))
 
@@ -128,9 +129,14 @@ def _run(request: FitRequest, work: Path, tick: Tick) -> None:
     if request.train.workers == 0:
         run_fit(work, tick)
         return
-    from ray_apps.ray_task import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
+    if request.train.workers == 1:
+        from ray_apps.ray_task import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
 
-    fit_in_task(work, tick, threads=request.threads)
+        fit_in_task(work, tick, threads=request.threads)
+        return
+    from ray_apps.ray_gang import fit_in_gang  # noqa: PLC0415
+
+    fit_in_gang(work, tick, workers=request.train.workers, threads=request.threads)
 
 
 def _publish(

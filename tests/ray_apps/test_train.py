@@ -126,7 +126,7 @@ def test_progress_tells_the_rounds(shared, tmp_path):
 @pytest.mark.parametrize(
     ("train_section", "kind", "message"),
     [
-        ({"workers": 2}, RefusedError, "train.workers must be 0 or 1, got 2"),
+        ({"workers": 9999}, RefusedError, "train.workers must be at most .*, got 9,999"),
         ({"params": {"max_depht": 3}}, SpecError, "max_depht"),
         ({"trainer": "torch"}, SpecError, "later release"),
     ],
@@ -160,7 +160,7 @@ def _array(values):
 @pytest.mark.parametrize("size", [(0, 100), (400, 0)])
 def test_PQ2_an_empty_split_is_refused(tmp_path, size):
     made = make_dataset(tmp_path / "store", rows=(*size, 50))
-    with pytest.raises(DataError, match="must get at least one row group"):
+    with pytest.raises(DataError, match="must get at least one row of the"):
         train(made, make_spec(trainer="lightgbm"), tmp_path)
 
 

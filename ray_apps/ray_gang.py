@@ -1,0 +1,158 @@
+"""The same training on several workers: Ray places their processes, and sees when one dies.
+
+Ray starts and ends the processes; what the workers say to each other goes over connections of
+their own (`ray_apps.gang`), so that a round waits for no controller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from arclight.errors import ArclightError, EngineError, RefusedError, printable
+from arclight.progress import silent
+from ray_apps.fit import run_fit, write_progress
+from ray_apps.gang.mesh import KEY_BYTES, Door, meet
+from ray_apps.gang.wire import LostError
+from ray_apps.lean import lean_imports
+from ray_apps.ray_task import POLL_S, cause_of, hand_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ray.actor import ActorHandle
+    from ray.util.placement_group import PlacementGroup
+
+    from arclight.progress import Tick
+
+PLACED_S = 60.0
+"""How long Ray may take to give every worker its cores."""
+SILENCE_S = 300.0
+"""How long a worker may say nothing to another that waits for it."""
+REASONS_S = 5.0
+"""How long the others may take to say why, once one has failed."""
+
+
+class GangWorker:
+    """One worker's process, as Ray starts it."""
+
+    def open(self) -> tuple[str, int]:
+        """Listen for the other workers on this node's address; return where."""
+        self._door = Door(ray.util.get_node_ip_address())
+        return self._door.host, self._door.port
+
+    def fit(self, folder: str, rank: int, doors: Sequence[tuple[str, int]], key: bytes) -> None:
+        """Train as one of the gang; the first worker leaves progress and results as files."""
+        mesh = meet(self._door, rank, doors, key, deadline_s=SILENCE_S)
+        try:
+            with lean_imports():
+                run_fit(Path(folder), _tick(Path(folder), rank), mesh)
+        finally:
+            mesh.close()
+
+
+def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None:
+    """Run a fit on several Ray workers; Ray is connected (`cluster.ray_session`).
+
+    Args:
+        folder: holds the request; every worker sees it under the same path.
+        tick: told about the progress.
+        workers: how many processes.
+        threads: cores of each of them.
+
+    Raises:
+        ArclightError: what a worker raised first.
+        RefusedError: the cluster does not have the cores.
+        EngineError: Ray lost a worker or failed.
+    """
+    _check_cores(workers, threads)
+    with _placed(workers, threads) as actors:
+        doors = ray.get([actor.open.remote() for actor in actors], timeout=PLACED_S)
+        key = secrets.token_bytes(KEY_BYTES)
+        running = [
+            actor.fit.remote(str(folder), rank, doors, key) for rank, actor in enumerate(actors)
+        ]
+        left = running
+        while left:
+            done, left = ray.wait(left, timeout=POLL_S)
+            hand_on(folder, tick)
+            failed = [one for one in done if _failure(one) is not None]
+            if failed:
+                raise _first_cause(running)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _check_cores(workers: int, threads: int) -> None:
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if workers * threads > there:
+        raise RefusedError(
+            f"train.workers: {workers} workers with {threads} cores each must fit into the "
+            f"cluster, which has {there}; use fewer workers or set ray.cores_per_worker."
+        )
+
+
+@contextlib.contextmanager
+def _placed(workers: int, threads: int) -> Iterator[list[ActorHandle]]:
+    """Start the workers, on as many nodes as there are, and end them with the block."""
+    group = placement_group([{"CPU": threads}] * workers, strategy="SPREAD")
+    actors: list[ActorHandle] = []
+    try:
+        ray.get(group.ready(), timeout=PLACED_S)
+        actors = [_start(group, rank, threads) for rank in range(workers)]
+        yield actors
+    except GetTimeoutError as error:
+        raise EngineError(
+            f"{workers} workers with {threads} cores each must be placed within "
+            f"{PLACED_S:.0f} s, but the cluster is busy; run again when it has room."
+        ) from error
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        remove_placement_group(group)
+
+
+def _start(group: PlacementGroup, rank: int, threads: int) -> ActorHandle:
+    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+    made: Any = ray.remote(num_cpus=threads, scheduling_strategy=place)(GangWorker)
+    return made.remote()
+
+
+def _first_cause(running: list[Any]) -> ArclightError:
+    """Return the error that made the others fail: a worker that lost another says less."""
+    ray.wait(running, num_returns=len(running), timeout=REASONS_S)
+    failures = [_failure(one) for one in running]
+    reasons = [
+        EngineError(
+            f"Ray lost training worker {rank + 1} of {len(running)} ({printable(failure)}): out "
+            "of memory or killed; see the run's log."
+        )
+        if isinstance(failure, RayActorError)
+        else cause_of(failure)
+        for rank, failure in enumerate(failures)
+        if failure is not None
+    ]
+    return min(reasons, key=lambda reason: isinstance(reason, LostError))
+
+
+def _failure(one: Any) -> RayError | None:
+    """Return why a worker failed, None while it runs or when it came to the end."""
+    try:
+        ray.get(one, timeout=0)
+    except GetTimeoutError:
+        return None
+    except RayError as error:
+        return error
+    return None
+
+
+def _tick(folder: Path, rank: int) -> Tick:
+    return write_progress(folder) if rank == 0 else silent

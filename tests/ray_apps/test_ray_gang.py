@@ -1,0 +1,122 @@
+"""Training on several Ray workers: the model of a gang, and errors that name the worker."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+
+from arclight.errors import DataError, EngineError, RefusedError
+from arclight.progress import silent
+from cluster.profiles import Profile
+from ray_apps.fit import OUTCOME, REQUEST
+from ray_apps.ray_gang import fit_in_gang
+from ray_apps.train import fit_request, train_model
+from tests.ray_apps.make_dataset import make_dataset, make_spec
+
+pytestmark = pytest.mark.ray
+
+TWO_CORES = Profile(name="two", cores=2, memory_gib=4.0)
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_two_ray_workers_come_to_the_metric_of_one_process(ray_cluster, trained, tmp_path, name):
+    _, alone = trained("binary", name)
+    made = make_dataset(tmp_path / "store")
+    seen = []
+    bundle = train_model(
+        made.catalog,
+        made.manifest,
+        make_spec(trainer=name, workers=2),
+        profile=TWO_CORES,
+        run_folder=tmp_path,
+        tick=lambda *a: seen.append(a),
+    )
+    assert bundle.train_metrics["valid"] == pytest.approx(alone.train_metrics["valid"], abs=0.01)
+    assert seen[-1][0] == seen[-1][1]
+    assert list((tmp_path / "fit").iterdir()) == []
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Return a function that makes a dataset and the folder of a request on it."""
+
+    def make(name="lightgbm", label=None, **train_section):
+        made = make_dataset(tmp_path / "store", rows=(400, 100, 100), label=label)
+        folder = tmp_path / "work"
+        folder.mkdir()
+        spec = make_spec(trainer=name, workers=2, **train_section)
+        request = fit_request(made.catalog, made.manifest, spec, threads=1)
+        (folder / REQUEST).write_text(request.to_json())
+        return folder
+
+    return make
+
+
+def test_the_error_of_one_worker_is_told_and_not_that_the_others_missed_it(ray_cluster, work):
+    # one worker alone has the bad labels
+    folder = work(label={"train": pa.array(np.r_[[7.0], np.resize([0.0, 1.0], 399)])})
+    with pytest.raises(DataError, match="0 or 1, but 1 of 200 rows of the train split"):
+        fit_in_gang(folder, silent, workers=2, threads=1)
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+@pytest.mark.timeout(120)
+def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, work, name):
+    folder = work(name, rounds=100_000, early_stopping=None)
+    killed = []
+
+    def kill(done, _total, _note):
+        if done > 10 and not killed:
+            killed.append(gang_processes()[-1])
+            killed[0].kill()
+
+    with pytest.raises(EngineError, match=r"Ray lost training worker \d of 2"):
+        fit_in_gang(folder, kill, workers=2, threads=1)
+    assert not (folder / OUTCOME).exists()
+    _, alive = psutil.wait_procs(gang_processes(), timeout=10)
+    assert alive == []
+
+
+@pytest.mark.parametrize(("name", "more"), [("lightgbm", set()), ("xgboost", {"0.0.0.0"})])
+def test_workers_listen_on_their_nodes_address_only(ray_cluster, work, name, more):
+    """XGBoost binds its own ports to all interfaces; if it does not any more, tell the README."""
+    folder = work(name, rounds=100_000, early_stopping=None)
+    before, seen = listening(), []
+
+    class Enough(Exception):
+        pass
+
+    def look(done, _total, _note):
+        if done > 2:
+            seen.extend(listening() - before)
+            raise Enough
+
+    with pytest.raises(Enough):
+        fit_in_gang(folder, look, workers=2, threads=1)
+    assert {address.removeprefix("::ffff:") for address, _ in seen} == {"127.0.0.1", *more}
+
+
+def test_more_workers_than_the_cluster_has_cores_for(ray_cluster, work):
+    with pytest.raises(
+        RefusedError, match="3 workers with 4 cores each must fit into the cluster"
+    ):
+        fit_in_gang(work(), silent, workers=3, threads=4)
+
+
+def gang_processes() -> list[psutil.Process]:
+    """Return the workers' processes in the order of their pids."""
+    mine = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "GangWorker" in " ".join(process.cmdline()):
+                mine.append(process)
+    return sorted(mine, key=lambda process: process.pid)
+
+
+def listening() -> set[tuple[str, int]]:
+    found = psutil.net_connections("tcp")
+    return {(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN}
