@@ -119,7 +119,7 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
             "section to train with train.params."
         )
     if place is not None:
-        check_workers(place, look_at_machine(), spec.train.workers)
+        check_workers(place, look_at_machine(loaded.folder), spec.train.workers)
     check_texts(loaded)
     job = TrainJob(
         task=spec.task,
