@@ -129,6 +129,7 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
         params=dict(spec.train.params),
         imbalance=spec.train.imbalance,
         seed=spec.train.seed,
+        workers=max(1, spec.train.workers),
     )
     trainer = load_trainer(spec.train.trainer)
     with _at(loaded, "train", "params"):

@@ -18,9 +18,9 @@ import pyarrow as pa
 from arclight.bundle import GoldenRows
 from arclight.catalog import Catalog
 from arclight.contract import Contract
-from arclight.errors import IntegrityError
+from arclight.errors import EngineError, IntegrityError
 from arclight.features import FeatureBuilder
-from arclight.lineage import library_versions, python_version
+from arclight.lineage import code_digest, library_versions, python_version
 from arclight.metrics import best_f1_threshold, measure
 from arclight.plan import Encoder
 from arclight.spec import Train
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ray_apps.trainers import Fitted, Model
 
 REQUEST, OUTCOME, PROGRESS, MODEL = "request.json", "outcome.json", "progress.json", "model"
+CODE = ("arclight", "ray_apps")
+"""The packages whose code decides what a model is."""
 GOLDEN_ROWS = 64
 MEASURED_TRAIN_ROWS = 200_000
 _PROGRESS_EVERY_S = 0.2
@@ -99,6 +101,7 @@ def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
         imbalance=request.train.imbalance,
         seed=request.train.seed,
         threads=request.threads,
+        workers=max(1, request.train.workers),
     )
 
 
@@ -113,11 +116,12 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     Raises:
         ArclightError: data, labels or the library said no.
     """
-    request = FitRequest.from_json((folder / REQUEST).read_bytes(), source=str(folder / REQUEST))
     gang = gang or Alone()
+    request = _request(folder, gang)
     pa.set_cpu_count(max(1, request.threads))
     catalog = Catalog(Store(Path(request.store)))
-    prove_same_versions(gang, {"Python": python_version(), **library_versions()})
+    versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
+    prove_same_versions(gang, {**versions, **library_versions()})
     manifest = _dataset(catalog, request)
     job = job_of(request, manifest)
     trainer = load_trainer(request.train.trainer)
@@ -229,6 +233,17 @@ def _train(
     laps.append(time.monotonic())
     spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
     return fitted, measured, spent
+
+
+def _request(folder: Path, gang: Gang) -> FitRequest:
+    path = folder / REQUEST
+    try:
+        return FitRequest.from_json(path.read_bytes(), source=str(path))
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"training worker {gang.rank + 1} must see '{path}' under the same path as the "
+            "command does; put the store on a folder that every node mounts."
+        ) from error
 
 
 def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:

@@ -22,10 +22,10 @@ from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
 from ray_apps.lean import lean_imports
-from ray_apps.ray_task import POLL_S, cause_of, hand_on
+from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ray.actor import ActorHandle
     from ray.util.placement_group import PlacementGroup
@@ -72,31 +72,58 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
         RefusedError: the cluster does not have the cores.
         EngineError: Ray lost a worker or failed.
     """
-    _check_cores(workers, threads)
-    with _placed(workers, threads) as actors:
-        doors = ray.get([actor.open.remote() for actor in actors], timeout=PLACED_S)
-        key = secrets.token_bytes(KEY_BYTES)
-        running = [
-            actor.fit.remote(str(folder), rank, doors, key) for rank, actor in enumerate(actors)
-        ]
-        left = running
-        while left:
-            done, left = ray.wait(left, timeout=POLL_S)
-            hand_on(folder, tick)
-            failed = [one for one in done if _failure(one) is not None]
-            if failed:
-                raise _first_cause(running)
+    try:
+        _check_cores(
+            [node["Resources"] for node in ray.nodes() if node["Alive"]], workers, threads
+        )
+        with _placed(workers, threads) as actors:
+            doors = ray.get([actor.open.remote() for actor in actors], timeout=PLACED_S)
+            key = secrets.token_bytes(KEY_BYTES)
+            running = [
+                actor.fit.remote(str(folder), rank, doors, key)
+                for rank, actor in enumerate(actors)
+            ]
+            try:
+                _watch(running, folder, tick)
+            except BaseException:
+                for actor in actors:
+                    ray.kill(actor)
+                # they must write no more: the caller takes their folder away
+                ray.wait(running, num_returns=workers, timeout=END_S)
+                raise
+    except RayError as error:
+        raise EngineError(
+            f"Ray could not run {workers} training workers ({printable(error)}); see the run's "
+            "log."
+        ) from error
 
 
 # --------------------------------------------------------------------------------- inside
 
 
-def _check_cores(workers: int, threads: int) -> None:
-    there = int(ray.cluster_resources().get("CPU", 0))
-    if workers * threads > there:
+def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
+    """Hand the progress on until every worker has come to its end.
+
+    Raises:
+        ArclightError: why the first one failed.
+    """
+    left = running
+    while left:
+        done, left = ray.wait(left, timeout=POLL_S)
+        hand_on(folder, tick)
+        if any(_failure(one) is not None for one in done):
+            raise _first_cause(running)
+
+
+def _check_cores(nodes: Sequence[Mapping[str, float]], workers: int, threads: int) -> None:
+    """Refuse what will never fit, instead of waiting for it."""
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    fit = sum(have // threads for have in cores)
+    if fit < workers:
         raise RefusedError(
             f"train.workers: {workers} workers with {threads} cores each must fit into the "
-            f"cluster, which has {there}; use fewer workers or set ray.cores_per_worker."
+            f"cluster's nodes of {', '.join(map(str, sorted(cores)))} cores, which take {fit}; "
+            "use fewer workers or set ray.cores_per_worker."
         )
 
 
@@ -140,7 +167,13 @@ def _first_cause(running: list[Any]) -> ArclightError:
         for rank, failure in enumerate(failures)
         if failure is not None
     ]
-    return min(reasons, key=lambda reason: isinstance(reason, LostError))
+    failed = [rank for rank, failure in enumerate(failures) if failure is not None]
+
+    def tells_less(reason: ArclightError) -> tuple[bool, bool]:
+        # one that lost somebody who lost somebody says least
+        return isinstance(reason, LostError), getattr(reason, "peer", None) in failed
+
+    return min(reasons, key=tells_less)
 
 
 def _failure(one: Any) -> RayError | None:

@@ -75,7 +75,8 @@ def cause_of(failure: RayError) -> ArclightError:
     """Return the worker's error if it is one of ours, else an EngineError that names it."""
     cause: BaseException | None = failure
     while cause is not None:
-        if isinstance(cause, ArclightError):
+        # Ray's copy of it is both a RayError and one of ours
+        if isinstance(cause, ArclightError) and not isinstance(cause, RayError):
             return cause
         inner = getattr(cause, "cause", None) or cause.__cause__
         cause = inner if isinstance(inner, BaseException) else None

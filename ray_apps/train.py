@@ -16,7 +16,7 @@ from arclight.schema import Column
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
 from cluster.machine import look_at_machine
 from cluster.sizing import plan_sizes
-from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
+from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
 from ray_apps.trainers import load_trainer
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from arclight.spec import Spec
     from cluster.profiles import Profile
 
-CODE = ("arclight", "ray_apps")
 _LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 

@@ -23,15 +23,19 @@ class Gang(Protocol):
     world: int
     host: str
 
-    def agree(self, part: bytes, judge: Callable[[Sequence[bytes]], bytes]) -> bytes:
+    def agree(
+        self, part: bytes, judge: Callable[[Sequence[bytes]], bytes], *, kind: bytes = b"a"
+    ) -> bytes:
         """Bring everybody's part to the first worker, and its answer to everybody.
 
         Args:
             part: what this worker has to say.
             judge: called by the first worker alone, with the parts in the order of ranks.
+            kind: one byte; workers that ask different questions must not take each other's.
 
         Raises:
-            LostError: a worker is gone or silent; it is named.
+            LostError: a worker is gone, silent or at another step; it is named. The connections
+                are closed then, so that the others come to an end as well.
         """
 
     def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
@@ -43,7 +47,13 @@ class Alone:
 
     rank, world, host = 0, 1, "127.0.0.1"
 
-    def agree(self, part: bytes, judge: Callable[[Sequence[bytes]], bytes]) -> bytes:
+    def agree(
+        self,
+        part: bytes,
+        judge: Callable[[Sequence[bytes]], bytes],
+        *,
+        kind: bytes = b"a",  # noqa: ARG002 -- the protocol's
+    ) -> bytes:
         """Return the judge's answer to one part."""
         return judge([part])
 

@@ -11,12 +11,13 @@ import secrets
 import socket
 import struct
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ray_apps.gang.wire import LostError, Wire, swap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -34,19 +35,23 @@ class Door:
         self.host: str = host
         self.port: int = self._socket.getsockname()[1]
 
-    def accept(self, key: bytes, deadline: float) -> tuple[int, socket.socket] | None:
-        """Return the next worker that proves that it has the key, None at the deadline."""
+    def accept(
+        self, awaited: Collection[int], key: bytes, deadline: float
+    ) -> tuple[int, socket.socket] | None:
+        """Return the next awaited worker that proves it has the key, None at the deadline."""
         while (left := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left)
             try:
                 link, _ = self._socket.accept()
             except TimeoutError:
                 return None
-            link.settimeout(HANDSHAKE_S)
             try:
-                return _answer(link, key), link
+                rank = _answer(link, key, min(deadline, time.monotonic() + HANDSHAKE_S))
+                if rank in awaited:
+                    return rank, link
             except (OSError, ValueError):
-                link.close()  # a stranger: no reason to stop waiting for the others
+                pass  # a stranger: no reason to stop waiting for the others
+            link.close()
         return None
 
     def close(self) -> None:
@@ -61,16 +66,20 @@ class Mesh:
         self.rank, self.world, self.host = rank, len(wires) + 1, host
         self._wires = wires
 
-    def agree(self, part: bytes, judge: Callable[[Sequence[bytes]], bytes]) -> bytes:
+    def agree(
+        self, part: bytes, judge: Callable[[Sequence[bytes]], bytes], *, kind: bytes = b"a"
+    ) -> bytes:
         """Bring everybody's part to the first worker, and its answer to everybody."""
-        if self.rank:
-            self._wires[0].send(part)
-            return self._wires[0].receive()
-        parts = [part, *(self._wires[rank].receive() for rank in range(1, self.world))]
-        answer = judge(parts)
-        for rank in range(1, self.world):
-            self._wires[rank].send(answer)
-        return answer
+        with self._or_closed():
+            if self.rank:
+                self._wires[0].send(kind, part)
+                # the first one may itself wait for another: it shall be the one to say so
+                return self._wires[0].receive(kind, patience=2)
+            others = range(1, self.world)
+            answer = judge([part, *(self._wires[rank].receive(kind) for rank in others)])
+            for rank in others:
+                self._wires[rank].send(kind, answer)
+            return answer
 
     def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
         """Give part i to worker i, and return what each one gave to this one, in ranks' order.
@@ -79,15 +88,25 @@ class Mesh:
         """
         found = [b""] * self.world
         found[self.rank] = bytes(parts[self.rank])
-        for step in range(1, self.world):
-            above, below = (self.rank + step) % self.world, (self.rank - step) % self.world
-            found[below] = swap(self._wires[above], parts[above], self._wires[below])
+        with self._or_closed():
+            for step in range(1, self.world):
+                above, below = (self.rank + step) % self.world, (self.rank - step) % self.world
+                found[below] = swap(b"x", self._wires[above], parts[above], self._wires[below])
         return found
 
     def close(self) -> None:
         """Close every connection; the others see it at once."""
         for wire in self._wires.values():
             wire.close()
+
+    @contextmanager
+    def _or_closed(self) -> Iterator[None]:
+        """Close every connection when one is lost: what is half said must not be gone on with."""
+        try:
+            yield
+        except LostError:
+            self.close()
+            raise
 
 
 def meet(
@@ -115,11 +134,10 @@ def meet(
     try:
         for other in range(rank):
             links[other] = _knock(doors[other], (rank, other), key, deadline)
-        while len(links) < len(doors) - 1:
-            found = door.accept(key, deadline)
+        while awaited := sorted(set(range(len(doors))) - links.keys() - {rank}):
+            found = door.accept(awaited, key, deadline)
             if found is None:
-                missing = next(r for r in range(rank + 1, len(doors)) if r not in links)
-                raise _absent(missing, deadline_s)
+                raise _absent(awaited[0], deadline_s)
             links[found[0]] = found[1]
     except BaseException:
         for link in links.values():
@@ -135,37 +153,40 @@ def _knock(
     door: tuple[str, int], ranks: tuple[int, int], key: bytes, deadline: float
 ) -> socket.socket:
     rank, other = ranks
+    link: socket.socket | None = None
     try:
         link = socket.create_connection(door, timeout=max(0.1, deadline - time.monotonic()))
-        link.settimeout(max(HANDSHAKE_S, deadline - time.monotonic()))
-        _prove(link, rank, key)
+        _prove(link, rank, key, deadline)
     except (OSError, ValueError) as error:
+        if link is not None:
+            link.close()
         raise LostError(
             f"training worker {other + 1} cannot be reached on {door[0]}:{door[1]} ({error}); see "
-            "the run's log."
+            "the run's log.",
+            other,
         ) from error
     return link
 
 
 def _absent(rank: int, seconds: float) -> LostError:
     return LostError(
-        f"training worker {rank + 1} did not come within {seconds:.0f} s; see the run's log."
+        f"training worker {rank + 1} did not come within {seconds:.0f} s; see the run's log.", rank
     )
 
 
-def _prove(link: socket.socket, rank: int, key: bytes) -> None:
+def _prove(link: socket.socket, rank: int, key: bytes, deadline: float) -> None:
     """Prove that this side has the key, and let the other side prove it."""
-    theirs, mine = _take(link, _NONCE), secrets.token_bytes(_NONCE)
+    theirs, mine = _take(link, _NONCE, deadline), secrets.token_bytes(_NONCE)
     link.sendall(_HELLO.pack(rank, mine, _seal(key, b"comes", theirs + struct.pack("!I", rank))))
-    if not hmac.compare_digest(_take(link, _NONCE), _seal(key, b"opens", mine)):
+    if not hmac.compare_digest(_take(link, _NONCE, deadline), _seal(key, b"opens", mine)):
         raise ValueError("it has another key")
 
 
-def _answer(link: socket.socket, key: bytes) -> int:
+def _answer(link: socket.socket, key: bytes, deadline: float) -> int:
     """Let the other side prove that it has the key and which rank it is, then prove it too."""
     mine = secrets.token_bytes(_NONCE)
     link.sendall(mine)
-    rank, theirs, seal = _HELLO.unpack(_take(link, _HELLO.size))
+    rank, theirs, seal = _HELLO.unpack(_take(link, _HELLO.size, deadline))
     if not hmac.compare_digest(seal, _seal(key, b"comes", mine + struct.pack("!I", rank))):
         raise ValueError("it has another key")
     link.sendall(_seal(key, b"opens", theirs))
@@ -176,9 +197,11 @@ def _seal(key: bytes, purpose: bytes, content: bytes) -> bytes:
     return hmac.digest(key, purpose + content, "sha256")
 
 
-def _take(link: socket.socket, size: int) -> bytes:
+def _take(link: socket.socket, size: int, deadline: float) -> bytes:
+    """Read so many bytes until a time, however slowly they come."""
     found = b""
     while len(found) < size:
+        link.settimeout(max(0.01, deadline - time.monotonic()))
         more = link.recv(size - len(found))
         if not more:
             raise ValueError("it has left")

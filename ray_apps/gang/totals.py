@@ -1,4 +1,4 @@
-"""What all workers are asked together: who is there, sums, maxima, and rows for the first."""
+"""Numbers of all workers put together: sums and maxima for everybody, rows for the first."""
 
 from __future__ import annotations
 
@@ -14,15 +14,6 @@ if TYPE_CHECKING:
 
 Doubles = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
-
-
-def roll_call(gang: Gang) -> None:
-    """Come back when every worker has answered.
-
-    Raises:
-        LostError: one is gone or silent; it is named.
-    """
-    gang.agree(b"", b"".join)
 
 
 def total(gang: Gang, mine: Whole) -> Whole:

@@ -33,6 +33,7 @@ class TrainJob:
         metric: a name of `arclight.metrics`; it stops training and chooses the round.
         params: the library's own parameters, as the user gave them.
         threads: of the library, said explicitly on every call.
+        workers: that train together.
     """
 
     task: Literal["binary", "multiclass", "regression"]
@@ -45,6 +46,7 @@ class TrainJob:
     imbalance: Literal["none", "weight"] = "none"
     seed: int = 0
     threads: int = 1
+    workers: int = 1
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class ValidMetric:
 
     def __init__(self, gang: Gang, label: Doubles, job: TrainJob) -> None:
         self._gang, self._job = gang, job
+        self.last = float("nan")
         self._label = to_first(gang, label)
 
     def __call__(self, predictions: Doubles) -> float:
@@ -36,7 +37,8 @@ class ValidMetric:
             DataError: the metric is undefined on these rows.
             LostError: another worker is gone or silent.
         """
-        return from_first(self._gang, predictions, self._measure)
+        self.last = from_first(self._gang, predictions, self._measure)
+        return self.last
 
     def _measure(self, predictions: Doubles) -> float:
         return own_metric(self._label, predictions, self._job)
@@ -55,6 +57,15 @@ def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
             "but it is not for these labels; choose another train.metric."
         )
     return value
+
+
+def is_over(history: Sequence[float], job: TrainJob) -> bool:
+    """Say whether so many rounds in a row were no better that the training ends."""
+    if job.early_stopping is None or len(history) <= job.early_stopping:
+        return False
+    return not np.isfinite(history).any() or len(history) - kept_rounds(history, job) >= (
+        job.early_stopping
+    )
 
 
 def kept_rounds(history: Sequence[float], job: TrainJob) -> int:

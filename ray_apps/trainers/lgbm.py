@@ -56,6 +56,8 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 BOOSTINGS = ("gbdt",)
+ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
+"""What its data-parallel learner has not, by the value that it has."""
 SAMPLE_ROWS = 200_000
 """Rows the library makes its bins from, when `bin_construct_sample_cnt` says nothing else."""
 # What a spec may set, by the library's main names: nothing that names a file, a host or a
@@ -142,7 +144,6 @@ class LgbmTrainer:
                     feval=custom,
                     callbacks=callbacks,
                 )
-                net.check()
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
         rounds = kept_rounds(watcher.history, job)
@@ -313,6 +314,11 @@ def _check_names(job: TrainJob) -> None:
         if main in seen:
             raise SpecError(f"train.params: '{name}' and '{seen[main]}' are the same; keep one.")
         seen[main] = name
+        if job.workers > 1 and value != ALONE_ONLY.get(main, value):
+            raise SpecError(
+                f"train.params: {name} must be {ALONE_ONLY[main]} for several workers, got "
+                f"{printable(value)}: LightGBM leaves it out without a word; use train.workers: 1."
+            )
         allowed = {"objective": OBJECTIVES[job.task], "boosting": BOOSTINGS}.get(main)
         if allowed is not None and value not in allowed:
             raise SpecError(

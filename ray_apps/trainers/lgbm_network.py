@@ -10,9 +10,9 @@ import ctypes
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lightgbm.basic import _LIB, _safe_call
+from lightgbm.basic import _LIB, LightGBMError, _safe_call
 
-from ray_apps.gang.wire import LostError
+from arclight.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ class Network:
 
     def __init__(self, gang: Gang) -> None:
         self._gang = gang
-        self._lost: LostError | None = None
+        self._error: BaseException | None = None
         self.reduce_scatter = _REDUCE_SCATTER(self._reduce_scatter)
         self.allgather = _ALLGATHER(self._allgather)
 
@@ -52,21 +52,28 @@ class Network:
         Raises:
             LostError: another worker is gone or silent.
         """
-        if self._lost is not None:
-            raise self._lost
+        if self._error is not None:
+            raise self._error
 
     def __call__(self, _: object) -> None:
         """Check after each round, as a callback of the library."""
         self.check()
 
-    def _exchange(self, parts: Sequence[Buffer]) -> list[bytes] | None:
-        if self._lost is not None:
+    def _exchange(self, parts: Sequence[Buffer], sizes: Sequence[int]) -> list[bytes] | None:
+        """Return what each worker gave, of the sizes the library expects; None after an error."""
+        if self._error is not None:
             return None
         try:
-            return self._gang.exchange(parts)
-        except LostError as error:
-            self._lost = error
+            found = self._gang.exchange(parts)
+            if [len(part) for part in found] != list(sizes):
+                raise EngineError(
+                    "the training workers must be at the same step of LightGBM, but sent blocks "
+                    "of other sizes; see the run's log."
+                )
+        except BaseException as error:  # noqa: BLE001 -- ctypes would print and forget it
+            self._error = error
             return None
+        return found
 
     def _reduce_scatter(  # noqa: PLR0913, PLR0917 -- the library's signature
         self,
@@ -82,7 +89,8 @@ class Network:
     ) -> None:
         """Leave the sum of everybody's block of this worker in `target`."""
         rank, size = self._gang.rank, sizes[self._gang.rank]
-        found = self._exchange([_memory(source + starts[i], sizes[i]) for i in range(count)])
+        parts = [_memory(source + starts[i], sizes[i]) for i in range(count)]
+        found = self._exchange(parts, [size] * count)
         ctypes.memmove(target, source + starts[rank], size)
         if found is None:
             return
@@ -103,7 +111,7 @@ class Network:
     ) -> None:
         """Leave everybody's block in `target`; the library may pass the same memory twice."""
         mine = ctypes.string_at(source, size)
-        found = self._exchange([mine] * count) or [
+        found = self._exchange([mine] * count, sizes[:count]) or [
             mine.ljust(sizes[i], b"\0") for i in range(count)
         ]
         for other in range(count):
@@ -124,6 +132,10 @@ def network(gang: Gang) -> Iterator[Network]:
     )
     try:
         yield made
+        made.check()
+    except LightGBMError:
+        made.check()  # it stumbled over numbers that were not exchanged any more
+        raise
     finally:
         _safe_call(_LIB.LGBM_NetworkFree())
 

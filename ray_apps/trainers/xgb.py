@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 import xgboost as xgb
 
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
-from arclight.metrics import metric_for
-from ray_apps.gang.totals import highest, roll_call
+from ray_apps.gang.totals import highest
 from ray_apps.trainers import Fitted, TrainJob
-from ray_apps.trainers.judge import ValidMetric, kept_rounds
+from ray_apps.trainers.judge import ValidMetric, is_over, kept_rounds
 from ray_apps.trainers.labels import row_weights
-from ray_apps.trainers.xgb_network import network
+from ray_apps.trainers.xgb_network import first_line, network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,23 +130,13 @@ class XgbTrainer:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, ours = NATIVE.get((job.task, job.metric), (job.metric, float))
         is_theirs = (job.task, job.metric) in NATIVE and (gang.world == 1 or native in SUMMED)
-        custom = None if is_theirs else _custom(job, ValidMetric(gang, data.valid_label, job))
-        if custom:
-            native, ours = job.metric, float
+        metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = _params(job)
-        params |= {"disable_default_eval_metric": True} if custom else {"eval_metric": native}
-        watcher = _Watcher(native, ours, watch)
-        callbacks: list[Any] = [watcher]
-        if job.early_stopping is not None:
-            is_up = metric_for(job.task, job.metric).higher_is_better and ours is float
-            callbacks.append(
-                xgb.callback.EarlyStopping(
-                    rounds=job.early_stopping,
-                    metric_name=native,
-                    data_name="valid",
-                    maximize=is_up,
-                )
-            )
+        params |= {"disable_default_eval_metric": True} if metric else {"eval_metric": native}
+        watcher = _Watcher(job, watch, lambda log: ours(float(log["valid"][native][-1])))
+        if metric is not None:
+            # the library hands a metric of ours on with six digits
+            watcher = _Watcher(job, watch, lambda _: metric.last)
         try:
             with xgb.config_context(verbosity=0), network(gang):
                 booster = xgb.train(
@@ -155,14 +144,13 @@ class XgbTrainer:
                     data.train,
                     job.rounds,
                     evals=[(data.valid, "valid")],
-                    custom_metric=custom,
-                    callbacks=callbacks,
+                    custom_metric=None if metric is None else _custom(job, metric),
+                    callbacks=[watcher],
                     verbose_eval=False,
                 )
         except xgb.core.XGBoostError as error:
-            roll_call(gang)  # the library does not say whom it has lost
             raise EngineError(
-                f"XGBoost failed: {_first_line(error)}; see the run's log."
+                f"XGBoost failed: {first_line(error)}; see the run's log."
             ) from error
         return _fitted(booster, job, params, watcher)
 
@@ -173,7 +161,7 @@ class XgbTrainer:
             booster.load_model(path)
         except xgb.core.XGBoostError as error:
             raise IntegrityError(
-                f"'{path}' is not a model XGBoost can read ({_first_line(error)}); restore it "
+                f"'{path}' is not a model XGBoost can read ({first_line(error)}); restore it "
                 "from a backup or train again."
             ) from error
         booster.set_param({"nthread": threads})
@@ -276,19 +264,22 @@ def _top_code(shard: Shard, place: int) -> int:
 
 
 class _Watcher(xgb.callback.TrainingCallback):
-    """Hands each round's metric on and remembers it."""
+    """Hands each round's metric on, remembers it, and ends the training when it gets no better."""
 
     def __init__(
-        self, name: str, ours: Callable[[float], float], watch: Callable[[int, float], bool]
+        self,
+        job: TrainJob,
+        watch: Callable[[int, float], bool],
+        value: Callable[[Any], float],
     ) -> None:
         super().__init__()
-        self._name, self._ours, self._watch = name, ours, watch
+        self._job, self._watch, self._value = job, watch, value
         self.history: list[float] = []
 
     def after_iteration(self, _model: Any, epoch: int, evals_log: Any) -> bool:
-        value = self._ours(float(evals_log["valid"][self._name][-1]))
-        self.history.append(value)
-        return not self._watch(epoch + 1, value)
+        self.history.append(self._value(evals_log))
+        goes_on = self._watch(epoch + 1, self.history[-1])
+        return not goes_on or is_over(self.history, self._job)
 
 
 def _fitted(
@@ -370,13 +361,6 @@ def _probe(params: dict[str, Any], job: TrainJob) -> list[str]:
                 )
                 xgb.train(params, matrix, 1)
         except (xgb.core.XGBoostError, TypeError, ValueError) as error:
-            raise SpecError(f"train.params: XGBoost refuses them: {_first_line(error)}") from error
+            raise SpecError(f"train.params: XGBoost refuses them: {first_line(error)}") from error
     texts = [str(w.message) for w in caught if "are not used" in str(w.message)]
     return [name for text in texts for name in _UNUSED.findall(text)]
-
-
-def _first_line(error: Exception) -> str:
-    """Return what the library says without its stack trace and time stamp."""
-    text = str(error).split("Stack trace:", maxsplit=1)[0].strip().splitlines()
-    line = re.sub(r"^\[\d\d:\d\d:\d\d\] \S+: ", "", text[0]) if text else type(error).__name__
-    return printable(line)

@@ -7,11 +7,15 @@ its own on the first one.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xgboost.collective import CommunicatorContext
+from xgboost.core import XGBoostError
 from xgboost.tracker import RabitTracker
+
+from arclight.errors import EngineError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +28,12 @@ SILENCE_S = 300
 
 @contextmanager
 def network(gang: Gang) -> Iterator[None]:
-    """Connect the library's own collective with the other workers' for the length of a block."""
+    """Connect the library's own collective with the other workers' for the length of a block.
+
+    Raises:
+        LostError: a worker is gone; the library itself does not say whom it has lost.
+        EngineError: the library failed on a worker, with what it says on each.
+    """
     if gang.world == 1:
         yield
         return
@@ -38,7 +47,23 @@ def network(gang: Gang) -> Iterator[None]:
         return json.dumps(tracker.worker_args()).encode()
 
     found = json.loads(gang.agree(b"", start))
-    with CommunicatorContext(**found, dmlc_task_id=f"{gang.rank:06d}", dmlc_timeout=SILENCE_S):
-        yield
-    for tracker in trackers:
-        tracker.wait_for()
+    try:
+        with CommunicatorContext(**found, dmlc_task_id=f"{gang.rank:06d}", dmlc_timeout=SILENCE_S):
+            yield
+        for tracker in trackers:
+            tracker.wait_for(timeout=SILENCE_S)
+    except XGBoostError as error:
+        said = gang.agree(first_line(error).encode(), _each, kind=b"f").decode()
+        raise EngineError(f"XGBoost failed: {said}; see the run's log.") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return what the library says without its stack trace and time stamp."""
+    text = str(error).split("Stack trace:", maxsplit=1)[0].strip().splitlines()
+    line = re.sub(r"^\[\d\d:\d\d:\d\d\] \S+: ", "", text[0]) if text else type(error).__name__
+    return printable(line)
+
+
+def _each(said: Sequence[bytes]) -> bytes:
+    texts = [f"worker {rank}: {text.decode()}" for rank, text in enumerate(said, 1)]
+    return "; ".join(texts).encode()

@@ -101,9 +101,7 @@ def test_workers_listen_on_their_nodes_address_only(ray_cluster, work, name, mor
 
 
 def test_more_workers_than_the_cluster_has_cores_for(ray_cluster, work):
-    with pytest.raises(
-        RefusedError, match="3 workers with 4 cores each must fit into the cluster"
-    ):
+    with pytest.raises(RefusedError, match="3 workers with 4 cores each must fit into"):
         fit_in_gang(work(), silent, workers=3, threads=4)
 
 

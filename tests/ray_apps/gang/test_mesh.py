@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import secrets
 import socket
 import struct
@@ -74,8 +75,9 @@ def test_a_worker_that_leaves_is_named():
             mesh.agree(b"", b"".join)
         return str(caught.value)
 
-    first, _, third = gang_of(3, work)
+    first, second, third = gang_of(3, work)
     assert first == "training worker 3 has left; see the run's log."
+    assert second == "training worker 1 has left; see the run's log."  # it could not go on
     assert third == "left"
 
 
@@ -95,6 +97,21 @@ def test_a_silent_worker_is_named_after_its_deadline():
     assert told.startswith("training worker 2 sent nothing for")
 
 
+def test_workers_at_different_steps_end_instead_of_taking_each_others_numbers():
+    def work(mesh: Mesh) -> str:
+        ask = (lambda: mesh.exchange([b"", b""])) if mesh.rank else (lambda: mesh.agree(b"", max))
+        with pytest.raises(LostError) as caught:
+            ask()
+        return str(caught.value)
+
+    assert gang_of(2, work)[0].startswith("training worker 2 is at another step")
+
+
+def test_a_lost_worker_stays_known_across_processes():
+    lost = pickle.loads(pickle.dumps(LostError("worker 3 is gone.", 2)))
+    assert (lost.message, lost.peer) == ("worker 3 is gone.", 2)
+
+
 def test_a_worker_that_never_comes_is_named():
     door, place = Door(HOST), ("127.0.0.1", 1)
     with pytest.raises(LostError, match=r"^training worker 2 did not come within 0 s;"):
@@ -111,7 +128,7 @@ def test_a_door_that_nobody_opens_is_named():
 
 
 def strangers(place: tuple[str, int]) -> None:
-    """Knock as those who do not have the key: with a wrong one, with noise, and in silence."""
+    """Knock as those who do not have the key: with a wrong one, with noise, and gone at once."""
     with socket.create_connection(place) as link:
         link.recv(32)
         link.sendall(struct.pack("!I32s32s", 1, b"n" * 32, b"wrong" * 6 + b"xx"))

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pytest
+import xgboost as xgb
 
 from arclight.errors import DataError, IntegrityError, RefusedError
 from arclight.progress import silent
@@ -62,8 +63,23 @@ def test_two_workers_come_to_the_metric_of_one(shared, tmp_path, name, task, met
     for split, value in one.train_metrics.items():
         assert two.train_metrics[split] == pytest.approx(value, rel=0.04, abs=0.01), split
     suffix = load_trainer(name).suffix
+    # the first tree's root is made of the rows of all workers
+    trees = [(tmp_path / str(n) / f"model{load_trainer(name).suffix}") for n in (1, 2)]
+    assert root_of(trees[1]) == pytest.approx(root_of(trees[0]), rel=1e-3)
     models = [(tmp_path / "2" / f"model{rank}{suffix}").read_bytes() for rank in ("", 1)]
     assert models[0] == models[1]
+
+
+def root_of(path):
+    """Return how much the root of the first tree holds: rows, or XGBoost's sum of hessians."""
+    if path.suffix == ".txt":
+        return int(path.read_text().split("internal_count=", 1)[1].split(maxsplit=1)[0])
+    return float(
+        xgb.Booster(model_file=path)
+        .get_dump(with_stats=True)[0]
+        .split("cover=", 1)[1]
+        .split("\n")[0]
+    )
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

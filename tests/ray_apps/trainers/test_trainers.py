@@ -15,7 +15,7 @@ from arclight.errors import DataError, EngineError, SpecError
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TRAINERS, TrainJob, load_trainer
-from ray_apps.trainers.judge import kept_rounds
+from ray_apps.trainers.judge import is_over, kept_rounds
 from ray_apps.trainers.labels import check_labels, row_weights
 
 LIBRARIES = ("xgboost", "lightgbm")
@@ -211,6 +211,28 @@ def test_weights_give_both_classes_the_same_say(name, tmp_path):
         matrix = dense(pa.concat_tables(valid.tables))
         mean[imbalance] = load(name, fitted, tmp_path).predict(matrix).mean()
     assert mean["weight"] > 3 * mean["none"]
+
+
+@pytest.mark.parametrize(
+    ("param", "rule"),
+    [({"linear_tree": True}, "linear_tree must be False"),
+     ({"monotone_constraints_method": "advanced"}, "must be basic for several workers")],
+)  # fmt: skip
+def test_what_lightgbm_leaves_out_with_several_workers_is_refused(param, rule):
+    trainer = load_trainer("lightgbm")
+    trainer.check_params(make_job(params=param))
+    with pytest.raises(SpecError, match=rule):
+        trainer.check_params(make_job(params=param, workers=2))
+
+
+@pytest.mark.parametrize(
+    ("history", "over"),
+    [([], False), ([0.5, 0.6, 0.7], False), ([0.7, 0.6, 0.6], True), ([np.nan] * 3, True),
+     ([0.5, 0.7, 0.7], False), ([0.5, 0.7, 0.7, 0.7], True)],
+)  # fmt: skip
+def test_a_training_is_over_when_no_round_of_the_last_ones_was_better(history, over):
+    assert is_over(history, make_job(early_stopping=2)) is over
+    assert not is_over(history, make_job(early_stopping=None))
 
 
 def test_row_weights_add_up_to_the_rows():
