@@ -96,10 +96,10 @@ def test_what_is_not_listed_is_refused_by_name(text: str, reason: str) -> None:
     ],
 )
 def test_deep_nesting_is_refused_before_the_parser_sees_it(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError, match="nested at most 50 deep"):
         check_syntax(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_long_text_is_refused_at_once() -> None:

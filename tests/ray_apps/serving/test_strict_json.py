@@ -91,6 +91,6 @@ def test_rows_without_colons_in_strings_need_no_second_parser(
 ) -> None:
     monkeypatch.setattr(json, "loads", lambda *_a, **_k: pytest.fail("parsed twice"))
     body = json.dumps({"rows": [{"t": "06:00:00", "x": 1.5, "s": "JFK"}] * 1000}).encode()
-    began = time.perf_counter()
+    began = time.process_time()
     parse_json(body)
-    assert time.perf_counter() - began < 0.25
+    assert time.process_time() - began < 0.25
