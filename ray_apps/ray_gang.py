@@ -85,12 +85,11 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
             ]
             try:
                 _watch(running, folder, tick)
-            except BaseException:
+            finally:
                 for actor in actors:
                     ray.kill(actor)
                 # they must write no more: the caller takes their folder away
                 ray.wait(running, num_returns=workers, timeout=END_S)
-                raise
     except RayError as error:
         raise EngineError(
             f"Ray could not run {workers} training workers ({printable(error)}); see the run's "
@@ -129,22 +128,18 @@ def _check_cores(nodes: Sequence[Mapping[str, float]], workers: int, threads: in
 
 @contextlib.contextmanager
 def _placed(workers: int, threads: int) -> Iterator[list[ActorHandle]]:
-    """Start the workers, on as many nodes as there are, and end them with the block."""
+    """Start the workers, on as many nodes as there are; their places end with the block."""
     group = placement_group([{"CPU": threads}] * workers, strategy="SPREAD")
-    actors: list[ActorHandle] = []
     try:
         ray.get(group.ready(), timeout=PLACED_S)
-        actors = [_start(group, rank, threads) for rank in range(workers)]
-        yield actors
+        yield [_start(group, rank, threads) for rank in range(workers)]
     except GetTimeoutError as error:
         raise EngineError(
             f"{workers} workers with {threads} cores each must be placed within "
             f"{PLACED_S:.0f} s, but the cluster is busy; run again when it has room."
         ) from error
     finally:
-        for actor in actors:
-            ray.kill(actor)
-        remove_placement_group(group)
+        remove_placement_group(group)  # which ends what still runs in it
 
 
 def _start(group: PlacementGroup, rank: int, threads: int) -> ActorHandle:

@@ -1,6 +1,6 @@
 """Messages between two workers over one authenticated connection.
 
-Nothing that arrives is ever unpickled: a message is a length and that many bytes.
+Nothing that arrives is ever unpickled: a message is its kind, a length and that many bytes.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from arclight.catalog import Catalog
 from arclight.progress import silent
 from arclight.store import Store
 from cluster.profiles import Profile
-from ray_apps.train import train_model
+from ray_apps.fit import REQUEST
+from ray_apps.train import fit_request, train_model
 from tests.ray_apps.make_dataset import Made, make_dataset, make_spec
 
 if TYPE_CHECKING:
@@ -59,6 +60,24 @@ def trained(
         return made, models[task, trainer]
 
     return get
+
+
+@pytest.fixture
+def fit_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a dataset and the folder of a training's request on it."""
+
+    def make(
+        name: str = "lightgbm", *, workers: int = 1, label: object = None, **section: object
+    ) -> Path:
+        made = make_dataset(tmp_path / "store", rows=(400, 100, 100), label=label)
+        folder = tmp_path / "work"
+        folder.mkdir()
+        spec = make_spec(trainer=name, workers=workers, **section)
+        request = fit_request(made.catalog, made.manifest, spec, threads=1)
+        (folder / REQUEST).write_text(request.to_json())
+        return folder
+
+    return make
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from arclight.errors import DataError, EngineError, RefusedError
 from arclight.progress import silent
 from cluster.profiles import Profile
-from ray_apps.fit import OUTCOME, REQUEST
+from ray_apps.fit import OUTCOME
 from ray_apps.ray_gang import fit_in_gang
-from ray_apps.train import fit_request, train_model
+from ray_apps.train import train_model
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 pytestmark = pytest.mark.ray
@@ -40,33 +40,21 @@ def test_two_ray_workers_come_to_the_metric_of_one_process(ray_cluster, trained,
     assert list((tmp_path / "fit").iterdir()) == []
 
 
-@pytest.fixture
-def work(tmp_path):
-    """Return a function that makes a dataset and the folder of a request on it."""
-
-    def make(name="lightgbm", label=None, **train_section):
-        made = make_dataset(tmp_path / "store", rows=(400, 100, 100), label=label)
-        folder = tmp_path / "work"
-        folder.mkdir()
-        spec = make_spec(trainer=name, workers=2, **train_section)
-        request = fit_request(made.catalog, made.manifest, spec, threads=1)
-        (folder / REQUEST).write_text(request.to_json())
-        return folder
-
-    return make
-
-
-def test_the_error_of_one_worker_is_told_and_not_that_the_others_missed_it(ray_cluster, work):
+def test_the_error_of_one_worker_is_told_and_not_that_the_others_missed_it(
+    ray_cluster, fit_folder
+):
     # one worker alone has the bad labels
-    folder = work(label={"train": pa.array(np.r_[[7.0], np.resize([0.0, 1.0], 399)])})
+    folder = fit_folder(
+        workers=2, label={"train": pa.array(np.r_[[7.0], np.resize([0.0, 1.0], 399)])}
+    )
     with pytest.raises(DataError, match="0 or 1, but 1 of 200 rows of the train split"):
         fit_in_gang(folder, silent, workers=2, threads=1)
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 @pytest.mark.timeout(120)
-def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, work, name):
-    folder = work(name, rounds=100_000, early_stopping=None)
+def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, fit_folder, name):
+    folder = fit_folder(name, workers=2, rounds=100_000, early_stopping=None)
     killed = []
 
     def kill(done, _total, _note):
@@ -82,9 +70,9 @@ def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, work, name):
 
 
 @pytest.mark.parametrize(("name", "more"), [("lightgbm", set()), ("xgboost", {"0.0.0.0"})])
-def test_workers_listen_on_their_nodes_address_only(ray_cluster, work, name, more):
+def test_workers_listen_on_their_nodes_address_only(ray_cluster, fit_folder, name, more):
     """XGBoost binds its own ports to all interfaces; if it does not any more, tell the README."""
-    folder = work(name, rounds=100_000, early_stopping=None)
+    folder = fit_folder(name, workers=2, rounds=100_000, early_stopping=None)
     before, seen = listening(), []
 
     class Enough(Exception):
@@ -100,9 +88,9 @@ def test_workers_listen_on_their_nodes_address_only(ray_cluster, work, name, mor
     assert {address.removeprefix("::ffff:") for address, _ in seen} == {"127.0.0.1", *more}
 
 
-def test_more_workers_than_the_cluster_has_cores_for(ray_cluster, work):
+def test_more_workers_than_the_cluster_has_cores_for(ray_cluster, fit_folder):
     with pytest.raises(RefusedError, match="3 workers with 4 cores each must fit into"):
-        fit_in_gang(work(), silent, workers=3, threads=4)
+        fit_in_gang(fit_folder(workers=3), silent, workers=3, threads=4)
 
 
 def gang_processes() -> list[psutil.Process]:

@@ -13,9 +13,9 @@ import pytest
 
 from arclight.errors import DataError, EngineError
 from arclight.progress import silent
-from ray_apps.fit import OUTCOME, REQUEST, run_fit
+from ray_apps.fit import OUTCOME, run_fit
 from ray_apps.ray_task import fit_in_task
-from ray_apps.train import fit_request, train_model
+from ray_apps.train import train_model
 from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -51,24 +51,8 @@ def test_RT1_rounds_cost_no_poll_of_the_controller(ray_cluster, tmp_path):
     assert time.monotonic() - start < 100
 
 
-@pytest.fixture
-def work(tmp_path):
-    """Return a function that makes a dataset and the folder of a request on it."""
-
-    def make(label=None, **train_section):
-        made = make_dataset(tmp_path / "store", rows=(400, 100, 100), label=label)
-        folder = tmp_path / "work"
-        folder.mkdir()
-        spec = make_spec(trainer="lightgbm", workers=1, **train_section)
-        request = fit_request(made.catalog, made.manifest, spec, threads=1)
-        (folder / REQUEST).write_text(request.to_json())
-        return folder
-
-    return make
-
-
-def test_a_task_and_this_process_give_the_same_bytes(ray_cluster, work):
-    folder = work()
+def test_a_task_and_this_process_give_the_same_bytes(ray_cluster, fit_folder):
+    folder = fit_folder()
     run_fit(folder, silent)
     here = (folder / "model.txt").read_bytes()
     (folder / "model.txt").unlink()
@@ -76,14 +60,14 @@ def test_a_task_and_this_process_give_the_same_bytes(ray_cluster, work):
     assert (folder / "model.txt").read_bytes() == here
 
 
-def test_a_tasks_error_comes_back_as_it_was_raised(ray_cluster, work):
-    folder = work(label={"train": pa.array(np.resize([0.0, 7.0], 400))})
+def test_a_tasks_error_comes_back_as_it_was_raised(ray_cluster, fit_folder):
+    folder = fit_folder(label={"train": pa.array(np.resize([0.0, 7.0], 400))})
     with pytest.raises(DataError, match="0 or 1, but 200 of 400 rows of the train split"):
         fit_in_task(folder, silent, threads=1)
 
 
-def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, work):
-    folder = work(rounds=100_000, early_stopping=None)
+def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, fit_folder):
+    folder = fit_folder(rounds=100_000, early_stopping=None)
     killed = []
 
     def kill(done, _total, _note):
@@ -99,8 +83,8 @@ def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, work):
     assert not (folder / OUTCOME).exists()
 
 
-def test_an_interrupted_training_writes_no_more(ray_cluster, work):
-    folder = work(rounds=100_000, early_stopping=None)
+def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
+    folder = fit_folder(rounds=100_000, early_stopping=None)
     workers = []
 
     def interrupt(done, _total, _note):

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
-from arclight.errors import DataError, IntegrityError, RefusedError
+from arclight.errors import DataError, EngineError, IntegrityError, RefusedError
 from arclight.progress import silent
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, run_fit
+from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_same_versions
 from ray_apps.gang.totals import from_first, highest, to_first, total
 from ray_apps.gang.wire import LostError
@@ -24,6 +25,7 @@ from ray_apps.train import fit_request
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.labels import check_labels, row_weights
+from ray_apps.trainers.lgbm_network import Network
 from tests.ray_apps.gang.test_mesh import gang_of
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import go_on, make_job, make_shard
@@ -143,6 +145,17 @@ def test_a_worker_that_leaves_ends_the_others_with_its_name(name):
     first, _ = gang_of(2, work, deadline_s=10)
     assert isinstance(first, LostError)
     assert "training worker 2" in str(first)
+
+
+def test_blocks_of_another_size_are_not_given_to_lightgbm():
+    class OutOfStep(Alone):
+        def exchange(self, parts):
+            return [bytes(part)[:-1] for part in parts]
+
+    net = Network(OutOfStep())
+    assert net._exchange([b"histogram"], [9]) is None
+    with pytest.raises(EngineError, match="blocks of other sizes"):
+        net.check()
 
 
 def test_rows_that_nobody_read_and_rows_read_twice_stop_the_training(shared, tmp_path):
