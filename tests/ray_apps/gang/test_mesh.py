@@ -7,13 +7,14 @@ import secrets
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ray_apps.gang import Alone
-from ray_apps.gang.mesh import Door, Mesh, meet
+from ray_apps.gang.mesh import Door, Mesh, _knock, meet
 from ray_apps.gang.wire import LostError
 
 if TYPE_CHECKING:
@@ -146,6 +147,19 @@ def test_strangers_are_turned_away_and_the_gang_meets_all_the_same():
         strangers(places[0])
         second = meet(doors[1], 1, places, key, deadline_s=DEADLINE_S)
         mesh = first.result()
+    mesh.close()
+    second.close()
+
+
+def test_a_place_that_is_not_awaited_is_not_given():
+    key, doors = secrets.token_bytes(32), [Door(HOST), Door(HOST)]
+    places = [(door.host, door.port) for door in doors]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(meet, doors[0], 0, places, key, deadline_s=DEADLINE_S)
+        _knock(places[0], (7, 0), key, time.monotonic() + DEADLINE_S).close()
+        second = meet(doors[1], 1, places, key, deadline_s=DEADLINE_S)
+        mesh = first.result()
+    assert mesh.world == second.world == 2
     mesh.close()
     second.close()
 

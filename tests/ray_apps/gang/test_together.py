@@ -6,6 +6,7 @@ what happens when one is killed, are in `test_ray_gang.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,10 +18,10 @@ from arclight.errors import DataError, EngineError, IntegrityError, RefusedError
 from arclight.progress import silent
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, run_fit
 from ray_apps.gang import Alone
-from ray_apps.gang.proofs import prove_same_versions
+from ray_apps.gang.proofs import prove_rows, prove_same_versions
 from ray_apps.gang.totals import from_first, highest, to_first, total
 from ray_apps.gang.wire import LostError
-from ray_apps.shards import Shard, dense
+from ray_apps.shards import Shard, dense, read_shard
 from ray_apps.train import fit_request
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.judge import own_metric
@@ -170,6 +171,20 @@ def test_rows_that_nobody_read_and_rows_read_twice_stop_the_training(shared, tmp
             run_fit(tmp_path, silent, reader)
 
     gang_of(2, work)
+
+
+def test_rows_read_twice_beside_rows_left_out_are_found(shared):
+    made = shared("binary")
+    home = made.catalog.folder(made.manifest)
+    train, valid = (read_shard(home, made.manifest, part) for part in ("train", "valid"))
+    prove_rows(Alone(), made.manifest, (train, valid))
+    first, *others = train.pieces
+    half = first.rows // 2
+    pieces = (replace(first, rows=half), replace(first, start=half - 1), *others)
+    labels = (train.labels[0][:half], train.labels[0][half:], *train.labels[1:])
+    double = Shard((), labels, pieces)
+    with pytest.raises(IntegrityError, match="once, but did not in row group 0 of"):
+        prove_rows(Alone(), made.manifest, (double, valid))
 
 
 class SecondFirst:
