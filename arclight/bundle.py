@@ -46,6 +46,17 @@ class TrainSettings(Contract):
     seed: int
 
 
+class Resumed(Contract):
+    """A point where a training went on after its processes were gone."""
+
+    rounds: int
+    """That were there then, in a checkpoint."""
+    workers: int
+    """That went on."""
+    exact: bool
+    """Whether the model has the bytes that it would have without the loss."""
+
+
 class ModelBundle(Contract):
     """One version of a model."""
 
@@ -76,6 +87,7 @@ class ModelBundle(Contract):
     params: dict[str, str | int | float | bool]
     settings: TrainSettings | None = None
     """None in a record of a release that did not keep them."""
+    resumed: tuple[Resumed, ...] = ()
     dataset: str
     """NAME@N of the dataset."""
     dataset_digest: str
@@ -87,6 +99,8 @@ class ModelBundle(Contract):
         body: dict[str, Any] = handler(self)
         if self.settings is None:
             del body["settings"]
+        if not self.resumed:
+            del body["resumed"]
         return body
 
     @property

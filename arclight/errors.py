@@ -68,6 +68,10 @@ class EngineError(ArclightError):
     """Spark, Ray or a training library failed; the traceback is in the run's log."""
 
 
+class LostWorkerError(EngineError):
+    """A worker's process or node is gone or silent; nothing is wrong with what it was asked."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a ` Did you mean 'x'?` suffix for a mistyped name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

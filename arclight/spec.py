@@ -280,6 +280,8 @@ class Train(Contract):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     workers: int = Field(default=1, ge=0)
     """Processes that train, on Ray; 0 trains in this process."""
+    checkpoint_every: Duration = "30s"
+    """What a killed training loses at most."""
 
 
 class Tune(Contract):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from arclight.bundle import GoldenRows
+from arclight.bundle import GoldenRows, Resumed
 from arclight.catalog import Catalog
 from arclight.contract import Contract
 from arclight.errors import EngineError, IntegrityError
@@ -23,17 +23,21 @@ from arclight.features import FeatureBuilder
 from arclight.lineage import code_digest, library_versions, python_version
 from arclight.metrics import best_f1_threshold, measure
 from arclight.plan import Encoder
-from arclight.spec import Train
+from arclight.spec import Train, parse_duration_s
 from arclight.store import Store, open_private
+from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
 from ray_apps.gang.totals import to_first
 from ray_apps.rows import conform, from_json_rows, to_json_rows
 from ray_apps.shards import Reader, dense, open_split, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
+from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.labels import check_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from arclight.manifest import DatasetManifest
     from arclight.plan import Matrix
     from arclight.progress import Tick
@@ -55,6 +59,9 @@ class FitRequest(Contract):
     kind: ClassVar[str] = "fit-request"
 
     store: str
+    name: str
+    key: str
+    """Of the model: where its checkpoints lie."""
     dataset: str
     dataset_digest: str
     task: Literal["binary", "multiclass", "regression"]
@@ -75,6 +82,7 @@ class FitOutcome(Contract):
     importance: tuple[float, ...]
     params: dict[str, str | int | float | bool]
     golden: GoldenRows
+    resumed: tuple[Resumed, ...] = ()
     seconds: dict[str, float]
 
 
@@ -108,6 +116,8 @@ def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
 def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     """Train what a folder's request asks for and leave model and outcome there, outcome last.
 
+    The training goes on from its newest checkpoint and leaves new ones in the store.
+
     Args:
         folder: holds the request; of several workers the first one leaves the results.
         tick: told about the progress.
@@ -126,7 +136,8 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     job = job_of(request, manifest)
     trainer = load_trainer(request.train.trainer)
     home = catalog.folder(manifest)
-    fitted, measured, seconds = _train((home, manifest), request, gang, tick)
+    begun = _begin(catalog.store, request, job, gang)
+    fitted, measured, seconds = _train((home, manifest), request, begun, gang, tick)
     prove_same_model(gang, fitted.model)
     path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
     _write(path, fitted.model)
@@ -145,6 +156,7 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
         importance=_shares(model.gains()),
         params=fitted.params,
         golden=golden_rows(home, manifest, model),
+        resumed=begun.resumed,
         seconds={**seconds, "judge": time.monotonic() - start},
     )
     _write(folder / OUTCOME, outcome.to_json().encode())
@@ -204,29 +216,87 @@ class _Measured:
     valid: Shard
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Where a training begins: after how many rounds, how often before, and what it leaves."""
+
+    start: Snapshot
+    resumed: tuple[Resumed, ...]
+    checkpoints: Checkpoints
+
+
+def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Begun:
+    """Find the newest checkpoint: the first worker reads it, and every one goes on from it."""
+    checkpoints = Checkpoints(store, request.name, request.key)
+    found = checkpoints.newest() if gang.rank == 0 else None
+    mine = found.snapshot if found else BEGINNING
+    values = np.asarray(mine.history, np.float64).tobytes()
+    model = gang.agree(b"", lambda _: mine.model)
+    history = gang.agree(b"", lambda _: values)
+    start = Snapshot(model, tuple(np.frombuffer(history, np.float64).tolist()))
+    if found is None:
+        return _Begun(start, (), checkpoints)
+    record = found.record
+    same = (record.workers, record.threads, record.workers) == (job.workers, job.threads, 1)
+    again = Resumed(
+        rounds=record.rounds,
+        workers=job.workers,
+        exact=same and load_trainer(request.train.trainer).goes_on_exactly(job),
+    )
+    return _Begun(start, (*record.resumed, again), checkpoints)
+
+
 def _train(
-    data_at: tuple[Path, DatasetManifest], request: FitRequest, gang: Gang, tick: Tick
+    data_at: tuple[Path, DatasetManifest],
+    request: FitRequest,
+    begun: _Begun,
+    gang: Gang,
+    tick: Tick,
 ) -> tuple[Fitted, _Measured, dict[str, float]]:
     """Read, check, bin and train; nothing of train but the bins is held while training."""
     home, manifest = data_at
     job, trainer = job_of(request, manifest), load_trainer(request.train.trainer)
     laps = [time.monotonic()]
-    tick(0, job.rounds, "reading")
+    there = len(begun.start.history)
+    again = f", to go on after round {there}" if there else ""
+    tick(there, job.rounds, f"reading{again}")
     reader = Reader(rank=gang.rank, world=gang.world, threads=request.threads)
     train = read_shard(home, manifest, "train", reader=reader)
     valid = read_shard(home, manifest, "valid", reader=reader)
     prove_rows(gang, manifest, (train, valid))
     check_labels(train.label, valid.label, job, gang)
     laps.append(time.monotonic())
-    tick(0, job.rounds, "binning")
+    tick(there, job.rounds, f"binning{again}")
     seen = train.head(MEASURED_TRAIN_ROWS // gang.world)
     measured = _Measured(np.concatenate([dense(t) for t in seen.tables]), seen.label, valid)
-    data = trainer.prepare(train, valid, job, gang)
+    data = trainer.prepare(train, valid, job, gang, begun.start)
     del train, seen
     laps.append(time.monotonic())
 
-    def watch(done: int, value: float) -> bool:
-        tick(done, job.rounds, f"valid {job.metric} {value:.5f}")
+    trouble = ""
+
+    def failed(why: str) -> None:
+        nonlocal trouble
+        trouble = f"; {why}"
+
+    keeper = Keeper(
+        begun.checkpoints,
+        CheckpointRecord(
+            rounds=0,
+            workers=job.workers,
+            threads=job.threads,
+            resumed=begun.resumed,
+            folder="-",
+            files=(),
+        ),
+        every_s=parse_duration_s(request.train.checkpoint_every),
+        failed=failed,
+    )
+
+    def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:
+        if gang.rank == 0:
+            keeper.offer(history, model)
+        tick(len(history), job.rounds, f"valid {job.metric} {history[-1]:.5f}{trouble}")
         return True
 
     fitted = trainer.fit(data, job, gang, watch)

@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from arclight.errors import ArclightError, EngineError, RefusedError, printable
+from arclight.errors import ArclightError, EngineError, LostWorkerError, RefusedError, printable
 from arclight.progress import silent
 from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
@@ -70,7 +70,8 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
     Raises:
         ArclightError: what a worker raised first.
         RefusedError: the cluster does not have the cores.
-        EngineError: Ray lost a worker or failed.
+        LostWorkerError: a worker is gone or silent.
+        EngineError: Ray failed.
     """
     try:
         _check_cores(
@@ -153,7 +154,7 @@ def _first_cause(running: list[Any]) -> ArclightError:
     ray.wait(running, num_returns=len(running), timeout=REASONS_S)
     failures = [_failure(one) for one in running]
     reasons = [
-        EngineError(
+        LostWorkerError(
             f"Ray lost training worker {rank + 1} of {len(running)} ({printable(failure)}): out "
             "of memory or killed; see the run's log."
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from arclight.errors import ArclightError, EngineError, printable
+from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
 from ray_apps.fit import PROGRESS, FitProgress, run_fit, write_progress
 from ray_apps.lean import lean_imports
 
@@ -40,7 +40,7 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
 
     Raises:
         ArclightError: what the worker raised.
-        EngineError: Ray lost the worker or failed.
+        LostWorkerError: Ray lost the worker or failed.
     """
     task = ray.remote(num_cpus=threads, max_retries=0)(fit_worker)
     running = task.remote(str(folder))
@@ -53,7 +53,7 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
     except RayTaskError as error:
         raise cause_of(error) from error
     except RayError as error:
-        raise EngineError(
+        raise LostWorkerError(
             f"Ray lost the training worker ({printable(error)}): out of memory or killed; see "
             "the run's log."
         ) from error

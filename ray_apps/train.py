@@ -16,7 +16,9 @@ from arclight.schema import Column
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
 from cluster.machine import look_at_machine
 from cluster.sizing import plan_sizes
+from ray_apps.checkpoints import Checkpoints
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
+from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
 
 if TYPE_CHECKING:
@@ -34,14 +36,14 @@ _LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "t
 def model_key(manifest: DatasetManifest, spec: Spec) -> str:
     """Return what decides whether a model is there already: data, train section, code, library.
 
-    The number of workers, threads and hosts is no part of it.
+    The number of workers, threads and hosts is no part of it, nor how often it is saved.
     """
     versions = library_versions()
     return digest_of(
         {
             "dataset": manifest.content_digest,
             "task": manifest.task,
-            "train": spec.train.model_dump(mode="json", exclude={"workers"}),
+            "train": spec.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"}),
             "metric": spec.metric,
             "code": code_digest(CODE),
             "library": {n: versions.get(n) for n in _LIBRARY[spec.train.trainer]},
@@ -73,6 +75,7 @@ def train_model(
     Raises:
         SpecError: a parameter is wrong.
         RefusedError: more workers than cores or rows.
+        LostWorkerError: workers were lost again and again; the same command goes on.
         ArclightError: the training failed; nothing is published.
     """
     key = model_key(manifest, spec)
@@ -82,13 +85,17 @@ def train_model(
     sizes = plan_sizes(profile, look_at_machine(run_folder), workers=spec.train.workers)
     request = fit_request(catalog, manifest, spec, threads=sizes.worker_threads)
     check_request(request, manifest)
+    discard(run_folder / "fit")  # what a killed process of this run left
     work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     make_folder(work)
     try:
         _put(work / REQUEST, request.to_json().encode())
-        _run(request, work, tick)
+        checkpoints = Checkpoints(catalog.store, spec.name, key)
+        go_on_after_losses(lambda: _run(request, work, tick), checkpoints, tick)
         outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
-        return _publish(catalog, manifest, spec, (work, outcome))
+        published = _publish(catalog, manifest, spec, (work, outcome))
+        checkpoints.clear()
+        return published
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -99,6 +106,8 @@ def fit_request(
     """Return the request of one training."""
     return FitRequest(
         store=str(catalog.store.root),
+        name=spec.name,
+        key=model_key(manifest, spec),
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         task=manifest.task,
@@ -203,6 +212,7 @@ def _bundle(
             imbalance=spec.train.imbalance,
             seed=spec.train.seed,
         ),
+        resumed=outcome.resumed,
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         lineage=Lineage(

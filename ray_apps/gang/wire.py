@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from arclight.errors import EngineError
+from arclight.errors import LostWorkerError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("!cQ")
 
 
-class LostError(EngineError):
+class LostError(LostWorkerError):
     """A worker cannot go on because another one did not answer; `peer` is that one's rank."""
 
     def __init__(self, message: str, peer: int = -1) -> None:

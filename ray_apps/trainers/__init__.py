@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from arclight.errors import SpecError
 from ray_apps.lean import lean_imports
+from ray_apps.trainers.boosting import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Shard
+    from ray_apps.trainers.boosting import Snapshot, Watch
 
 Param = str | int | float | bool
 
@@ -101,15 +103,25 @@ class Trainer(Protocol):
             SpecError: unknown, reserved or out of range.
         """
 
-    def prepare(self, train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> Any:
+    def goes_on_exactly(self, job: TrainJob) -> bool:
+        """Say whether one worker that goes on ends with the bytes of an undisturbed one."""
+
+    def prepare(
+        self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
+    ) -> Any:
         """Return the library's own binned data; the shards may be let go afterwards.
 
         The bins are the same on every worker.
+
+        Args:
+            train: this worker's rows.
+            valid: this worker's valid rows.
+            job: what to fit.
+            gang: the workers that train together.
+            start: what the training goes on from, the same on every worker.
         """
 
-    def fit(
-        self, data: Any, job: TrainJob, gang: Gang, watch: Callable[[int, float], bool]
-    ) -> Fitted:
+    def fit(self, data: Any, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train on prepared data; the same data, job and threads give the same bytes.
 
         Every worker ends with the same model, chosen by the metric over the rows of all.
@@ -118,8 +130,7 @@ class Trainer(Protocol):
             data: what `prepare` returned, for the same features, labels and bin parameters.
             job: what to fit.
             gang: the workers that train together.
-            watch: called after each round with the rounds done and the metric on valid; False
-                ends the training there.
+            watch: called after each round; False ends the training there.
 
         Raises:
             EngineError: the library failed, or another worker is gone.

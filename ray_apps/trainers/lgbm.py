@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
-from lightgbm.basic import _ConfigAliases
+from lightgbm.basic import _ConfigAliases, _InnerPredictor
 
 from arclight.errors import (
     DataError,
@@ -19,9 +19,9 @@ from arclight.errors import (
     nearest,
     printable,
 )
-from arclight.metrics import metric_for
 from ray_apps.gang import Alone
 from ray_apps.trainers import Fitted, TrainJob
+from ray_apps.trainers.boosting import BEGINNING, boost
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.lgbm_network import network
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
+    from ray_apps.trainers.boosting import Snapshot, Watch
+    from ray_apps.trainers.lgbm_network import Network
 
 # Anything else makes LightGBM end the process from C++, where nothing can catch it.
 SAFE_TYPES = frozenset({pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()})
@@ -60,6 +62,9 @@ ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
 """What its data-parallel learner has not, by the value that it has."""
 SAMPLE_ROWS = 200_000
 """Rows the library makes its bins from, when `bin_construct_sample_cnt` says nothing else."""
+BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
+COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
+SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed")
 # What a spec may set, by the library's main names: nothing that names a file, a host or a
 # column, and nothing that Arclight sets. Everything else in the library's own list is reserved.
 ALLOWED = frozenset(
@@ -85,11 +90,18 @@ ALLOWED = frozenset(
 
 @dataclass(frozen=True)
 class LgbmData:
-    """Binned train rows and valid rows by the same bins, with the labels of valid."""
+    """Binned train rows and valid rows by the same bins, with the labels of valid.
+
+    Attributes:
+        start: what to go on from; its margins are in both.
+        begun: its booster, which both refer to.
+    """
 
     train: lgb.Dataset
     valid: lgb.Dataset
     valid_label: Doubles
+    start: Snapshot = BEGINNING
+    begun: lgb.Booster | None = None
 
 
 class LgbmTrainer:
@@ -102,55 +114,53 @@ class LgbmTrainer:
         _check_names(job)
         _probe(job)
 
-    def prepare(self, train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> LgbmData:
-        """Bin train, and valid by the same bins."""
+    def goes_on_exactly(self, job: TrainJob) -> bool:
+        """Not where chance depends on more than the seeds that each round gets."""
+        params = _params(job, Alone())
+        return (
+            params.get("data_sample_strategy") != "goss"  # it draws nothing for some rounds
+            and not params.get("use_quantized_grad")  # its rounding draws from a state of its own
+        )
+
+    def prepare(
+        self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
+    ) -> LgbmData:
+        """Bin train, and valid by the same bins; margins to go on from come from the features."""
         tables = [_safe_table(shard) for shard in (train, valid)]
         weights = row_weights(train.label, job, gang)
         common: dict[str, Any] = {
             "categorical_feature": list(job.categorical),
             "params": _params(job, gang),
         }
+        begun = lgb.Booster(model_str=start.model.decode()) if start.model else None
+        margins = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
         bins = None if gang.world == 1 else _common_bins(tables[0], common, job, gang)
         binned = lgb.Dataset(
             tables[0], label=train.label, weight=weights, reference=bins, **common
-        ).construct()
-        other = lgb.Dataset(tables[1], label=valid.label, reference=binned, **common).construct()
-        return LgbmData(binned, other, valid.label)
+        )
+        other = lgb.Dataset(tables[1], label=valid.label, reference=binned, **common)
+        for made in (binned, other):
+            made._set_predictor(margins).construct()
+        return LgbmData(binned, other, valid.label, start, begun)
 
-    def fit(
-        self, data: LgbmData, job: TrainJob, gang: Gang, watch: Callable[[int, float], bool]
-    ) -> Fitted:
+    def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
-        native, ours = NATIVE.get((job.task, job.metric), (job.metric, float))
+        native, _ = NATIVE.get((job.task, job.metric), ("", float))
         # the library's own metrics are those of one worker's rows
-        has_native = (job.task, job.metric) in NATIVE and gang.world == 1
-        custom = None if has_native else _custom(job, ValidMetric(gang, data.valid_label, job))
-        if custom:
-            native, ours = "None", float
-        params = {**_params(job, gang), "metric": native}
-        watcher = _Watcher(ours, watch)
-        callbacks: list[Any] = [watcher]
-        if job.early_stopping is not None:
-            callbacks.append(lgb.early_stopping(job.early_stopping, verbose=False))
+        is_theirs = bool(native) and gang.world == 1
+        metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
+        params = {**_params(job, gang), "metric": native if is_theirs else "None"}
         try:
             with network(gang) as net:
-                callbacks.insert(0, net)
-                booster = lgb.train(
-                    params,
-                    data.train,
-                    job.rounds,
-                    valid_sets=[data.valid],
-                    valid_names=["valid"],
-                    feval=custom,
-                    callbacks=callbacks,
-                )
+                growing = _Growing(data, job, params, (metric, net))
+                history = boost(growing, job, watch, data.start.history)
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
-        rounds = kept_rounds(watcher.history, job)
+        rounds = kept_rounds(history, job)
         return Fitted(
-            model=booster.model_to_string(num_iteration=rounds).encode(),
+            model=growing.model(rounds),
             rounds=rounds,
-            valid=watcher.history[rounds - 1],
+            valid=history[rounds - 1],
             params=params,
         )
 
@@ -207,21 +217,84 @@ def _said(error: Exception) -> str:
     return printable(_PLACE.sub("", text))
 
 
-class _Watcher:
-    """Hands each round's metric on and remembers it."""
+class _Growing:
+    """A booster that grows on binned rows."""
 
     def __init__(
-        self, ours: Callable[[float], float], watch: Callable[[int, float], bool]
+        self,
+        data: LgbmData,
+        job: TrainJob,
+        params: dict[str, Any],
+        judged: tuple[ValidMetric | None, Network],
     ) -> None:
-        self._ours, self._watch = ours, watch
-        self.history: list[float] = []
+        self._job, self._params = job, params
+        self._metric, self._net = judged
+        self._booster = lgb.Booster(params, data.train)  # which has the rounds to go on from
+        self._booster.add_valid(data.valid, "valid")
+        self._rounds = len(data.start.history)
+        self._shares = {n: float(params[n]) for n in BAG_SHARES if n in params}
+        has_bags = (
+            int(params.get("bagging_freq", 0)) > 0 and min(self._shares.values(), default=1) < 1
+        )
+        self._every = int(params["bagging_freq"]) if has_bags else 1
+        self._draws = (
+            has_bags
+            or params.get("data_sample_strategy") == "goss"
+            or bool(params.get("extra_trees"))
+            or any(float(params.get(name, 1)) < 1 for name in COLUMN_SHARES)
+        )
 
-    def __call__(self, env: Any) -> None:
-        results = env.evaluation_result_list
-        value = self._ours(float(results[0][2]))
-        self.history.append(value)
-        if not self._watch(env.iteration + 1, value):
-            raise lgb.callback.EarlyStopException(env.iteration, results)
+    def grow(self, number: int) -> None:
+        self._draw_anew(number)
+        self._booster.update()
+        self._net.check()
+
+    def judge(self) -> float:
+        (found,) = self._booster.eval_valid(self._own)
+        self._net.check()
+        self._rounds += 1
+        if self._metric is not None:
+            return float(found[2])
+        return NATIVE[self._job.task, self._job.metric][1](float(found[2]))
+
+    def can_go_on_from(self, rounds: int) -> bool:
+        # it counts rounds from 0 again; and one in which nothing was split is none to it
+        is_bag_over = rounds % self._every == 0
+        return is_bag_over and self._booster.current_iteration() == self._rounds
+
+    def model(self, rounds: int = 0) -> bytes:
+        """Return the model file of the first rounds, or of all."""
+        text: str = self._booster.model_to_string(num_iteration=rounds or -1)
+        return text.encode()
+
+    def _own(self, predictions: Doubles, _: lgb.Dataset) -> Any:
+        """Return our own formula as the library wants it; nothing where it has its own."""
+        if self._metric is None:
+            return []
+        return self._job.metric, self._metric(predictions), True
+
+    def _draw_anew(self, number: int) -> None:
+        """Give every stream of chance the seed of this round, whatever was drawn before it.
+
+        So each round draws what it would draw as the first one after a restart.
+        """
+        if not self._draws:
+            return
+        if self._shares and number % self._every == 0:
+            # the library takes up a bag's seed only together with another share
+            self._booster.reset_parameter({n: v * 0.9 for n, v in self._shares.items()})
+        self._booster.reset_parameter({**_seeds(self._params, number), **self._shares})
+
+
+def _seeds(params: dict[str, Any], number: int) -> dict[str, int]:
+    """Return a round's seed of each stream, far from those of the rounds beside it."""
+    drawn = {
+        name: np.random.SeedSequence(
+            [abs(int(value)) for value in (params["seed"], params.get(name, 0), place, number)]
+        )
+        for place, name in enumerate(SEEDS)
+    }
+    return {name: int(found.generate_state(1)[0] >> 1) for name, found in drawn.items()}
 
 
 def _safe_table(shard: Shard) -> pa.Table:
@@ -260,15 +333,6 @@ def _as_stream(table: pa.Table) -> pa.Buffer:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     return sink.getvalue()
-
-
-def _custom(job: TrainJob, metric: ValidMetric) -> Callable[..., tuple[str, float, bool]]:
-    is_up = metric_for(job.task, job.metric).higher_is_better
-
-    def evaluate(predictions: Doubles, _: lgb.Dataset) -> tuple[str, float, bool]:
-        return job.metric, metric(predictions), is_up
-
-    return evaluate
 
 
 def _params(job: TrainJob, gang: Gang) -> dict[str, Any]:

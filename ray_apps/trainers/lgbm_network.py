@@ -55,10 +55,6 @@ class Network:
         if self._error is not None:
             raise self._error
 
-    def __call__(self, _: object) -> None:
-        """Check after each round, as a callback of the library."""
-        self.check()
-
     def _exchange(self, parts: Sequence[Buffer], sizes: Sequence[int]) -> list[bytes] | None:
         """Return what each worker gave, of the sizes the library expects; None after an error."""
         if self._error is not None:

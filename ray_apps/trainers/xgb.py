@@ -15,7 +15,8 @@ import xgboost as xgb
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from ray_apps.gang.totals import highest
 from ray_apps.trainers import Fitted, TrainJob
-from ray_apps.trainers.judge import ValidMetric, is_over, kept_rounds
+from ray_apps.trainers.boosting import BEGINNING, boost
+from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.xgb_network import first_line, network
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Param
+    from ray_apps.trainers.boosting import Snapshot, Watch
 
 # Our metric -> theirs, and how theirs becomes ours; only where both compute the same number.
 NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
@@ -71,6 +73,7 @@ RESERVED = {
     "num_boost_round": "use train.rounds",
     "n_estimators": "use train.rounds",
     "multi_strategy": "one tree per class is stored and served",
+    "seed_per_iteration": "it is always on",
 }
 KNOWN = (
     "eta", "learning_rate", "gamma", "min_split_loss", "max_depth", "min_child_weight",
@@ -79,19 +82,21 @@ KNOWN = (
     "grow_policy", "max_leaves", "max_bin", "num_parallel_tree", "monotone_constraints",
     "interaction_constraints", "max_cat_to_onehot", "max_cat_threshold", "base_score",
     "objective", "huber_slope", "tweedie_variance_power", "max_cached_hist_node",
-    "seed_per_iteration",
 )  # fmt: skip
+SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
+"""Shares below 1 that make a round depend on chance."""
 _UNUSED = re.compile(r'"([^"]*)"')
 _PARAM_NAME = re.compile(r"^[A-Za-z0-9_]+$")
 
 
 @dataclass(frozen=True)
 class XgbData:
-    """Binned train rows and valid rows, with the labels of valid."""
+    """Binned train rows and valid rows, with the labels of valid, and what to go on from."""
 
     train: xgb.QuantileDMatrix
     valid: xgb.DMatrix
     valid_label: Doubles
+    start: Snapshot = BEGINNING
 
 
 class XgbTrainer:
@@ -109,8 +114,14 @@ class XgbTrainer:
                 f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
             )
 
-    def prepare(self, train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> XgbData:
-        """Bin train, and valid by the same cuts."""
+    def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
+        """Every round begins anew from its own seed, so chance is the same after a restart."""
+        return True
+
+    def prepare(
+        self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
+    ) -> XgbData:
+        """Bin train, and valid by the same cuts; margins to go on from come from the bins."""
         bins = {k: v for k, v in job.params.items() if k == "max_bin"}
         weights = row_weights(train.label, job, gang)
         has_new = _has_new_codes(train, valid, job, gang)
@@ -122,37 +133,30 @@ class XgbTrainer:
                 **bins,
             )
             other = _unbinned(valid, job) if has_new else _binned_as(valid, binned, job)
-            return XgbData(binned, other, valid.label)
+            return XgbData(binned, other, valid.label, start)
 
-    def fit(
-        self, data: XgbData, job: TrainJob, gang: Gang, watch: Callable[[int, float], bool]
-    ) -> Fitted:
+    def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
-        native, ours = NATIVE.get((job.task, job.metric), (job.metric, float))
-        is_theirs = (job.task, job.metric) in NATIVE and (gang.world == 1 or native in SUMMED)
+        native, _ = NATIVE.get((job.task, job.metric), ("", float))
+        is_theirs = bool(native) and (gang.world == 1 or native in SUMMED)
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = _params(job)
-        params |= {"disable_default_eval_metric": True} if metric else {"eval_metric": native}
-        watcher = _Watcher(job, watch, lambda log: ours(float(log["valid"][native][-1])))
-        if metric is not None:
-            # the library hands a metric of ours on with six digits
-            watcher = _Watcher(job, watch, lambda _: metric.last)
+        params |= {"eval_metric": native} if is_theirs else {"disable_default_eval_metric": True}
         try:
             with xgb.config_context(verbosity=0), network(gang):
-                booster = xgb.train(
-                    params,
-                    data.train,
-                    job.rounds,
-                    evals=[(data.valid, "valid")],
-                    custom_metric=None if metric is None else _custom(job, metric),
-                    callbacks=[watcher],
-                    verbose_eval=False,
-                )
+                growing = _Growing(data, job, params, metric)
+                history = boost(growing, job, watch, data.start.history)
         except xgb.core.XGBoostError as error:
             raise EngineError(
                 f"XGBoost failed: {first_line(error)}; see the run's log."
             ) from error
-        return _fitted(booster, job, params, watcher)
+        rounds = kept_rounds(history, job)
+        return Fitted(
+            model=growing.model(rounds),
+            rounds=rounds,
+            valid=history[rounds - 1],
+            params={name: _plain(value) for name, value in params.items()},
+        )
 
     def load(self, path: Path, *, threads: int) -> XgbModel:
         """Load a UBJSON model."""
@@ -263,50 +267,53 @@ def _top_code(shard: Shard, place: int) -> int:
     return max((code for code in found if code is not None), default=-1)
 
 
-class _Watcher(xgb.callback.TrainingCallback):
-    """Hands each round's metric on, remembers it, and ends the training when it gets no better."""
+class _Growing:
+    """A booster that grows on binned rows."""
 
     def __init__(
-        self,
-        job: TrainJob,
-        watch: Callable[[int, float], bool],
-        value: Callable[[Any], float],
+        self, data: XgbData, job: TrainJob, params: dict[str, Any], metric: ValidMetric | None
     ) -> None:
-        super().__init__()
-        self._job, self._watch, self._value = job, watch, value
-        self.history: list[float] = []
+        self._data, self._job, self._metric = data, job, metric
+        self._draws = any(float(job.params.get(name, 1)) < 1 for name in SAMPLING)
+        begun = bytearray(data.start.model) if data.start.model else None
+        self._booster = xgb.Booster(params, [data.train, data.valid], model_file=begun)
 
-    def after_iteration(self, _model: Any, epoch: int, evals_log: Any) -> bool:
-        self.history.append(self._value(evals_log))
-        goes_on = self._watch(epoch + 1, self.history[-1])
-        return not goes_on or is_over(self.history, self._job)
+    def grow(self, number: int) -> None:
+        if self._draws:
+            self._begin_anew()
+        self._booster.update(self._data.train, number)
 
+    def judge(self) -> float:
+        if self._metric is not None:
+            # the library hands a metric of ours on with six digits
+            found = self._booster.predict(self._data.valid)
+            return self._metric(found.astype(np.float64))
+        _, ours = NATIVE[self._job.task, self._job.metric]
+        return ours(float(self._booster.eval(self._data.valid).rpartition(":")[2]))
 
-def _fitted(
-    booster: xgb.Booster, job: TrainJob, params: dict[str, Any], watcher: _Watcher
-) -> Fitted:
-    rounds = kept_rounds(watcher.history, job)
-    kept = booster if rounds == booster.num_boosted_rounds() else booster[:rounds]
-    kept.set_attr(best_iteration=None, best_score=None)
-    return Fitted(
-        model=bytes(kept.save_raw("ubj")),
-        rounds=rounds,
-        valid=watcher.history[rounds - 1],
-        params={name: _plain(value) for name, value in params.items()},
-    )
+    def can_go_on_from(self, rounds: int) -> bool:  # noqa: ARG002 -- the protocol's
+        return True
+
+    def model(self, rounds: int = 0) -> bytes:
+        """Return the model file of the first rounds, or of all."""
+        is_all = rounds in (0, self._booster.num_boosted_rounds())
+        kept = self._booster if is_all else self._booster[:rounds]
+        return bytes(kept.save_raw("ubj"))
+
+    def _begin_anew(self) -> None:
+        """Let the library make its updaters again, as a booster read from a file does.
+
+        They draw the seed of their column sampler when they are made, from the stream that
+        `seed_per_iteration` begins with each round: so every round draws what it would draw as
+        the first one after a restart. Rows' margins stay cached.
+        """
+        self._booster.set_param({"tree_method": "approx"})
+        self._booster.save_config()  # which applies it
+        self._booster.set_param({"tree_method": "hist"})
 
 
 def _plain(value: Any) -> Param:
     return value if isinstance(value, str | bool | int | float) else str(value)
-
-
-def _custom(job: TrainJob, metric: ValidMetric) -> Callable[..., tuple[str, float]]:
-    """Return our own formula as the metric the library calls each round."""
-
-    def evaluate(predictions: npt.NDArray[np.float32], _: xgb.DMatrix) -> tuple[str, float]:
-        return job.metric, metric(predictions.astype(np.float64))
-
-    return evaluate
 
 
 def _params(job: TrainJob) -> dict[str, Any]:
@@ -317,6 +324,7 @@ def _params(job: TrainJob) -> dict[str, Any]:
         "device": "cpu",
         "nthread": job.threads,
         "seed": job.seed,
+        "seed_per_iteration": True,
         "validate_parameters": True,
     }
     if job.task == "multiclass":

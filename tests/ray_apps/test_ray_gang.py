@@ -22,19 +22,19 @@ pytestmark = pytest.mark.ray
 TWO_CORES = Profile(name="two", cores=2, memory_gib=4.0)
 
 
+def train(made, spec, folder, tick=silent):
+    return train_model(
+        made.catalog, made.manifest, spec, profile=TWO_CORES, run_folder=folder, tick=tick
+    )
+
+
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_two_ray_workers_come_to_the_metric_of_one_process(ray_cluster, trained, tmp_path, name):
     _, alone = trained("binary", name)
     made = make_dataset(tmp_path / "store")
     seen = []
-    bundle = train_model(
-        made.catalog,
-        made.manifest,
-        make_spec(trainer=name, workers=2),
-        profile=TWO_CORES,
-        run_folder=tmp_path,
-        tick=lambda *a: seen.append(a),
-    )
+    spec = make_spec(trainer=name, workers=2)
+    bundle = train(made, spec, tmp_path, tick=lambda *a: seen.append(a))
     assert bundle.train_metrics["valid"] == pytest.approx(alone.train_metrics["valid"], abs=0.01)
     assert seen[-1][0] == seen[-1][1]
     assert list((tmp_path / "fit").iterdir()) == []
@@ -67,6 +67,32 @@ def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, fit_folder, name
     assert not (folder / OUTCOME).exists()
     _, alive = psutil.wait_procs(gang_processes(), timeout=10)
     assert alive == []
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+@pytest.mark.timeout(120)
+def test_T1_a_gang_that_loses_a_worker_goes_on(ray_cluster, tmp_path, name):
+    section = {"trainer": name, "rounds": 60, "early_stopping": None, "workers": 2}
+    undisturbed, disturbed = (
+        make_dataset(tmp_path / place, rows=(1200, 400, 100)) for place in ("one", "other")
+    )
+    wanted = train(undisturbed, make_spec(**section), tmp_path)
+    killed, notes = [], []
+
+    def kill(done, _total, note):
+        notes.append(note)
+        if done > 20 and note.startswith("valid") and not killed:
+            killed.append(gang_processes()[-1])
+            killed[0].kill()
+
+    found = train(disturbed, make_spec(checkpoint_every="0s", **section), tmp_path, tick=kill)
+    assert killed
+    assert any(note.startswith("Ray lost training worker") for note in notes)
+    assert (found.rounds, len(found.resumed)) == (wanted.rounds, 1)
+    assert found.train_metrics["valid"] == pytest.approx(wanted.train_metrics["valid"], abs=1e-3)
+    (again,) = found.resumed
+    assert (again.workers, again.exact) == (2, False)
+    assert again.rounds > 20
 
 
 @pytest.mark.parametrize(("name", "more"), [("lightgbm", set()), ("xgboost", {"0.0.0.0"})])

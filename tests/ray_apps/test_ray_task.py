@@ -21,6 +21,8 @@ from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 pytestmark = pytest.mark.ray
 
+SAMPLED = {"bagging_fraction": 0.6, "bagging_freq": 1, "feature_fraction": 0.6}
+
 
 def train(made, spec, folder, tick=silent):
     return train_model(
@@ -83,6 +85,32 @@ def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, fit_folder):
     assert not (folder / OUTCOME).exists()
 
 
+def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, tmp_path):
+    section = {"trainer": "lightgbm", "rounds": 300, "early_stopping": None, "params": SAMPLED}
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    wanted = train(
+        make_dataset(tmp_path / "other", rows=(400, 100, 100)),
+        make_spec(workers=0, **section),
+        tmp_path,
+    )
+    notes, lost = [], []
+
+    def kill(done, _total, note):
+        notes.append(note)
+        if note.startswith("valid") and len(lost) < 2 and done > (10, 150)[len(lost)]:
+            lost.append(done)
+            for process in psutil.Process().children(recursive=True):
+                if _is_fit(process):
+                    process.kill()
+
+    spec = make_spec(workers=1, checkpoint_every="0s", **section)
+    found = train(made, spec, tmp_path, tick=kill)
+    assert found.model_digest == wanted.model_digest
+    assert len(found.resumed) == len(lost) == 2
+    assert all(r.exact and r.rounds > 10 for r in found.resumed)
+    assert sum("Ray lost the training worker" in note for note in notes) == 2
+
+
 def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
     folder = fit_folder(rounds=100_000, early_stopping=None)
     workers = []
@@ -95,7 +123,8 @@ def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
     with pytest.raises(KeyboardInterrupt):
         fit_in_task(folder, interrupt, threads=1)
     assert len(workers) == 1
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
 
 
 def _is_fit(process: psutil.Process) -> bool:

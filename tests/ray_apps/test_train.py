@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -162,50 +157,3 @@ def test_PQ2_an_empty_split_is_refused(tmp_path, size):
     made = make_dataset(tmp_path / "store", rows=(*size, 50))
     with pytest.raises(DataError, match="must get at least one row of the"):
         train(made, make_spec(trainer="lightgbm"), tmp_path)
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from arclight.catalog import Catalog
-from arclight.store import Store
-from ray_apps.train import train_model
-from tests.ray_apps.conftest import ONE_CORE
-from tests.ray_apps.make_dataset import make_spec
-
-catalog = Catalog(Store(Path(sys.argv[1])))
-spec = make_spec(trainer=sys.argv[3], rounds=100_000, early_stopping=None)
-
-def tick(done, total, note):
-    print(done, flush=True)
-
-train_model(catalog, catalog.dataset("demo"), spec, profile=ONE_CORE,
-            run_folder=Path(sys.argv[2]), tick=tick)
-"""
-
-
-@pytest.mark.parametrize("name", LIBRARIES)
-def test_T9_a_killed_training_leaves_nothing_and_runs_again_to_the_same_model(
-    trained, tmp_path, name
-):
-    _, wanted = trained("binary", name)
-    made = make_dataset(tmp_path / "store")
-    child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(made.catalog.store.root), str(tmp_path), name],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    deadline = time.monotonic() + 120
-    assert child.stdout is not None
-    for line in child.stdout:
-        if int(line) >= 20:
-            break
-        assert time.monotonic() < deadline
-    os.kill(child.pid, signal.SIGKILL)
-    child.stdout.close()
-    assert child.wait(timeout=30) == -signal.SIGKILL
-    assert list(made.catalog.models("demo")) == []
-    assert list((tmp_path / "fit").iterdir())  # it was killed at work
-    again = train(made, make_spec(trainer=name), tmp_path)
-    assert (again.number, again.model_digest) == (1, wanted.model_digest)

@@ -108,8 +108,8 @@ def test_the_metric_of_each_round_is_that_of_all_rows_and_the_same_on_every_work
         own = Shard(train.tables[mesh.rank :: 2], train.labels[mesh.rank :: 2])
         seen = []
 
-        def watch(_done, value):
-            seen.append(value)
+        def watch(history, _model):
+            seen.append(history[-1])
             return True
 
         fitted = trainer.fit(trainer.prepare(own, part, job, mesh), job, mesh, watch)
@@ -133,11 +133,11 @@ def test_a_worker_that_leaves_ends_the_others_with_its_name(name):
     def work(mesh):
         trainer = load_trainer(name)
 
-        def leave(done, _value):
-            if mesh.rank == 1 and done == 3:
+        def leave(history, model):
+            if mesh.rank == 1 and len(history) == 3:
                 mesh.close()
                 raise RuntimeError
-            return go_on(done, _value)
+            return go_on(history, model)
 
         with pytest.raises((LostError, RuntimeError)) as caught:
             trainer.fit(trainer.prepare(train, valid, job, mesh), job, mesh, leave)

@@ -23,7 +23,7 @@ TASKS = ("binary", "multiclass", "regression")
 METRICS = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
 
 
-def go_on(_done: int, _value: float) -> bool:
+def go_on(_history, _model) -> bool:
     return True
 
 
@@ -90,8 +90,8 @@ def test_a_model_is_fitted_saved_and_read_back(name, task, tmp_path):
     train, valid = make_shard(3000, task=task), make_shard(500, seed=1, task=task)
     seen: list[tuple[int, float]] = []
 
-    def watch(done: int, value: float) -> bool:
-        seen.append((done, value))
+    def watch(history, _model) -> bool:
+        seen.append((len(history), history[-1]))
         return True
 
     fitted = fit(name, job, train, valid, watch)
@@ -157,8 +157,8 @@ def test_the_best_round_is_kept(name):
     noisy = Shard(train.tables, shuffled)
     history: list[float] = []
 
-    def watch(_done: int, value: float) -> bool:
-        history.append(value)
+    def watch(found, _model) -> bool:
+        history.append(found[-1])
         return True
 
     fitted = fit(
@@ -174,7 +174,7 @@ def test_the_best_round_is_kept(name):
 def test_a_watcher_can_end_the_training(name):
     fitted = fit(
         name, make_job(early_stopping=None), make_shard(800), make_shard(200, seed=1),
-        lambda done, _value: done < 5,
+        lambda history, _model: len(history) < 5,
     )  # fmt: skip
     assert fitted.rounds == 5
 
@@ -389,8 +389,8 @@ def test_CAT1_a_code_that_training_never_saw_is_scored_and_judged_alike(name, tm
     valid = make_shard(600, seed=1, levels=7)  # code 6 is in no train row
     seen: list[float] = []
 
-    def watch(_done: int, value: float) -> bool:
-        seen.append(value)
+    def watch(history, _model) -> bool:
+        seen.append(history[-1])
         return True
 
     job = make_job(metric="log_loss", early_stopping=None)

@@ -1,0 +1,185 @@
+"""Checkpoints of a training, by the store's commit rule: where the same command goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from arclight.bundle import BundleFile, Resumed
+from arclight.contract import Contract, InnerPath
+from arclight.errors import ArclightError
+from arclight.store import check_file, discard, flush_tree, open_private, sha256_file
+from ray_apps.trainers.boosting import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from arclight.store import Store
+
+SHELF = "checkpoints"
+KEPT = 2
+"""The newest may turn out damaged: then the one before it serves."""
+MODEL, HISTORY = "model", "history.f64"
+
+
+class CheckpointRecord(Contract):
+    """A training after some rounds; its number in the store is how many."""
+
+    kind: ClassVar[str] = "fit-checkpoint"
+
+    rounds: int
+    workers: int
+    threads: int
+    resumed: tuple[Resumed, ...]
+    """How this training had gone on before."""
+    folder: InnerPath
+    files: tuple[BundleFile, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it was read back, its files checked."""
+
+    record: CheckpointRecord
+    snapshot: Snapshot
+
+
+class Checkpoints:
+    """The checkpoints of one model: of one key, whoever trains it.
+
+    Args:
+        store: where they lie, under `checkpoints/NAME/KEY`.
+        name: of the model.
+        key: what decides about the model (`ray_apps.train.model_key`).
+    """
+
+    def __init__(self, store: Store, name: str, key: str) -> None:
+        self._store, self._parts = store, (SHELF, name, key)
+
+    def rounds(self) -> int:
+        """Return the rounds of the newest checkpoint that is whole; 0 when there is none."""
+        found = self.newest()
+        return found.record.rounds if found else 0
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole; damaged ones are passed over."""
+        return next(self._whole(), None)
+
+    def write(self, snapshot: Snapshot, record: CheckpointRecord) -> None:
+        """Publish a checkpoint and let older ones go.
+
+        Args:
+            snapshot: the model and the metric after each round.
+            record: how it came about; folder and files are filled in here.
+
+        Raises:
+            ArclightError: it cannot be written; what was there before is still there.
+        """
+        folder = None
+        try:
+            folder = self._store.stage(*self._parts)
+            history = np.asarray(snapshot.history, np.float64).tobytes()
+            for name, content in ((MODEL, snapshot.model), (HISTORY, history)):
+                with open_private(folder / name) as stream:
+                    stream.write(content)
+            flush_tree(folder)
+            made = record.model_copy(
+                update={
+                    "folder": folder.relative_to(self._store.root).as_posix(),
+                    "files": tuple(
+                        BundleFile(path=n, size_bytes=p.stat().st_size, sha256=sha256_file(p))
+                        for n, p in ((n, folder / n) for n in (MODEL, HISTORY))
+                    ),
+                }
+            )
+            is_ours = self._store.publish(record.rounds, made.to_json(), *self._parts)
+        except OSError as error:
+            if folder is not None:
+                discard(folder)
+            raise ArclightError(
+                f"a checkpoint after round {record.rounds} must be written, but "
+                f"{error.strerror}; free space in the store."
+            ) from error
+        except BaseException:
+            if folder is not None:
+                discard(folder)
+            raise
+        if not is_ours:
+            discard(folder)  # another command that trains the same was here first
+        self._prune()
+
+    def clear(self) -> None:
+        """Remove all of them: the model is published."""
+        shutil.rmtree(self._store.path(*self._parts), ignore_errors=True)
+        with contextlib.suppress(OSError):  # others of this name are there
+            self._store.path(*self._parts[:2]).rmdir()
+
+    def _whole(self) -> Iterator[Checkpoint]:
+        for number in reversed(self._store.numbers(*self._parts)):
+            with contextlib.suppress(ArclightError, OSError):
+                yield self._read(number)
+
+    def _read(self, number: int) -> Checkpoint:
+        stored = self._store.record(number, *self._parts)
+        record = CheckpointRecord.from_json(stored.text, source=stored.path)
+        for file in record.files:
+            check_file(self._at(record, file), size_bytes=file.size_bytes, sha256=file.sha256)
+        model, history = (self._at(record, file).read_bytes() for file in record.files)
+        values = tuple(np.frombuffer(history, np.float64).tolist())
+        if not len(values) == record.rounds == number:
+            raise ArclightError(f"'{stored.path}' must have {number} rounds, got {len(values)}.")
+        return Checkpoint(record, Snapshot(model, values))
+
+    def _at(self, record: CheckpointRecord, file: BundleFile) -> Path:
+        return self._store.root / record.folder / file.path
+
+    def _prune(self) -> None:
+        """Let go of all but the newest, each one's record first."""
+        folder = self._store.path(*self._parts)
+        numbers = self._store.numbers(*self._parts)
+        for number in numbers[:-KEPT]:
+            with contextlib.suppress(ArclightError, OSError):
+                stored = self._store.record(number, *self._parts)
+                record = CheckpointRecord.from_json(stored.text, source=stored.path)
+                (folder / f"{number}.json").unlink()
+                discard(self._store.root / record.folder)
+
+
+class Keeper:
+    """Writes a checkpoint whenever enough time has gone since the last one.
+
+    Args:
+        checkpoints: where they go.
+        template: the record of a checkpoint of this training.
+        every_s: seconds between two of them.
+        failed: told why one could not be written; the training goes on without it.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        template: CheckpointRecord,
+        *,
+        every_s: float,
+        failed: Callable[[str], None],
+    ) -> None:
+        self._checkpoints, self._template = checkpoints, template
+        self._every_s, self._failed = every_s, failed
+        self._last_s = time.monotonic()
+
+    def offer(self, history: Sequence[float], model: Callable[[], bytes] | None) -> None:
+        """Write a checkpoint if it is time, and if the training may go on from here."""
+        if model is None or time.monotonic() - self._last_s < self._every_s:
+            return
+        record = self._template.model_copy(update={"rounds": len(history)})
+        try:
+            self._checkpoints.write(Snapshot(model(), tuple(history)), record)
+        except ArclightError as error:
+            self._failed(error.message)
+        self._last_s = time.monotonic()

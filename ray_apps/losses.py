@@ -1,0 +1,46 @@
+"""What happens when a training loses its workers: it goes on from its newest checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arclight.errors import LostWorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arclight.progress import Tick
+    from ray_apps.checkpoints import Checkpoints
+
+PATIENCE = 3
+"""Losses in a row, with no newer checkpoint in between, that a training takes."""
+
+
+def go_on_after_losses(run: Callable[[], None], checkpoints: Checkpoints, tick: Tick) -> None:
+    """Run a training, and again from its newest checkpoint whenever it loses a worker.
+
+    Args:
+        run: trains to the end; begins at the newest checkpoint.
+        checkpoints: of this training.
+        tick: told about each loss.
+
+    Raises:
+        LostWorkerError: a worker was lost again and again, with no newer checkpoint in between.
+        ArclightError: whatever else `run` raised.
+    """
+    reached, losses = checkpoints.rounds(), 0
+    while True:
+        try:
+            run()
+        except LostWorkerError as error:
+            rounds = checkpoints.rounds()
+            losses = 1 if rounds > reached else losses + 1
+            reached = rounds
+            if losses > PATIENCE:
+                raise LostWorkerError(
+                    f"{error.message} It was lost {losses} times in a row after round {rounds}: "
+                    "give the workers more memory; the same command goes on from there."
+                ) from error
+            tick(rounds, None, f"{error.message} Going on after round {rounds}.")
+        else:
+            return

@@ -1,0 +1,147 @@
+"""Going on from a snapshot: the same bytes as without a stop, whatever is drawn by chance."""
+
+from __future__ import annotations
+
+import pytest
+
+from ray_apps.gang import Alone
+from ray_apps.trainers import load_trainer
+from ray_apps.trainers.boosting import BEGINNING, Snapshot
+from tests.ray_apps.trainers.test_trainers import make_job, make_shard
+
+ROUNDS = 18
+SHARES = {
+    "xgboost": {
+        "all rows": {},
+        "rows": {"subsample": 0.5},
+        "rows by gradient": {"subsample": 0.5, "sampling_method": "gradient_based"},
+        "columns of a tree": {"colsample_bytree": 0.6},
+        "columns of a level": {"colsample_bylevel": 0.6},
+        "columns of a node": {"colsample_bynode": 0.6},
+        "a forest": {"num_parallel_tree": 3, "subsample": 0.6, "colsample_bynode": 0.6},
+        "both": {"subsample": 0.7, "colsample_bytree": 0.7, "colsample_bynode": 0.7},
+    },
+    "lightgbm": {
+        "all rows": {},
+        "rows": {"bagging_fraction": 0.5, "bagging_freq": 1},
+        "rows, another name": {"subsample": 0.37, "subsample_freq": 3, "bagging_seed": 5},
+        "rows of a class": {
+            "pos_bagging_fraction": 0.5, "neg_bagging_fraction": 0.8, "bagging_freq": 1,
+        },
+        "columns of a tree": {"feature_fraction": 0.6},
+        "columns of a node": {"feature_fraction_bynode": 0.6},
+        "thresholds": {"extra_trees": True},
+        "linear leaves": {"linear_tree": True},
+        "both": {
+            "bagging_fraction": 0.6, "bagging_freq": 2, "feature_fraction": 0.6,
+            "extra_trees": True,
+        },
+    },
+}  # fmt: skip
+CASES = [(name, how) for name, hows in SHARES.items() for how in hows]
+
+
+def grow(name, job, train, valid, *, start=BEGINNING, leave=0):
+    """Train from a snapshot, and return the model with what was there after `leave` rounds."""
+    trainer = load_trainer(name)
+    trainer.check_params(job)
+    left: list[Snapshot] = []
+
+    def watch(history, model) -> bool:
+        if len(history) >= leave > 0 and model is not None:
+            left.append(Snapshot(model(), tuple(history)))
+            return False
+        return True
+
+    data = trainer.prepare(train, valid, job, Alone(), start)
+    return trainer.fit(data, job, Alone(), watch), left
+
+
+@pytest.mark.parametrize(("name", "how"), CASES)
+def test_T7_a_training_that_went_on_gives_the_bytes_of_one_that_never_stopped(name, how):
+    job = make_job(rounds=ROUNDS, early_stopping=None, params=SHARES[name][how], threads=2)
+    assert load_trainer(name).goes_on_exactly(job)
+    train, valid = make_shard(3000), make_shard(500, seed=1)
+    whole, _ = grow(name, job, train, valid)
+    assert whole.rounds == ROUNDS
+    start = BEGINNING
+    for leave in (1, 7, 13):  # three stops in one training
+        _, (start,) = grow(name, job, train, valid, start=start, leave=leave)
+    again, _ = grow(name, job, train, valid, start=start)
+    assert again.model == whole.model
+    assert again == whole
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+@pytest.mark.parametrize("name", SHARES)
+def test_T7_of_the_other_tasks(name, task):
+    job = make_job(task, rounds=ROUNDS, early_stopping=None, params=SHARES[name]["both"])
+    train, valid = make_shard(2000, task=task), make_shard(500, seed=1, task=task)
+    whole, _ = grow(name, job, train, valid)
+    _, (start,) = grow(name, job, train, valid, leave=6)
+    assert grow(name, job, train, valid, start=start)[0] == whole
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_rows_are_drawn_by_chance_and_by_the_seed(name):
+    """Else the same bytes above would show nothing."""
+    params = SHARES[name]["both"]
+    train, valid = make_shard(2000), make_shard(500, seed=1)
+
+    def model(**changes) -> bytes:
+        job = make_job(rounds=6, early_stopping=None, **{"params": params, **changes})
+        return grow(name, job, train, valid)[0].model
+
+    assert model() == model()
+    assert len({model(), model(seed=4), model(params={})}) == 3
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_training_that_was_over_when_it_stopped_adds_no_round(name):
+    train, valid = make_shard(400), make_shard(300, seed=1)
+    job = make_job(rounds=60, metric="log_loss", params={"learning_rate": 0.6})
+    whole, _ = grow(name, job, train, valid)
+    seen: list[Snapshot] = []
+
+    def last(history, model) -> bool:
+        seen[:] = [Snapshot(model(), tuple(history))]
+        return True
+
+    trainer = load_trainer(name)
+    trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), last)
+    (start,) = seen
+    assert whole.rounds < len(start.history) < 60
+
+    def never(*_) -> bool:
+        raise AssertionError
+
+    data = trainer.prepare(train, valid, job, Alone(), start)
+    assert trainer.fit(data, job, Alone(), never) == whole
+
+
+def test_what_cannot_go_on_exactly_says_so():
+    trainer = load_trainer("lightgbm")
+    for params in ({"data_sample_strategy": "goss"}, {"use_quantized_grad": True}):
+        job = make_job(rounds=12, early_stopping=None, params=params)
+        assert not trainer.goes_on_exactly(job)
+        train, valid = make_shard(3000), make_shard(500, seed=1)
+        whole, _ = grow("lightgbm", job, train, valid)
+        _, (start,) = grow("lightgbm", job, train, valid, leave=6)
+        again, _ = grow("lightgbm", job, train, valid, start=start)
+        assert again.rounds == whole.rounds
+        assert again.valid == pytest.approx(whole.valid, abs=0.02)
+
+
+def test_a_bag_that_is_kept_for_rounds_is_not_left_in_between():
+    """LightGBM counts rounds from 0 again, and with them the ones that draw a bag."""
+    job = make_job(rounds=9, early_stopping=None, params=SHARES["lightgbm"]["rows, another name"])
+    seen = []
+
+    def watch(history, model) -> bool:
+        seen.append((len(history), model is not None))
+        return True
+
+    trainer = load_trainer("lightgbm")
+    data = trainer.prepare(make_shard(900), make_shard(200, seed=1), job, Alone())
+    trainer.fit(data, job, Alone(), watch)
+    assert [done for done, is_there in seen if is_there] == [3, 6, 9]
