@@ -5,6 +5,9 @@ in it has changed for a while. Every maker of such a folder is a run that holds 
 from before it makes the folder until its record is published. So the order of looking is the
 proof: first the folders, then the runs, then the records. A folder that was there before no run
 was alive, and that no record names after it, has no maker that could still publish it.
+
+The checkpoints of a training that nobody goes on with, and the scratch of a run that is not alive,
+have no record at all: they are left over once they are idle for long enough.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ SHELVES: dict[str, type[DatasetManifest | ModelBundle]] = {
     "datasets": DatasetManifest,
     "models": ModelBundle,
 }
+CHECKPOINTS = "checkpoints"
+SCRATCH = ("fit", "spark")
+"""What a run makes in its folder and takes away at its end."""
 _STAGED = re.compile(r"[0-9a-f]{32}")
 _OUTPUT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
@@ -76,6 +82,8 @@ def find_leftovers(
     """
     # the order of these three is what makes it safe: see the top of this file
     staged = [(shelf, *rest) for shelf in SHELVES for rest in _staged(store, shelf)]
+    staged += [(CHECKPOINTS, *rest) for rest in _checkpoints(store)]
+    staged += [("runs", *rest) for rest in _scratch(store)]
     alive = {_name_of(run) for run in _folders(store.path("runs")) if _is_alive(store, run)}
     named, refused = _read_records(store)
     found = [
@@ -126,6 +134,19 @@ def _staged(store: Store, shelf: str) -> Iterator[tuple[str, Path]]:
         for one in _folders(store.path(shelf, name, "data")):
             if _STAGED.fullmatch(one):
                 yield name, store.path(shelf, name, "data", one)
+
+
+def _checkpoints(store: Store) -> Iterator[tuple[str, Path]]:
+    for name in _folders(store.path(CHECKPOINTS)):
+        for key in _folders(store.path(CHECKPOINTS, name)):
+            yield name, store.path(CHECKPOINTS, name, key)
+
+
+def _scratch(store: Store) -> Iterator[tuple[str, Path]]:
+    for run in _folders(store.path("runs")):
+        for scratch in SCRATCH:
+            if _folders(store.path("runs", run, scratch)):
+                yield _name_of(run), store.path("runs", run, scratch)
 
 
 def _is_alive(store: Store, run: str) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from arclight.alias_moves import AliasRecord
-    from arclight.bundle import ModelBundle
+    from arclight.bundle import ModelBundle, Resumed
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
 
@@ -27,6 +27,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         ("task", bundle.task),
         ("trainer", f"{bundle.trainer}, {bundle.rounds:,} rounds"),
         *_settings(bundle),
+        *(("went on after a loss", _again(one)) for one in bundle.resumed),
         *((f"parameter {name}", value) for name, value in bundle.params.items()),
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
         *_test_figures(catalog, bundle),
@@ -49,6 +50,13 @@ def _settings(bundle: ModelBundle) -> list[Line]:
         return [("settings", "not recorded: an older release made it")]
     found = bundle.settings.model_dump()
     return [(f"setting {name}", "none" if v is None else v) for name, v in found.items()]
+
+
+def _again(one: Resumed) -> str:
+    same = (
+        "same bytes as undisturbed" if one.exact else "bytes may differ from an undisturbed one's"
+    )
+    return f"from round {one.rounds:,} with {one.workers:,} workers, {same}"
 
 
 def aliases_on(bundle: ModelBundle, aliases: Mapping[str, AliasRecord]) -> list[str]:

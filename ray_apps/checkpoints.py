@@ -14,6 +14,7 @@ from arclight.bundle import BundleFile, Resumed
 from arclight.contract import Contract, InnerPath
 from arclight.errors import ArclightError
 from arclight.store import check_file, discard, flush_tree, open_private, sha256_file
+from arclight.sweep import CHECKPOINTS
 from ray_apps.trainers.boosting import Snapshot
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from arclight.store import Store
 
-SHELF = "checkpoints"
 KEPT = 2
 """The newest may turn out damaged: then the one before it serves."""
 MODEL, HISTORY = "model", "history.f64"
@@ -60,7 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, store: Store, name: str, key: str) -> None:
-        self._store, self._parts = store, (SHELF, name, key)
+        self._store, self._parts = store, (CHECKPOINTS, name, key)
 
     def rounds(self) -> int:
         """Return the rounds of the newest checkpoint that is whole; 0 when there is none."""

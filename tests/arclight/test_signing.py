@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arclight import failpoint
-from arclight.bundle import ModelBundle, TrainSettings
+from arclight.bundle import ModelBundle, Resumed, TrainSettings
 from arclight.catalog import Catalog
 from arclight.errors import IntegrityError, RefusedError, SpecError
 from arclight.signing import PURPOSE, Signer, TrustedKeys, parse_trusted, signed_bytes
@@ -93,10 +93,12 @@ def test_a_signature_from_before_settings_were_kept_holds() -> None:
     old = make_bundle()
     assert old.settings is None
     assert b'"settings"' not in signed_bytes(old)
-    assert "settings" not in json.loads(old.to_json())
+    assert not {"settings", "resumed"} & json.loads(old.to_json()).keys()
     assert ModelBundle.from_json(old.to_json()) == old
     settings = TrainSettings(rounds=3, early_stopping=None, imbalance="weight", seed=0)
     assert b'"imbalance":"weight"' in signed_bytes(old.model_copy(update={"settings": settings}))
+    again = Resumed(rounds=3, workers=1, exact=False)
+    assert b'"exact":false' in signed_bytes(old.model_copy(update={"resumed": (again,)}))
 
 
 def test_a_signature_of_the_bare_record_does_not_fit() -> None:

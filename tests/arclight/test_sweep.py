@@ -101,6 +101,24 @@ def test_a_live_run_keeps_what_has_its_name(catalog: Catalog) -> None:
     assert found(catalog) == {folder: ""}
 
 
+@pytest.mark.parametrize(
+    "place", ["checkpoints/flights/0a1b", f"runs/{RUN}/fit", f"runs/{RUN}/spark"]
+)
+def test_checkpoints_and_scratch_go_when_nobody_goes_on(catalog: Catalog, place: str) -> None:
+    folder = catalog.store.root / place
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "model").write_bytes(b"x" * 100)
+    assert found(catalog)[folder].startswith("changed ")
+    journal = Journal.open(catalog.store.path("runs", RUN))
+    assert found(catalog, grace_s=0) == {folder: "in use"}
+    journal.close()
+    assert found(catalog, grace_s=0) == {folder: ""}
+    (leftover,) = find_leftovers(catalog.store, clock=time.time(), grace_s=0).removable
+    remove(leftover)
+    assert not folder.exists()
+    assert (catalog.store.path("runs", RUN) / "journal.jsonl").exists()
+
+
 def test_a_live_run_of_another_name_keeps_nothing(catalog: Catalog) -> None:
     folder = stage(catalog)
     journal = Journal.open(catalog.store.path("runs", RUN.replace("flights", "flights-late")))
