@@ -14,6 +14,7 @@ from arclight.decision import GateRule
 from arclight.errors import SpecError
 from arclight.metrics import default_metric, metric_for
 from arclight.search_space import FloatRange, Range
+from arclight.workers import Workers
 
 Task = Literal["binary", "multiclass", "regression"]
 OnBad = Literal["quarantine", "fail"]
@@ -278,8 +279,8 @@ class Train(Contract):
     params: dict[str, str | int | float | bool] = {}
     imbalance: Literal["none", "weight"] = "none"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    workers: int = Field(default=1, ge=0)
-    """Processes that train, on Ray; 0 trains in this process."""
+    workers: Workers = "auto"
+    """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""
     checkpoint_every: Duration = "30s"
     """What a killed training loses at most."""
 

@@ -21,6 +21,7 @@ _MAX_TEXT = 1000
 _SENTENCES = {
     "missing": "'{field}' must be given.",
     "range": "'{field}' must have one of the fields int, float or choice.",
+    "workers": "'{field}' must be auto, a whole number from 0, or {{min: N, max: N}}.",
     "union_tag_invalid": "'{field}.by' must be {expected}, got '{tag}'.",
     "union_tag_not_found": "'{field}' must say by which of them it goes: by: time, or by: hash.",
     "string_too_short": "'{field}' must not be empty.",

@@ -102,9 +102,8 @@ class RayPlace(Contract):
     """0600 file with the token of an attached cluster."""
     jobs_url: str | None = None
     """Address of the attached cluster's job server, for `arclight submit`."""
-    workers: int = Field(default=1, ge=1, le=4096)
-    """Workers of one training job: one a node is fastest, because they share nothing."""
     cores_per_worker: int | None = Field(default=None, ge=1, le=1024)
+    """Of a training worker; left out: all of its node."""
 
     @field_validator("address")
     @classmethod

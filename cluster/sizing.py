@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from arclight.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from arclight.workers import Bounds
     from cluster.machine import Machine
     from cluster.profiles import Profile
 
@@ -41,24 +44,20 @@ class Sizes:
     spark_shuffle_partitions: int
     arrow_batch_rows: int
     ray_object_store_bytes: int
-    ray_workers: int
-    worker_threads: int
 
 
-def plan_sizes(profile: Profile, machine: Machine, *, workers: int | None = None) -> Sizes:
+def plan_sizes(profile: Profile, machine: Machine) -> Sizes:
     """Divide a machine among the engines of a profile.
 
     Args:
         profile: where to run.
         machine: what there is.
-        workers: training processes that share the machine; None takes the profile's.
 
     Raises:
         RefusedError: the memory is less than any run needs.
     """
     cores = profile.cores or machine.cores
     memory = _memory_bytes(profile, machine)
-    workers = max(1, profile.ray.workers if workers is None else workers)
     return Sizes(
         cores=cores,
         memory_bytes=memory,
@@ -66,24 +65,55 @@ def plan_sizes(profile: Profile, machine: Machine, *, workers: int | None = None
         spark_shuffle_partitions=_shuffle_partitions(profile, cores),
         arrow_batch_rows=ARROW_BATCH_ROWS,
         ray_object_store_bytes=_store_bytes(memory, machine.shm_bytes),
-        ray_workers=workers,
-        worker_threads=profile.ray.cores_per_worker or max(1, cores // workers),
     )
 
 
-def check_workers(profile: Profile, machine: Machine, workers: int) -> None:
-    """Refuse more training processes than an own cluster has cores for.
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The processes that train one model."""
+
+    workers: int
+    threads: int
+    """Of each of them."""
+
+
+def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | None) -> Crew:
+    """Choose how many alike workers train on a cluster, and with how many cores each.
+
+    One worker a node with all its cores, since workers on one node would share nothing but
+    copies; of unlike nodes those that have most cores together when each gives as many.
+
+    Args:
+        nodes: the cores of each node.
+        bounds: the fewest and the most workers.
+        cores_per_worker: what the profile says; None: as many as there are.
 
     Raises:
-        RefusedError: they do not fit; an attached cluster answers for itself later.
+        RefusedError: the fewest do not fit, with the figures.
     """
-    cores, each = profile.cores or machine.cores, profile.ray.cores_per_worker or 1
-    if profile.ray.address is None and workers > 1 and workers * each > cores:
+    least, most = bounds
+    if cores_per_worker is None:
+        alike = [(n, sum(cores >= n for cores in nodes)) for n in nodes]
+        count = max(((n * many, many) for n, many in alike), default=(0, 0))[1]
+    else:
+        count = sum(cores >= cores_per_worker for cores in nodes)
+    count = max(least, count if most is None else min(count, most))
+    each = cores_per_worker or max(
+        (n for n in range(1, max(nodes, default=0) + 1) if _room(nodes, n) >= count), default=1
+    )
+    if _room(nodes, each) < count:
+        have = ", ".join(map(str, sorted(nodes))) or "no"
         raise RefusedError(
-            f"train.workers: {workers:,} workers with {each:,} cores each must fit into the "
-            f"{cores:,} cores of profile '{profile.name}'; use fewer workers, or a profile of a "
-            "cluster."
+            f"train.workers: {count:,} workers with {each:,} cores each must fit into nodes of "
+            f"{have} cores, which take {_room(nodes, each):,}; use fewer workers, or a profile of "
+            "a larger cluster."
         )
+    return Crew(count, each)
+
+
+def _room(nodes: Sequence[int], each: int) -> int:
+    """Return how many workers of so many cores the nodes take."""
+    return sum(cores // each for cores in nodes)
 
 
 def _memory_bytes(profile: Profile, machine: Machine) -> int:

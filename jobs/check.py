@@ -9,8 +9,9 @@ from arclight.errors import ArclightError, SpecError, printable
 from arclight.expression import check_syntax
 from arclight.spec_file import load_spec
 from arclight.sql_guard import check_select
+from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
-from cluster.sizing import check_workers
+from cluster.sizing import plan_crew
 from jobs.say import answer, say
 from ray_apps.trainers import TrainJob, load_trainer
 from spark.columns import check_known_columns, located
@@ -118,8 +119,10 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
             f"{loaded.where('tune')}: 'tune' is not built yet in this release; remove the "
             "section to train with train.params."
         )
-    if place is not None:
-        check_workers(place, look_at_machine(loaded.folder), spec.train.workers)
+    bounds = bounds_of(spec.train.workers)
+    if place is not None and place.ray.address is None:  # an attached cluster answers later
+        cores = place.cores or look_at_machine(loaded.folder).cores
+        plan_crew([cores], bounds, cores_per_worker=place.ray.cores_per_worker)
     check_texts(loaded)
     job = TrainJob(
         task=spec.task,
@@ -129,7 +132,7 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
         params=dict(spec.train.params),
         imbalance=spec.train.imbalance,
         seed=spec.train.seed,
-        workers=max(1, spec.train.workers),
+        workers=bounds.most or bounds.least,
     )
     trainer = load_trainer(spec.train.trainer)
     with _at(loaded, "train", "params"):

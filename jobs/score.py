@@ -29,7 +29,7 @@ def score_command(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     """Score every row and write the predictions beside their keys, or the columns to keep."""
     catalog = known_store(store, Path.cwd())
     bundle = catalog.model(model)
-    threads = plan_sizes(load_profile(profile), look_at_machine(catalog.store.root)).worker_threads
+    threads = plan_sizes(load_profile(profile), look_at_machine(catalog.store.root)).cores
     with progress("score") as tick:
         result = score_folder(
             catalog, bundle, source, output, threads=threads, tick=tick, keep=keep

@@ -67,7 +67,9 @@ class FitRequest(Contract):
     task: Literal["binary", "multiclass", "regression"]
     metric: str
     train: Train
+    workers: int
     threads: int
+    """Of each worker."""
 
 
 class FitOutcome(Contract):
@@ -109,7 +111,7 @@ def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
         imbalance=request.train.imbalance,
         seed=request.train.seed,
         threads=request.threads,
-        workers=max(1, request.train.workers),
+        workers=request.workers,
     )
 
 

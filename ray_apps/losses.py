@@ -16,11 +16,12 @@ PATIENCE = 3
 """Losses in a row, with no newer checkpoint in between, that a training takes."""
 
 
-def go_on_after_losses(run: Callable[[], None], checkpoints: Checkpoints, tick: Tick) -> None:
+def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tick: Tick) -> None:
     """Run a training, and again from its newest checkpoint whenever it loses a worker.
 
     Args:
-        run: trains to the end; begins at the newest checkpoint.
+        run: trains to the end, from the newest checkpoint; told how often it lost a worker just
+            before.
         checkpoints: of this training.
         tick: told about each loss.
 
@@ -31,7 +32,7 @@ def go_on_after_losses(run: Callable[[], None], checkpoints: Checkpoints, tick: 
     reached, losses = checkpoints.rounds(), 0
     while True:
         try:
-            run()
+            run(losses)
         except LostWorkerError as error:
             rounds = checkpoints.rounds()
             losses = 1 if rounds > reached else losses + 1

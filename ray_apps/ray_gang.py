@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from arclight.errors import ArclightError, EngineError, LostWorkerError, RefusedError, printable
+from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
 from arclight.progress import silent
+from arclight.workers import Bounds
+from cluster.sizing import plan_crew
 from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
@@ -25,7 +28,7 @@ from ray_apps.lean import lean_imports
 from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ray.actor import ActorHandle
     from ray.util.placement_group import PlacementGroup
@@ -36,6 +39,7 @@ PLACED_S = 60.0
 """How long Ray may take to give every worker its cores."""
 SILENCE_S = 300.0
 """How long a worker may say nothing to another that waits for it."""
+NODES_POLL_S = 1.0
 REASONS_S = 5.0
 """How long the others may take to say why, once one has failed."""
 
@@ -74,9 +78,7 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
         EngineError: Ray failed.
     """
     try:
-        _check_cores(
-            [node["Resources"] for node in ray.nodes() if node["Alive"]], workers, threads
-        )
+        plan_crew(cores_of_nodes(), Bounds(workers, workers), cores_per_worker=threads)
         with _placed(workers, threads) as actors:
             doors = ray.get([actor.open.remote() for actor in actors], timeout=PLACED_S)
             key = secrets.token_bytes(KEY_BYTES)
@@ -98,6 +100,12 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
         ) from error
 
 
+def cores_of_nodes() -> list[int]:
+    """Return the cores of each node of the cluster that is alive and has some."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [int(has["CPU"]) for has in alive if has.get("CPU", 0) >= 1]
+
+
 # --------------------------------------------------------------------------------- inside
 
 
@@ -115,32 +123,38 @@ def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
             raise _first_cause(running)
 
 
-def _check_cores(nodes: Sequence[Mapping[str, float]], workers: int, threads: int) -> None:
-    """Refuse what will never fit, instead of waiting for it."""
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-    fit = sum(have // threads for have in cores)
-    if fit < workers:
-        raise RefusedError(
-            f"train.workers: {workers} workers with {threads} cores each must fit into the "
-            f"cluster's nodes of {', '.join(map(str, sorted(cores)))} cores, which take {fit}; "
-            "use fewer workers or set ray.cores_per_worker."
-        )
-
-
 @contextlib.contextmanager
 def _placed(workers: int, threads: int) -> Iterator[list[ActorHandle]]:
     """Start the workers, on as many nodes as there are; their places end with the block."""
     group = placement_group([{"CPU": threads}] * workers, strategy="SPREAD")
     try:
-        ray.get(group.ready(), timeout=PLACED_S)
+        _wait_for(group, workers, threads)
         yield [_start(group, rank, threads) for rank in range(workers)]
-    except GetTimeoutError as error:
-        raise EngineError(
-            f"{workers} workers with {threads} cores each must be placed within "
-            f"{PLACED_S:.0f} s, but the cluster is busy; run again when it has room."
-        ) from error
     finally:
         remove_placement_group(group)  # which ends what still runs in it
+
+
+def _wait_for(group: PlacementGroup, workers: int, threads: int) -> None:
+    """Wait until every worker has its place.
+
+    Raises:
+        LostWorkerError: nodes went away meanwhile, so that it will never have one.
+        EngineError: others hold the cores for too long.
+    """
+    ready, deadline = group.ready(), time.monotonic() + PLACED_S
+    while not ray.wait([ready], timeout=NODES_POLL_S)[0]:
+        nodes = cores_of_nodes()
+        if sum(cores // threads for cores in nodes) < workers:
+            raise LostWorkerError(
+                f"{workers} workers with {threads} cores each do not fit any more into nodes of "
+                f"{', '.join(map(str, sorted(nodes)))} cores: a node is gone."
+            )
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"{workers} workers with {threads} cores each must be placed within "
+                f"{PLACED_S:.0f} s, but the cluster is busy; run again when it has room."
+            )
+    ray.get(ready)
 
 
 def _start(group: PlacementGroup, rank: int, threads: int) -> ActorHandle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from arclight.errors import RefusedError
 from arclight.lineage import Lineage, code_digest, library_versions, python_version
 from arclight.schema import Column
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
+from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
-from cluster.sizing import plan_sizes
+from cluster.sizing import Crew, plan_crew, plan_sizes
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
 from ray_apps.losses import go_on_after_losses
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from arclight.spec import Spec
     from cluster.profiles import Profile
 
+NODES_S = 60.0
+"""How long a training that lost a node waits for enough others."""
 _LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
@@ -82,16 +86,25 @@ def train_model(
     known = catalog.find_model(spec.name, key)
     if known is not None:
         return known
-    sizes = plan_sizes(profile, look_at_machine(run_folder), workers=spec.train.workers)
-    request = fit_request(catalog, manifest, spec, threads=sizes.worker_threads)
-    check_request(request, manifest)
+    check_request(fit_request(catalog, manifest, spec, _fewest(spec)), manifest)
     discard(run_folder / "fit")  # what a killed process of this run left
     work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
-    make_folder(work)
-    try:
+    checkpoints = Checkpoints(catalog.store, spec.name, key)
+    crew = _crew(spec, profile, run_folder)
+
+    def attempt(losses: int) -> None:
+        nonlocal crew
+        if losses:
+            crew = _crew(spec, profile, run_folder, patience_s=NODES_S)
+        request = fit_request(catalog, manifest, spec, crew)
+        check_request(request, manifest)
+        discard(work)
+        make_folder(work)
         _put(work / REQUEST, request.to_json().encode())
-        checkpoints = Checkpoints(catalog.store, spec.name, key)
-        go_on_after_losses(lambda: _run(request, work, tick), checkpoints, tick)
+        _run(spec, crew, work, tick)
+
+    try:
+        go_on_after_losses(attempt, checkpoints, tick)
         outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
         published = _publish(catalog, manifest, spec, (work, outcome))
         checkpoints.clear()
@@ -100,9 +113,7 @@ def train_model(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def fit_request(
-    catalog: Catalog, manifest: DatasetManifest, spec: Spec, *, threads: int
-) -> FitRequest:
+def fit_request(catalog: Catalog, manifest: DatasetManifest, spec: Spec, crew: Crew) -> FitRequest:
     """Return the request of one training."""
     return FitRequest(
         store=str(catalog.store.root),
@@ -113,7 +124,8 @@ def fit_request(
         task=manifest.task,
         metric=spec.metric,
         train=spec.train,
-        threads=threads,
+        workers=crew.workers,
+        threads=crew.threads,
     )
 
 
@@ -125,26 +137,63 @@ def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
         RefusedError: more workers than rows.
     """
     fewest = min(manifest.rows["train"], manifest.rows["valid"])
-    if request.train.workers > fewest:
+    if request.workers > max(1, fewest):  # where there are none, the data say so
         raise RefusedError(
             f"train.workers must be at most {fewest:,}, the rows of the smaller of train and "
-            f"valid in '{manifest.ref}', got {request.train.workers:,}; use fewer workers."
+            f"valid in '{manifest.ref}', got {request.workers:,}; use fewer workers."
         )
     load_trainer(request.train.trainer).check_params(job_of(request, manifest))
 
 
-def _run(request: FitRequest, work: Path, tick: Tick) -> None:
-    if request.train.workers == 0:
+def _fewest(spec: Spec) -> Crew:
+    """Return the smallest crew that the spec allows, for checks before an engine is asked."""
+    return Crew(bounds_of(spec.train.workers).least, 1)
+
+
+def _crew(spec: Spec, profile: Profile, folder: Path, *, patience_s: float = 0.0) -> Crew:
+    """Return how many workers train, and with how many cores each, on the nodes there are now.
+
+    Args:
+        spec: what to train.
+        profile: how many cores.
+        folder: the run's folder, where the machine is looked at.
+        patience_s: how long to wait for nodes that are missing.
+
+    Raises:
+        RefusedError: too few nodes, with the figures.
+    """
+    cores = plan_sizes(profile, look_at_machine(folder)).cores
+    each = profile.ray.cores_per_worker
+    if spec.train.workers == 0:
+        return Crew(1, each or cores)
+    bounds = bounds_of(spec.train.workers)
+    if profile.ray.address is None:
+        return plan_crew([cores], bounds, cores_per_worker=each)
+    from ray_apps.ray_gang import cores_of_nodes  # noqa: PLC0415 -- workers=0 needs no Ray
+
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return plan_crew(cores_of_nodes(), bounds, cores_per_worker=each)
+        except RefusedError as error:
+            if time.monotonic() > deadline:
+                again = " The same command goes on from the checkpoint." if patience_s else ""
+                raise RefusedError(error.message + again) from error
+            time.sleep(1.0)
+
+
+def _run(spec: Spec, crew: Crew, work: Path, tick: Tick) -> None:
+    if spec.train.workers == 0:
         run_fit(work, tick)
         return
-    if request.train.workers == 1:
-        from ray_apps.ray_task import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
+    if crew.workers == 1:
+        from ray_apps.ray_task import fit_in_task  # noqa: PLC0415
 
-        fit_in_task(work, tick, threads=request.threads)
+        fit_in_task(work, tick, threads=crew.threads)
         return
     from ray_apps.ray_gang import fit_in_gang  # noqa: PLC0415
 
-    fit_in_gang(work, tick, workers=request.train.workers, threads=request.threads)
+    fit_in_gang(work, tick, workers=crew.workers, threads=crew.threads)
 
 
 def _publish(

@@ -17,6 +17,7 @@ STATUS = {
     "ConflictError": 3,
     "IntegrityError": 1,
     "EngineError": 1,
+    "LostWorkerError": 1,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from arclight import decision, search_space, spec
+from arclight import decision, search_space, spec, workers
 from arclight.spec import (
     Check,
     Etl,
@@ -274,6 +274,7 @@ SECTIONS = {
     "HashSplit": "etl.split.",
     "Features": "features.",
     "Train": "train.",
+    "WorkerRange": "train.workers.",
     "Tune": "tune.",
     "IntRange": "tune.space.NAME.",
     "FloatRange": "tune.space.NAME.",
@@ -289,7 +290,7 @@ def models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
     schema = model.model_json_schema(by_alias=True)
     names = {model.__name__, *schema.get("$defs", {})}
     assert names == set(SECTIONS), "a new part of the spec must be documented"
-    modules = (spec, search_space, decision)
+    modules = (spec, search_space, decision, workers)
     return {next(vars(m)[n] for m in modules if n in vars(m)) for n in names}
 
 

@@ -25,7 +25,7 @@ ray:
   address: 10.0.0.1:6379
   token_path: /etc/ray/token
   jobs_url: https://10.0.0.1:8265
-  workers: 3
+  cores_per_worker: 3
 """
 
 
@@ -46,7 +46,7 @@ def test_a_whole_file_is_read_with_paths_beside_it(tmp_path: Path) -> None:
     assert profile.spark.is_attached
     assert profile.spark.conf_folder == str(tmp_path.resolve() / "secrets")
     assert profile.ray.token_path == "/etc/ray/token"
-    assert (profile.cores, profile.memory_gib, profile.ray.workers) == (8, 16.0, 3)
+    assert (profile.cores, profile.memory_gib, profile.ray.cores_per_worker) == (8, 16.0, 3)
 
 
 def test_a_file_s_name_is_the_profile_s_name_when_it_has_none(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arclight.errors import RefusedError
+from arclight.workers import Bounds, WorkerRange, bounds_of
 from cluster.machine import Machine
-from cluster.profiles import Profile, RayPlace, SparkPlace
-from cluster.sizing import GIB, MIB, plan_sizes
+from cluster.profiles import Profile, SparkPlace
+from cluster.sizing import GIB, MIB, Crew, plan_crew, plan_sizes
 
 BIG = Machine(cores=16, memory_bytes=64 * GIB, shm_bytes=32 * GIB, disk_free_bytes=100 * GIB)
 
@@ -39,20 +42,47 @@ def test_the_object_store_is_small(memory_gib: float, shm_mib: int, store_mib: i
 
 
 @pytest.mark.parametrize(
-    ("profile", "cores", "workers", "threads"),
+    ("nodes", "workers", "each", "crew"),
     [
-        (Profile(name="x"), 16, 1, 16),
-        (Profile(name="x", cores=4), 4, 1, 4),
-        (Profile(name="x", cores=4, ray=RayPlace(workers=2)), 4, 2, 2),
-        (Profile(name="x", cores=4, ray=RayPlace(workers=8)), 4, 8, 1),
-        (Profile(name="x", ray=RayPlace(workers=2, cores_per_worker=3)), 16, 2, 3),
+        ([16], "auto", None, (1, 16)),
+        ([16], 1, None, (1, 16)),
+        ([16], 2, None, (2, 8)),
+        ([16], 3, None, (3, 5)),
+        ([16], 2, 3, (2, 3)),
+        ([2, 32, 32], "auto", None, (2, 32)),  # the small one would hold the others back
+        ([8, 8, 8, 32], "auto", None, (4, 8)),  # as many cores as the large one alone has
+        ([2, 32, 32], 3, None, (3, 16)),
+        ([8, 8], "auto", 4, (2, 4)),
+        ([8] * 6, (1, 4), None, (4, 8)),
+        ([8] * 2, (1, 4), None, (2, 8)),
+        ([8], (2, 4), None, (2, 4)),
+        ([1], "auto", None, (1, 1)),
     ],
 )
-def test_cores_are_divided_among_workers(
-    profile: Profile, cores: int, workers: int, threads: int
-) -> None:
-    sizes = plan_sizes(profile, BIG)
-    assert (sizes.cores, sizes.ray_workers, sizes.worker_threads) == (cores, workers, threads)
+def test_a_worker_a_node_with_all_its_cores(nodes, workers, each, crew) -> None:
+    wanted = WorkerRange(min=workers[0], max=workers[1]) if isinstance(workers, tuple) else workers
+    assert plan_crew(nodes, bounds_of(wanted), cores_per_worker=each) == Crew(*crew)
+
+
+@given(
+    nodes=st.lists(st.integers(1, 64), max_size=8),
+    least=st.integers(1, 12),
+    more=st.integers(0, 12) | st.none(),
+    each=st.integers(1, 64) | st.none(),
+)
+def test_a_crew_fits_its_nodes_or_is_refused(nodes, least, more, each) -> None:
+    bounds = Bounds(least, None if more is None else least + more)
+    room = sum(cores // (each or 1) for cores in nodes)
+    if room < least:
+        with pytest.raises(RefusedError, match=f"which take {room}; use fewer workers"):
+            plan_crew(nodes, bounds, cores_per_worker=each)
+        return
+    crew = plan_crew(nodes, bounds, cores_per_worker=each)
+    assert crew.threads == (each or crew.threads)
+    assert least <= crew.workers <= (bounds.most or max(least, len(nodes)))
+    assert sum(cores // crew.threads for cores in nodes) >= crew.workers
+    more_threads = sum(cores // (crew.threads + 1) for cores in nodes)
+    assert each is not None or more_threads < crew.workers
 
 
 @pytest.mark.parametrize(("cores", "partitions"), [(1, 2), (2, 4), (16, 32), (1024, 2000)])

@@ -12,6 +12,7 @@ from arclight.catalog import Catalog
 from arclight.progress import silent
 from arclight.store import Store
 from cluster.profiles import Profile
+from cluster.sizing import Crew
 from ray_apps.fit import REQUEST
 from ray_apps.train import fit_request, train_model
 from tests.ray_apps.make_dataset import Made, make_dataset, make_spec
@@ -73,7 +74,7 @@ def fit_folder(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "work"
         folder.mkdir()
         spec = make_spec(trainer=name, workers=workers, **section)
-        request = fit_request(made.catalog, made.manifest, spec, threads=1)
+        request = fit_request(made.catalog, made.manifest, spec, Crew(workers, 1))
         (folder / REQUEST).write_text(request.to_json())
         return folder
 

@@ -196,9 +196,10 @@ def test_E17_a_full_disk_costs_checkpoints_and_not_the_training(tmp_path):
 
 def test_losses_in_a_row_end_the_training_and_progress_begins_the_count_anew(tmp_path):
     kept = Checkpoints(Store(tmp_path), "demo", "key")
-    runs, notes = [], []
+    runs, told, notes = [], [], []
 
-    def lose() -> None:
+    def lose(losses) -> None:
+        told.append(losses)
         runs.append(kept.rounds())
         if len(runs) in {3, 5}:  # twice it gets on
             rounds = 10 * len(runs)
@@ -211,6 +212,7 @@ def test_losses_in_a_row_end_the_training_and_progress_begins_the_count_anew(tmp
     ):
         go_on_after_losses(lose, kept, lambda *a: notes.append(a))
     assert runs == [0, 0, 0, 30, 30, 50, 50, 50]
+    assert told == [0, 1, 2, 1, 2, 1, 2, 3]
     assert notes[-1] == (50, None, "training worker 2 is gone. Going on after round 50.")
 
 
@@ -218,7 +220,7 @@ def test_losses_in_a_row_end_the_training_and_progress_begins_the_count_anew(tmp
 def test_what_is_no_loss_is_not_tried_again(tmp_path, kind):
     runs = []
 
-    def fail() -> None:
+    def fail(_losses) -> None:
         runs.append(1)
         raise kind("no.")
 

@@ -16,6 +16,7 @@ import xgboost as xgb
 
 from arclight.errors import DataError, EngineError, IntegrityError, RefusedError
 from arclight.progress import silent
+from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, run_fit
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_versions
@@ -37,7 +38,7 @@ LIBRARIES = ("xgboost", "lightgbm")
 def outcomes(made, spec, folder, world):
     """Train with a gang and return the outcome; the folder keeps every worker's model."""
     folder.mkdir()
-    request = fit_request(made.catalog, made.manifest, spec, threads=1)
+    request = fit_request(made.catalog, made.manifest, spec, Crew(spec.train.workers, 1))
     (folder / REQUEST).write_text(request.to_json())
     if world == 1:
         run_fit(folder, silent)
@@ -161,7 +162,7 @@ def test_blocks_of_another_size_are_not_given_to_lightgbm():
 
 def test_rows_that_nobody_read_and_rows_read_twice_stop_the_training(shared, tmp_path):
     made = shared("binary")
-    request = fit_request(made.catalog, made.manifest, make_spec(workers=2), threads=1)
+    request = fit_request(made.catalog, made.manifest, make_spec(workers=2), Crew(2, 1))
     (tmp_path / REQUEST).write_text(request.to_json())
 
     def work(mesh):
