@@ -12,8 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
-
 
 def lose_a_node(folder: Path, trainer: str, nodes: int, workers: object, *, back: bool = False):
     """Run a training in a process with a cluster of its own; everything ends with it."""
@@ -28,6 +26,7 @@ def lose_a_node(folder: Path, trainer: str, nodes: int, workers: object, *, back
     return json.loads((folder / "told.json").read_text())
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("trainer", "workers"), [("xgboost", "auto"), ("lightgbm", {"min": 1, "max": 4})]
 )
@@ -43,12 +42,14 @@ def test_T10_a_training_that_lost_a_node_goes_on_smaller_and_its_record_says_so(
     assert any(note.startswith("Ray lost training worker") for note in told["notes"])
 
 
+@pytest.mark.fault
 def test_T1_a_lost_node_is_replaced_by_a_spare_one(tmp_path):
     told = lose_a_node(tmp_path, "lightgbm", 3, 2)
     (again,) = told["resumed"]
     assert (again["workers"], told["rounds"], told["refused"]) == (2, 200, "")
 
 
+@pytest.mark.fault
 def test_T1_too_few_nodes_are_said_and_the_same_command_goes_on_when_they_are_back(tmp_path):
     told = lose_a_node(tmp_path, "xgboost", 2, 2, back=True)
     assert "2 workers with 1 cores each must fit into nodes of 1 cores" in told["refused"]
