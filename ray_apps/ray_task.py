@@ -80,4 +80,7 @@ def cause_of(failure: RayError) -> ArclightError:
             return cause
         inner = getattr(cause, "cause", None) or cause.__cause__
         cause = inner if isinstance(inner, BaseException) else None
-    return EngineError(f"the training worker failed: {printable(failure)}; see the run's log.")
+    last = str(failure).strip().splitlines()[-1:]  # of a traceback, which the log has
+    return EngineError(
+        f"the training worker failed: {printable(''.join(last))}; see the run's log."
+    )

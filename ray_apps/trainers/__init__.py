@@ -163,9 +163,12 @@ def _lightgbm() -> Trainer:
 
 
 def _torch() -> Trainer:
-    raise SpecError(
-        "trainer 'torch' comes in a later release; use train.trainer: xgboost or lightgbm."
-    )
+    try:
+        with lean_imports():
+            from ray_apps.trainers.torch_tables import TorchTrainer
+    except ImportError as error:
+        raise _missing("torch") from error
+    return TorchTrainer()
 
 
 def _missing(name: str) -> SpecError:
@@ -183,6 +186,6 @@ def load_trainer(name: str) -> Trainer:
     """Return a trainer by its name in a spec.
 
     Raises:
-        SpecError: its library is not installed, or it comes later.
+        SpecError: its library is not installed.
     """
     return TRAINERS[name]()

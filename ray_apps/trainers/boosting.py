@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,6 +75,6 @@ def boost(growing: Growing, job: TrainJob, watch: Watch, history: Sequence[float
         growing.grow(len(found))
         found.append(growing.judge())
         model = growing.model if growing.can_go_on_from(len(found)) else None
-        if not watch(found, model):
-            break
+        if not watch(found, model) or not math.isfinite(found[-1]):
+            break  # numbers do not come back once there are none
     return found

@@ -72,15 +72,16 @@ def kept_rounds(history: Sequence[float], job: TrainJob) -> int:
     """Return how many rounds to keep: up to the first best one, or all without early stopping.
 
     Raises:
-        EngineError: no round has a finite metric.
+        EngineError: no round has a finite metric, or the last one has none and is to be kept.
     """
     values = np.asarray(history, dtype=np.float64)
-    if not np.isfinite(values).any():
+    is_last = job.early_stopping is None
+    if not np.isfinite(values[-1:] if is_last else values).any():
         raise EngineError(
-            f"the training diverged: '{job.metric}' on the valid split was never a finite number "
-            f"in {len(values)} rounds; lower the learning rate."
+            f"the training diverged: '{job.metric}' on the valid split was no finite number "
+            f"after {len(values)} rounds; lower the learning rate."
         )
-    if job.early_stopping is None:
+    if is_last:
         return len(values)
     is_up = metric_for(job.task, job.metric).higher_is_better
     ranked = np.where(np.isfinite(values), values if is_up else -values, -np.inf)

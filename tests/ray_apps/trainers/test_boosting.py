@@ -21,6 +21,11 @@ SHARES = {
         "a forest": {"num_parallel_tree": 3, "subsample": 0.6, "colsample_bynode": 0.6},
         "both": {"subsample": 0.7, "colsample_bytree": 0.7, "colsample_bynode": 0.7},
     },
+    "torch": {
+        "mlp": {"net": "mlp", "width": 16, "depth": 2, "batch_rows": 256},
+        "resnet": {"net": "resnet", "width": 16, "depth": 2, "batch_rows": 256},
+        "both": {"net": "ft_transformer", "width": 8, "heads": 2, "depth": 1, "batch_rows": 512},
+    },
     "lightgbm": {
         "all rows": {},
         "rows": {"bagging_fraction": 0.5, "bagging_freq": 1},

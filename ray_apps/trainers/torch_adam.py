@@ -1,0 +1,64 @@
+"""AdamW by torch's own fused step, with a state that can be stored.
+
+The function and not `torch.optim.AdamW`: making that object imports torch's compiler, which
+takes longer than many a training. Loshchilov and Hutter, Decoupled Weight Decay
+Regularization (2019).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.optim.adamw import adamw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class AdamW:
+    """Steps of some parameters along their gradients."""
+
+    def __init__(self, parameters: Sequence[Tensor], *, weight_decay: float) -> None:
+        self._parameters, self._weight_decay = list(parameters), weight_decay
+        self._means = [torch.zeros_like(one) for one in self._parameters]
+        self._squares = [torch.zeros_like(one) for one in self._parameters]
+        self._steps = [torch.zeros(()) for _ in self._parameters]
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor], rate: float) -> None:
+        """Move every parameter by its gradient at a learning rate."""
+        adamw(
+            self._parameters,
+            list(grads),
+            self._means,
+            self._squares,
+            [],
+            self._steps,
+            foreach=False,
+            fused=True,
+            capturable=False,
+            differentiable=False,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate,
+            weight_decay=self._weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what later steps depend on."""
+        parts = {"mean": self._means, "square": self._squares, "step": self._steps}
+        return {f"{name}.{i}": t for name, found in parts.items() for i, t in enumerate(found)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state that `state` gave."""
+        for name, mine in self.state().items():
+            mine.copy_(state[name])

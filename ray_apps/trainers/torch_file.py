@@ -1,0 +1,116 @@
+"""A network as one safetensors file: weights, inputs and shape; nothing in it can run code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from arclight.errors import IntegrityError, printable
+from ray_apps.trainers.torch_inputs import Inputs
+from ray_apps.trainers.torch_nets import Shape, build
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from torch import Tensor, nn
+
+WEIGHTS = "net."
+FORMAT = "arclight-table-network-1"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network, with what it needs to score rows.
+
+    Attributes:
+        task: decides what its outputs mean.
+        label: mean and standard deviation of a regression's label on train.
+        rounds: epochs it was trained.
+        gains: how much worse the metric got on valid with each feature shuffled, [features].
+    """
+
+    shape: Shape
+    inputs: Inputs
+    task: str
+    label: tuple[float, float]
+    rounds: int
+    gains: tuple[float, ...]
+    net: nn.Module
+
+
+def pack(network: Network) -> bytes:
+    """Return the file; the same network gives the same bytes."""
+    tensors = {WEIGHTS + name: value.cpu() for name, value in network.net.state_dict().items()}
+    for name in ("knots", "scores"):
+        for place, values in enumerate(getattr(network.inputs, name)):
+            tensors[f"{name}.{place}"] = torch.from_numpy(values)
+    about = {
+        "format": FORMAT,
+        "shape": asdict(network.shape),
+        "features": network.inputs.features,
+        "categorical": network.inputs.categorical,
+        "levels": network.inputs.levels,
+        "task": network.task,
+        "label": network.label,
+        "rounds": network.rounds,
+        "gains": network.gains,
+    }
+    return bytes(save(tensors, {"about": json.dumps(about, sort_keys=True)}))
+
+
+def unpack(path: Path) -> Network:
+    """Read a file whose bytes were checked.
+
+    Raises:
+        IntegrityError: it is not such a network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            if about["format"] != FORMAT:
+                raise ValueError(f"format {about['format']!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _network(about, tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise IntegrityError(
+            f"'{path}' is not a network Arclight can read ({printable(error)}); restore it from "
+            "a backup or train again."
+        ) from error
+
+
+def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
+    shape = Shape(**{**about["shape"], "levels": tuple(about["shape"]["levels"])})
+    count = shape.numbers
+    inputs = Inputs(
+        features=int(about["features"]),
+        categorical=tuple(about["categorical"]),
+        knots=tuple(_values(tensors, f"knots.{i}") for i in range(count)),
+        scores=tuple(_values(tensors, f"scores.{i}") for i in range(count)),
+        levels=tuple(about["levels"]),
+    )
+    with torch.random.fork_rng(devices=[]):
+        net = build(shape)
+    net.load_state_dict(
+        {n.removeprefix(WEIGHTS): t for n, t in tensors.items() if n.startswith(WEIGHTS)}
+    )
+    return Network(
+        shape=shape,
+        inputs=inputs,
+        task=str(about["task"]),
+        label=(float(about["label"][0]), float(about["label"][1])),
+        rounds=int(about["rounds"]),
+        gains=tuple(float(gain) for gain in about["gains"]),
+        net=net.eval(),
+    )
+
+
+def _values(tensors: Mapping[str, Tensor], name: str) -> npt.NDArray[np.float32]:
+    return np.array(tensors[name].numpy(), np.float32)

@@ -1,0 +1,161 @@
+"""Networks for tables: numbers and category codes in, one row of outputs each.
+
+`mlp`, `resnet` and `ft_transformer` follow Gorishniy et al., Revisiting Deep Learning Models for
+Tabular Data (2021), with layer norms, which see one row at a time, where the paper's residual
+network has batch norms: so a row's score does not depend on the rows beside it, nor on how the
+rows are divided among workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+NetName = Literal["mlp", "resnet", "ft_transformer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a network is made of; stored with its weights.
+
+    Attributes:
+        numbers: numeric features.
+        levels: codes of each category feature; the last code of each stands for codes that
+            training never saw, the one before it for null.
+        outputs: numbers a row.
+        width: of a hidden layer, or of a token.
+        depth: hidden layers or blocks.
+        embedding: numbers that a category becomes (a token's width for the transformer).
+    """
+
+    net: NetName
+    numbers: int
+    levels: tuple[int, ...]
+    outputs: int
+    width: int
+    depth: int
+    embedding: int
+    heads: int
+    dropout: float
+
+
+def build(shape: Shape) -> nn.Module:
+    """Return a network with fresh weights, drawn from torch's generator.
+
+    Its call takes numbers float32 [rows, numbers], is_null float32 of the same shape and codes
+    int64 [rows, categories], and returns float32 [rows, outputs].
+    """
+    kinds = {"mlp": _Mlp, "resnet": _ResNet, "ft_transformer": _FtTransformer}
+    return kinds[shape.net](shape)
+
+
+class _Categories(nn.Module):
+    """Codes of all category features -> a vector each, from one table."""
+
+    starts: Tensor
+
+    def __init__(self, shape: Shape, width: int) -> None:
+        super().__init__()
+        starts = [0, *torch.tensor(shape.levels).cumsum(0).tolist()][: len(shape.levels)]
+        self.register_buffer("starts", torch.tensor(starts, dtype=torch.int64), persistent=False)
+        self.table = nn.Embedding(sum(shape.levels), width)
+        with torch.no_grad():
+            # no row of train has these codes, so nothing would ever move what they begin with
+            for start, count in zip(starts, shape.levels, strict=True):
+                self.table.weight[start + count - 1] = 0.0
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return float32 [rows, categories, width]."""
+        found: Tensor = self.table(codes + self.starts)
+        return found
+
+
+class _Flat(nn.Module):
+    """All features of a row side by side."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.categories = _Categories(shape, shape.embedding) if shape.levels else None
+        self.width = 2 * shape.numbers + len(shape.levels) * shape.embedding
+
+    def forward(self, numbers: Tensor, is_null: Tensor, codes: Tensor) -> Tensor:
+        parts = [numbers, is_null]
+        if self.categories is not None:
+            parts.append(self.categories(codes).flatten(1))
+        return torch.cat(parts, 1)
+
+
+class _Mlp(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.flat = _Flat(shape)
+        layers: list[nn.Module] = []
+        before = self.flat.width
+        for _ in range(shape.depth):
+            layers += [nn.Linear(before, shape.width), nn.ReLU(), nn.Dropout(shape.dropout)]
+            before = shape.width
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(before, shape.outputs)
+
+    def forward(self, numbers: Tensor, is_null: Tensor, codes: Tensor) -> Tensor:
+        found: Tensor = self.head(self.body(self.flat(numbers, is_null, codes)))
+        return found
+
+
+class _ResNet(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.flat = _Flat(shape)
+        self.first = nn.Linear(self.flat.width, shape.width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(shape.width),
+                nn.Linear(shape.width, 2 * shape.width),
+                nn.ReLU(),
+                nn.Dropout(shape.dropout),
+                nn.Linear(2 * shape.width, shape.width),
+            )
+            for _ in range(shape.depth)
+        )
+        self.head = nn.Sequential(
+            nn.LayerNorm(shape.width), nn.ReLU(), nn.Linear(shape.width, shape.outputs)
+        )
+
+    def forward(self, numbers: Tensor, is_null: Tensor, codes: Tensor) -> Tensor:
+        hidden = self.first(self.flat(numbers, is_null, codes))
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        found: Tensor = self.head(hidden)
+        return found
+
+
+class _FtTransformer(nn.Module):
+    """Every feature a token; the answer is read from one more."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width
+        spread = width**-0.5
+        self.scale = nn.Parameter(torch.empty(shape.numbers, width).uniform_(-spread, spread))
+        self.shift = nn.Parameter(torch.empty(shape.numbers, width).uniform_(-spread, spread))
+        self.null = nn.Parameter(torch.zeros(shape.numbers, width))
+        self.categories = _Categories(shape, width) if shape.levels else None
+        self.answer = nn.Parameter(torch.empty(1, width).uniform_(-spread, spread))
+        layer = nn.TransformerEncoderLayer(
+            width, shape.heads, 2 * width, shape.dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, shape.depth, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, shape.outputs))
+
+    def forward(self, numbers: Tensor, is_null: Tensor, codes: Tensor) -> Tensor:
+        parts = [
+            self.answer.expand(len(numbers), 1, -1),
+            numbers[:, :, None] * self.scale + self.shift + is_null[:, :, None] * self.null,
+        ]
+        if self.categories is not None:
+            parts.append(self.categories(codes))
+        found: Tensor = self.head(self.blocks(torch.cat(parts, 1))[:, 0])
+        return found

@@ -1,0 +1,111 @@
+"""What `train.params` may say to a network, and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from arclight.errors import SpecError, nearest, printable
+from ray_apps.trainers.torch_nets import NetName, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray_apps.trainers import TrainJob
+    from ray_apps.trainers.torch_inputs import Inputs
+
+NETS: tuple[NetName, ...] = get_args(NetName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """How a network is built and trained.
+
+    Attributes:
+        net: its kind.
+        width: of a hidden layer, or of a token.
+        depth: hidden layers or blocks.
+        embedding: numbers that a category becomes; a transformer's are as wide as its tokens.
+        heads: of a transformer's attention; they divide its width.
+        learning_rate: the highest, after the warm-up.
+        weight_decay: AdamW's.
+        batch_rows: rows of all workers between two steps.
+        warmup: part of all steps in which the rate grows; then it falls to 0 along a cosine.
+        clip: the longest step's gradient; longer ones are shortened to it.
+    """
+
+    net: NetName = "mlp"
+    width: int = 256
+    depth: int = 3
+    embedding: int = 16
+    heads: int = 8
+    dropout: float = 0.1
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    batch_rows: int = 1024
+    warmup: float = 0.05
+    clip: float = 1.0
+
+    def shape(self, inputs: Inputs, outputs: int) -> Shape:
+        """Return the network for some inputs."""
+        return Shape(
+            net=self.net,
+            numbers=len(inputs.knots),
+            levels=inputs.levels,
+            outputs=outputs,
+            width=self.width,
+            depth=self.depth,
+            embedding=self.embedding,
+            heads=self.heads,
+            dropout=self.dropout,
+        )
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "ft_transformer": {"width": 64, "depth": 3, "learning_rate": 3e-4},
+}
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "net": (f"one of {', '.join(NETS)}", lambda v: v in NETS),
+    "width": ("a whole number from 1 to 8192", lambda v: _is_whole(v) and 1 <= v <= 8192),
+    "depth": ("a whole number from 1 to 64", lambda v: _is_whole(v) and 1 <= v <= 64),
+    "embedding": ("a whole number from 1 to 1024", lambda v: _is_whole(v) and 1 <= v <= 1024),
+    "heads": ("a whole number from 1 to 64", lambda v: _is_whole(v) and 1 <= v <= 64),
+    "dropout": ("at least 0 and less than 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "learning_rate": ("more than 0", lambda v: _is_number(v) and v > 0),
+    "weight_decay": ("at least 0", lambda v: _is_number(v) and v >= 0),
+    "batch_rows": ("a whole number from 1", lambda v: _is_whole(v) and v >= 1),
+    "warmup": ("at least 0 and less than 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "clip": ("more than 0", lambda v: _is_number(v) and v > 0),
+}
+
+
+def params_of(job: TrainJob) -> Params:
+    """Return a job's parameters, checked.
+
+    Raises:
+        SpecError: one is unknown, or has a value that it cannot have.
+    """
+    for name, value in job.params.items():
+        if name not in RULES:
+            raise SpecError(
+                f"train.params: a network has no '{printable(name)}'.{nearest(name, RULES)} "
+                f"Known here: {', '.join(RULES)}."
+            )
+        rule, holds = RULES[name]
+        if not holds(value):
+            raise SpecError(f"train.params: {name} must be {rule}, got {printable(value)}.")
+    net = str(job.params.get("net", Params.net))
+    found = Params(**cast("dict[str, Any]", {**DEFAULTS.get(net, {}), **job.params}))
+    if found.net == "ft_transformer" and found.width % found.heads:
+        raise SpecError(
+            f"train.params: width must be a multiple of heads ({found.heads}), got {found.width}."
+        )
+    return found
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and value < float("inf"))

@@ -1,0 +1,402 @@
+"""PyTorch: networks for tables, alone or with others, model files in safetensors.
+
+A round is an epoch. Workers add up their gradients over the gang's own connections, so that no
+port of torch's is opened; each has the same weights after every step.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from arclight.errors import DataError
+from arclight.metrics import measure, metric_for
+from ray_apps.gang.totals import from_first, highest, to_first
+from ray_apps.shards import dense
+from ray_apps.trainers import Fitted, TrainJob
+from ray_apps.trainers.boosting import BEGINNING, boost
+from ray_apps.trainers.judge import ValidMetric, kept_rounds
+from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.torch_adam import AdamW
+from ray_apps.trainers.torch_file import Network, pack, unpack
+from ray_apps.trainers.torch_inputs import fit_inputs
+from ray_apps.trainers.torch_nets import build
+from ray_apps.trainers.torch_params import params_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from arclight.plan import Matrix
+    from ray_apps.gang import Gang
+    from ray_apps.shards import Doubles, Shard
+    from ray_apps.trainers.boosting import Snapshot, Watch
+    from ray_apps.trainers.torch_inputs import Inputs, Seen
+    from ray_apps.trainers.torch_params import Params
+
+SCORED_ROWS = 8192
+"""Rows that are scored at once."""
+SHUFFLED_ROWS = 20_000
+"""Valid rows of each worker that a feature's importance is measured on."""
+NET, BEST, ADAM = "net.", "best.", "adam."
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as tensors: numbers, is_null, codes, and a label and a weight each."""
+
+    numbers: Tensor
+    is_null: Tensor
+    codes: Tensor
+    label: Tensor
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, places: Tensor) -> tuple[Tensor, ...]:
+        """Return some rows of each tensor."""
+        every = (self.numbers, self.is_null, self.codes, self.label, self.weight)
+        return tuple(one.index_select(0, places) for one in every)
+
+
+@dataclass(frozen=True)
+class TorchData:
+    """Train and valid rows, what they were made with, and what to go on from."""
+
+    train: Rows
+    valid: Rows
+    valid_label: Doubles
+    inputs: Inputs
+    label: tuple[float, float]
+    start: Snapshot
+
+
+class TorchTrainer:
+    """Trains and loads networks."""
+
+    suffix = ".safetensors"
+
+    def check_params(self, job: TrainJob) -> None:
+        """Refuse unknown names and values that cannot be."""
+        params_of(job)
+
+    def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
+        """Every epoch draws from its own seed, and a snapshot has the optimizer's state."""
+        return True
+
+    def prepare(
+        self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
+    ) -> TorchData:
+        """Learn ranks and levels from train, and lay both splits out as tensors."""
+        matrix = _matrix(train)
+        inputs = fit_inputs(matrix, job.categorical, gang, seed=job.seed)
+        scale = _label_scale(train.label, job, gang)
+        weights = row_weights(train.label, job, gang)
+        return TorchData(
+            train=_rows(inputs.see(matrix), train.label, weights, job, scale),
+            valid=_rows(inputs.see(_matrix(valid)), valid.label, None, job, scale),
+            valid_label=valid.label,
+            inputs=inputs,
+            label=scale,
+            start=start,
+        )
+
+    def fit(self, data: TorchData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
+        """Train and keep the best epoch by the metric on valid (the last without stopping)."""
+        params = params_of(job)
+        with _threads(job.threads), torch.random.fork_rng(devices=[]):
+            growing = _Growing(data, job, params, gang)
+            history = boost(growing, job, watch, data.start.history)
+            rounds = kept_rounds(history, job)
+            network = growing.best(rounds)
+            gains = _gains(network, data, job, gang)
+        return Fitted(
+            model=pack(replace(network, gains=gains)),
+            rounds=rounds,
+            valid=history[rounds - 1],
+            params={**asdict(params), "seed": job.seed, "threads": job.threads},
+        )
+
+    def load(self, path: Path, *, threads: int) -> TorchModel:
+        """Load a safetensors file whose bytes were checked."""
+        torch.set_num_threads(threads)
+        return TorchModel(unpack(path))
+
+
+class TorchModel:
+    """A loaded network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @property
+    def features(self) -> int:
+        """Features it was trained on."""
+        return self._network.inputs.features
+
+    @property
+    def rounds(self) -> int:
+        """Epochs it was trained."""
+        return self._network.rounds
+
+    def gains(self) -> npt.NDArray[np.float64]:
+        """Return how much worse the metric got with each feature shuffled; 0 if it did not."""
+        return np.asarray(self._network.gains, np.float64)
+
+    def predict(self, matrix: Matrix) -> npt.NDArray[np.float64]:
+        """Return probabilities or numbers; safe to call from several threads."""
+        parts = [
+            _scores(self._network, *_tensors(self._network.inputs.see(matrix[at:][:SCORED_ROWS])))
+            for at in range(0, max(1, len(matrix)), SCORED_ROWS)
+        ]
+        return np.concatenate(parts)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+class _Growing:
+    """A network that is trained an epoch at a time."""
+
+    def __init__(self, data: TorchData, job: TrainJob, params: Params, gang: Gang) -> None:
+        self._data, self._job, self._params, self._gang = data, job, params, gang
+        self._metric = ValidMetric(gang, data.valid_label, job)
+        torch.manual_seed(job.seed)
+        outputs = job.classes if job.task == "multiclass" else 1
+        self._shape = params.shape(data.inputs, outputs)
+        self._net = build(self._shape)
+        self._parameters = list(self._net.parameters())
+        self._adam = AdamW(self._parameters, weight_decay=params.weight_decay)
+        self._rows = max(1, -(-params.batch_rows // gang.world))
+        most = int(highest(gang, np.array([len(data.train)]))[0])
+        self._steps = -(-most // self._rows)
+        self._history = list(data.start.history)
+        self._best = _copy(self._net)
+        if data.start.model:
+            self._restore(load(data.start.model))
+
+    def grow(self, number: int) -> None:
+        """Train one epoch; what it draws depends on its number alone."""
+        torch.manual_seed(_seed(self._job.seed, number, self._gang.rank))
+        order = torch.randperm(len(self._data.train))
+        self._net.train()
+        for step in range(self._steps):
+            places = order[step * self._rows :][: self._rows]
+            self._step(places, self._rate(number * self._steps + step))
+
+    def judge(self) -> float:
+        """Return the metric of this epoch, NaN once a score is no number."""
+        network = self._network(self._net, len(self._history) + 1)
+        found = _score_rows(network, self._data.valid)
+        bad = np.array([np.count_nonzero(~np.isfinite(found))], np.int64)
+        diverged = bool(highest(self._gang, bad)[0])
+        self._history.append(math.nan if diverged else self._metric(found))
+        if not diverged and kept_rounds(self._history, self._job) == len(self._history):
+            self._best = _copy(self._net)
+        return self._history[-1]
+
+    def can_go_on_from(self, rounds: int) -> bool:  # noqa: ARG002 -- the protocol's
+        return True
+
+    def model(self) -> bytes:
+        """Return weights, the best ones so far, and the optimizer's state."""
+        tensors = {NET + n: t for n, t in self._net.state_dict().items()}
+        tensors |= {BEST + n: t for n, t in self._best.items()}
+        tensors |= {ADAM + n: t for n, t in self._adam.state().items()}
+        return bytes(save({name: value.contiguous() for name, value in tensors.items()}))
+
+    def best(self, rounds: int) -> Network:
+        """Return the network as it was after the round that is kept."""
+        self._net.load_state_dict(self._best)
+        return self._network(self._net, rounds)
+
+    def _network(self, net: nn.Module, rounds: int) -> Network:
+        data = self._data
+        return Network(
+            self._shape, data.inputs, self._job.task, data.label, rounds, (), net.eval()
+        )
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step: up along a line, down along half a cosine."""
+        whole = self._job.rounds * self._steps
+        warm = max(1, round(self._params.warmup * whole))
+        if step < warm:
+            return self._params.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, whole - warm)
+        return self._params.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _step(self, places: Tensor, rate: float) -> None:
+        """Take one step by the mean gradient of the rows of all workers."""
+        *seen, label, weight = self._data.train.take(places)
+        for one in self._parameters:
+            one.grad = torch.zeros_like(one)
+        whole = float(weight.sum())
+        if len(places):
+            loss = (_losses(self._net(*seen), label, self._job) * weight).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+        grads = [one.grad for one in self._parameters if one.grad is not None]
+        if self._gang.world > 1:
+            whole = _add_up(grads, whole, self._gang)
+        torch._foreach_div_(grads, max(whole, 1e-12))
+        nn.utils.clip_grad_norm_(self._parameters, self._params.clip)
+        self._adam.step(grads, rate)
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self._net.load_state_dict(_below(tensors, NET))
+        self._best = _below(tensors, BEST)
+        self._adam.restore(_below(tensors, ADAM))
+
+
+def _matrix(shard: Shard) -> Matrix:
+    if not shard.rows:
+        raise DataError("a shard must have rows for a network, got none; use fewer workers.")
+    return np.concatenate([dense(table) for table in shard.tables])
+
+
+def _rows(
+    seen: Seen,
+    label: Doubles,
+    weights: npt.NDArray[np.float32] | None,
+    job: TrainJob,
+    scale: tuple[float, float],
+) -> Rows:
+    mean, spread = scale
+    wanted = torch.from_numpy((label - mean) / spread)
+    kind = torch.int64 if job.task == "multiclass" else torch.float32
+    weight = torch.ones(len(label)) if weights is None else torch.from_numpy(weights)
+    return Rows(*_tensors(seen), label=wanted.to(kind), weight=weight)
+
+
+def _tensors(seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.from_numpy(seen.numbers),
+        torch.from_numpy(seen.is_null),
+        torch.from_numpy(seen.codes),
+    )
+
+
+def _label_scale(label: Doubles, job: TrainJob, gang: Gang) -> tuple[float, float]:
+    """Return mean and standard deviation of a regression's label over all workers."""
+    if job.task != "regression":
+        return 0.0, 1.0
+    mine = np.array([len(label), label.sum(), np.square(label).sum()])
+    found = gang.exchange([mine.tobytes()] * gang.world)
+    rows, total, squares = np.sum([np.frombuffer(part) for part in found], axis=0)
+    mean = total / rows
+    return float(mean), float(np.sqrt(max(squares / rows - mean**2, 0.0)) or 1.0)
+
+
+def _losses(outputs: Tensor, label: Tensor, job: TrainJob) -> Tensor:
+    """Return the loss of each row."""
+    if job.task == "multiclass":
+        return functional.cross_entropy(outputs, label, reduction="none")
+    found = outputs[:, 0]
+    if job.task == "binary":
+        return functional.binary_cross_entropy_with_logits(found, label, reduction="none")
+    return functional.mse_loss(found, label, reduction="none")
+
+
+def _add_up(grads: list[Tensor], weight: float, gang: Gang) -> float:
+    """Leave the sum of all workers' gradients in each, and return the sum of their weights.
+
+    Every worker adds up one part of all numbers, in the order of ranks, and gives it to the
+    others: so all have the same bits.
+    """
+    mine = np.concatenate([*(g.numpy().ravel() for g in grads), [np.float32(weight)]])
+    parts = np.array_split(mine.astype(np.float32), gang.world)
+    found = gang.exchange([part.tobytes() for part in parts])
+    total = np.sum([np.frombuffer(part, np.float32) for part in found], axis=0, dtype=np.float32)
+    everything = gang.exchange([total.tobytes()] * gang.world)
+    summed = torch.from_numpy(np.concatenate([np.frombuffer(p, np.float32) for p in everything]))
+    at = 0
+    for grad in grads:
+        grad.copy_(summed[at : at + grad.numel()].view_as(grad))
+        at += grad.numel()
+    return float(summed[-1])
+
+
+def _score_rows(network: Network, rows: Rows) -> npt.NDArray[np.float64]:
+    seen = (rows.numbers, rows.is_null, rows.codes)
+    cuts = [slice(at, at + SCORED_ROWS) for at in range(0, len(rows), SCORED_ROWS)]
+    return np.concatenate([_scores(network, *(one[cut] for one in seen)) for cut in cuts])
+
+
+def _scores(
+    network: Network, numbers: Tensor, is_null: Tensor, codes: Tensor
+) -> npt.NDArray[np.float64]:
+    """Return probabilities or numbers of rows: [rows], or [rows, classes]."""
+    with torch.inference_mode():
+        outputs = network.net(numbers, is_null, codes).double()
+        if network.task == "multiclass":
+            return outputs.softmax(1).numpy()  # type: ignore[no-any-return]
+        if network.task == "binary":
+            return outputs[:, 0].sigmoid().numpy()  # type: ignore[no-any-return]
+    mean, spread = network.label
+    return outputs[:, 0].numpy() * spread + mean  # type: ignore[no-any-return]
+
+
+def _gains(network: Network, data: TorchData, job: TrainJob, gang: Gang) -> tuple[float, ...]:
+    """Return how much worse the metric gets on valid rows with each feature shuffled.
+
+    The same on every worker. Breiman, Random Forests (2001), section 10.
+    """
+    places = np.linspace(0, len(data.valid) - 1, min(len(data.valid), SHUFFLED_ROWS))
+    some = places.astype(np.int64)
+    label = to_first(gang, data.valid_label[some])
+    rows = Rows(*data.valid.take(torch.from_numpy(some)))
+
+    def judge(scores: Doubles) -> float:
+        value = measure(job.task, job.metric, label, scores)
+        return math.nan if value is None else value
+
+    whole = from_first(gang, _score_rows(network, rows), judge)
+    sign = 1.0 if metric_for(job.task, job.metric).higher_is_better else -1.0
+    order = torch.from_numpy(np.random.default_rng(job.seed).permutation(len(rows)))
+    mixed = (_shuffled(rows, i, data.inputs, order) for i in range(data.inputs.features))
+    lost = [sign * (whole - from_first(gang, _score_rows(network, m), judge)) for m in mixed]
+    return tuple(max(0.0, one) if math.isfinite(one) else 0.0 for one in lost)
+
+
+def _shuffled(rows: Rows, feature: int, inputs: Inputs, order: Tensor) -> Rows:
+    names = ("codes",) if feature in inputs.categorical else ("numbers", "is_null")
+    places = inputs.categorical if feature in inputs.categorical else inputs.numeric
+    place = places.index(feature)
+    changed = {}
+    for name in names:
+        values = getattr(rows, name).clone()
+        values[:, place] = values[order, place]
+        changed[name] = values
+    return replace(rows, **changed)
+
+
+def _seed(seed: int, number: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, number, rank]).generate_state(1)[0])
+
+
+def _copy(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def _below(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before: Any = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
