@@ -10,3 +10,11 @@ Tick = Callable[[int, int | None, str], None]
 
 def silent(_done: int, _total: int | None, _note: str) -> None:
     """Watch nothing."""
+
+
+Tell = Callable[[str], None]
+"""Called with a sentence that must not be missed, wherever progress goes."""
+
+
+def silent_tell(_sentence: str) -> None:
+    """Tell nobody."""

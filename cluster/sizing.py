@@ -76,6 +76,11 @@ class Crew:
     threads: int
     """Of each of them."""
 
+    @property
+    def cores(self) -> int:
+        """Cores of all of them."""
+        return self.workers * self.threads
+
 
 def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | None) -> Crew:
     """Choose how many alike workers train on a cluster, and with how many cores each.
@@ -92,23 +97,25 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
         RefusedError: the fewest do not fit, with the figures.
     """
     least, most = bounds
-    if cores_per_worker is None:
-        alike = [(n, sum(cores >= n for cores in nodes)) for n in nodes]
-        count = max(((n * many, many) for n, many in alike), default=(0, 0))[1]
-    else:
-        count = sum(cores >= cores_per_worker for cores in nodes)
-    count = max(least, count if most is None else min(count, most))
-    each = cores_per_worker or max(
-        (n for n in range(1, max(nodes, default=0) + 1) if _room(nodes, n) >= count), default=1
-    )
-    if _room(nodes, each) < count:
+    best = Crew(0, cores_per_worker or 1)
+    for each in sorted(set(nodes)) if cores_per_worker is None else [cores_per_worker]:
+        alike = sum(cores >= each for cores in nodes)
+        crew = Crew(alike if most is None else min(alike, most), each)
+        if crew.cores >= best.cores:  # of equals the fewer workers, which say less to each other
+            best = crew
+    if best.workers >= least:
+        return best
+    # more than one on some node
+    fit = [n for n in range(1, max(nodes, default=0) + 1) if _room(nodes, n) >= least]
+    each = cores_per_worker or max(fit, default=1)
+    if _room(nodes, each) < least:
         have = ", ".join(map(str, sorted(nodes))) or "no"
         raise RefusedError(
-            f"train.workers: {count:,} workers with {each:,} cores each must fit into nodes of "
+            f"train.workers: {least:,} workers with {each:,} cores each must fit into nodes of "
             f"{have} cores, which take {_room(nodes, each):,}; use fewer workers, or a profile of "
             "a larger cluster."
         )
-    return Crew(count, each)
+    return Crew(least, each)
 
 
 def _room(nodes: Sequence[int], each: int) -> int:

@@ -50,6 +50,7 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
                 profile=context.profile,
                 run_folder=run.folder,
                 tick=tick,
+                tell=lambda sentence: say(f"train: {sentence}", style="yellow"),
             )
         note.result = bundle.ref
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.train_metrics.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +12,15 @@ import numpy as np
 from arclight.bundle import BundleFile, Resumed
 from arclight.contract import Contract, InnerPath
 from arclight.errors import ArclightError
-from arclight.store import check_file, discard, flush_tree, open_private, sha256_file
+from arclight.store import (
+    check_file,
+    discard,
+    flush_tree,
+    held,
+    make_folder,
+    open_private,
+    sha256_file,
+)
 from arclight.sweep import CHECKPOINTS
 from ray_apps.trainers.boosting import Snapshot
 
@@ -98,13 +105,14 @@ class Checkpoints:
                     ),
                 }
             )
+            self._make_room(record.rounds)
             is_ours = self._store.publish(record.rounds, made.to_json(), *self._parts)
         except OSError as error:
             if folder is not None:
                 discard(folder)
             raise ArclightError(
                 f"a checkpoint after round {record.rounds} must be written, but "
-                f"{error.strerror}; free space in the store."
+                f"{error.strerror}; free space in the store, or mend its rights."
             ) from error
         except BaseException:
             if folder is not None:
@@ -114,9 +122,22 @@ class Checkpoints:
             discard(folder)  # another command that trains the same was here first
         self._prune()
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `arclight sweep` away for the length of a block."""
+        folder = self._store.path(*self._parts)
+        make_folder(folder)
+        try:
+            with held(folder):
+                yield
+        finally:
+            for empty in (folder, folder.parent):
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
+
     def clear(self) -> None:
         """Remove all of them: the model is published."""
-        shutil.rmtree(self._store.path(*self._parts), ignore_errors=True)
+        discard(self._store.path(*self._parts))
         with contextlib.suppress(OSError):  # others of this name are there
             self._store.path(*self._parts[:2]).rmdir()
 
@@ -124,6 +145,14 @@ class Checkpoints:
         for number in reversed(self._store.numbers(*self._parts)):
             with contextlib.suppress(ArclightError, OSError):
                 yield self._read(number)
+
+    def _make_room(self, number: int) -> None:
+        """Remove a damaged checkpoint whose number is needed."""
+        if number in self._store.numbers(*self._parts):
+            try:
+                self._read(number)
+            except (ArclightError, OSError):
+                self._remove(number)
 
     def _read(self, number: int) -> Checkpoint:
         stored = self._store.record(number, *self._parts)
@@ -140,15 +169,20 @@ class Checkpoints:
         return self._store.root / record.folder / file.path
 
     def _prune(self) -> None:
-        """Let go of all but the newest, each one's record first."""
-        folder = self._store.path(*self._parts)
-        numbers = self._store.numbers(*self._parts)
-        for number in numbers[:-KEPT]:
-            with contextlib.suppress(ArclightError, OSError):
-                stored = self._store.record(number, *self._parts)
-                record = CheckpointRecord.from_json(stored.text, source=stored.path)
-                (folder / f"{number}.json").unlink()
-                discard(self._store.root / record.folder)
+        """Let go of all but the newest whole ones."""
+        kept = {found.record.rounds for found, _ in zip(self._whole(), range(KEPT), strict=False)}
+        for number in self._store.numbers(*self._parts):
+            if number not in kept:
+                self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        """Remove a checkpoint, its record first; what its files are is lost with a damaged one."""
+        with contextlib.suppress(OSError):
+            path = self._store.path(*self._parts, f"{number}.json")
+            text = path.read_bytes()
+            path.unlink()
+            with contextlib.suppress(ArclightError):
+                discard(self._store.root / CheckpointRecord.from_json(text).folder)
 
 
 class Keeper:
@@ -158,20 +192,18 @@ class Keeper:
         checkpoints: where they go.
         template: the record of a checkpoint of this training.
         every_s: seconds between two of them.
-        failed: told why one could not be written; the training goes on without it.
+
+    Attributes:
+        trouble: why the last one could not be written, nothing when it could; the training goes
+            on without it.
     """
 
     def __init__(
-        self,
-        checkpoints: Checkpoints,
-        template: CheckpointRecord,
-        *,
-        every_s: float,
-        failed: Callable[[str], None],
+        self, checkpoints: Checkpoints, template: CheckpointRecord, *, every_s: float
     ) -> None:
-        self._checkpoints, self._template = checkpoints, template
-        self._every_s, self._failed = every_s, failed
+        self._checkpoints, self._template, self._every_s = checkpoints, template, every_s
         self._last_s = time.monotonic()
+        self.trouble = ""
 
     def offer(self, history: Sequence[float], model: Callable[[], bytes] | None) -> None:
         """Write a checkpoint if it is time, and if the training may go on from here."""
@@ -180,6 +212,7 @@ class Keeper:
         record = self._template.model_copy(update={"rounds": len(history)})
         try:
             self._checkpoints.write(Snapshot(model(), tuple(history)), record)
+            self.trouble = ""
         except ArclightError as error:
-            self._failed(error.message)
+            self.trouble = error.message
         self._last_s = time.monotonic()

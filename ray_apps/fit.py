@@ -85,6 +85,8 @@ class FitOutcome(Contract):
     params: dict[str, str | int | float | bool]
     golden: GoldenRows
     resumed: tuple[Resumed, ...] = ()
+    trouble: str = ""
+    """Why the last checkpoint could not be written; nothing when it could."""
     seconds: dict[str, float]
 
 
@@ -159,6 +161,7 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
         params=fitted.params,
         golden=golden_rows(home, manifest, model),
         resumed=begun.resumed,
+        trouble=begun.keeper.trouble,
         seconds={**seconds, "judge": time.monotonic() - start},
     )
     _write(folder / OUTCOME, outcome.to_json().encode())
@@ -224,7 +227,7 @@ class _Begun:
 
     start: Snapshot
     resumed: tuple[Resumed, ...]
-    checkpoints: Checkpoints
+    keeper: Keeper
 
 
 def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Begun:
@@ -236,16 +239,28 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
     model = gang.agree(b"", lambda _: mine.model)
     history = gang.agree(b"", lambda _: values)
     start = Snapshot(model, tuple(np.frombuffer(history, np.float64).tolist()))
-    if found is None:
-        return _Begun(start, (), checkpoints)
-    record = found.record
-    same = (record.workers, record.threads, record.workers) == (job.workers, job.threads, 1)
-    again = Resumed(
-        rounds=record.rounds,
+    resumed: tuple[Resumed, ...] = ()
+    if found is not None:
+        record, trainer = found.record, load_trainer(request.train.trainer)
+        same = (record.workers, record.threads, job.workers) == (job.workers, job.threads, 1)
+        again = Resumed(
+            rounds=record.rounds,
+            workers=job.workers,
+            exact=same
+            and all(one.exact for one in record.resumed)
+            and trainer.goes_on_exactly(job),
+        )
+        resumed = (*record.resumed, again)
+    template = CheckpointRecord(
+        rounds=0,
         workers=job.workers,
-        exact=same and load_trainer(request.train.trainer).goes_on_exactly(job),
+        threads=job.threads,
+        resumed=resumed,
+        folder="-",
+        files=(),
     )
-    return _Begun(start, (*record.resumed, again), checkpoints)
+    every_s = parse_duration_s(request.train.checkpoint_every)
+    return _Begun(start, resumed, Keeper(checkpoints, template, every_s=every_s))
 
 
 def _train(
@@ -275,29 +290,10 @@ def _train(
     del train, seen
     laps.append(time.monotonic())
 
-    trouble = ""
-
-    def failed(why: str) -> None:
-        nonlocal trouble
-        trouble = f"; {why}"
-
-    keeper = Keeper(
-        begun.checkpoints,
-        CheckpointRecord(
-            rounds=0,
-            workers=job.workers,
-            threads=job.threads,
-            resumed=begun.resumed,
-            folder="-",
-            files=(),
-        ),
-        every_s=parse_duration_s(request.train.checkpoint_every),
-        failed=failed,
-    )
-
     def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:
         if gang.rank == 0:
-            keeper.offer(history, model)
+            begun.keeper.offer(history, model)
+        trouble = begun.keeper.trouble and f"; {begun.keeper.trouble}"
         tick(len(history), job.rounds, f"valid {job.metric} {history[-1]:.5f}{trouble}")
         return True
 

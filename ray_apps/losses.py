@@ -9,21 +9,21 @@ from arclight.errors import LostWorkerError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from arclight.progress import Tick
+    from arclight.progress import Tell
     from ray_apps.checkpoints import Checkpoints
 
 PATIENCE = 3
 """Losses in a row, with no newer checkpoint in between, that a training takes."""
 
 
-def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tick: Tick) -> None:
+def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tell: Tell) -> None:
     """Run a training, and again from its newest checkpoint whenever it loses a worker.
 
     Args:
         run: trains to the end, from the newest checkpoint; told how often it lost a worker just
             before.
         checkpoints: of this training.
-        tick: told about each loss.
+        tell: told about each loss.
 
     Raises:
         LostWorkerError: a worker was lost again and again, with no newer checkpoint in between.
@@ -42,6 +42,6 @@ def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tic
                     f"{error.message} It was lost {losses} times in a row after round {rounds}: "
                     "give the workers more memory; the same command goes on from there."
                 ) from error
-            tick(rounds, None, f"{error.message} Going on after round {rounds}.")
+            tell(f"{error.message} Going on after round {rounds}.")
         else:
             return

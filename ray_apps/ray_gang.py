@@ -25,6 +25,7 @@ from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
 from ray_apps.lean import lean_imports
+from ray_apps.ray_nodes import check_room, cores_of_nodes
 from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
     try:
         plan_crew(cores_of_nodes(), Bounds(workers, workers), cores_per_worker=threads)
         with _placed(workers, threads) as actors:
-            doors = ray.get([actor.open.remote() for actor in actors], timeout=PLACED_S)
+            doors = _open(actors)
             key = secrets.token_bytes(KEY_BYTES)
             running = [
                 actor.fit.remote(str(folder), rank, doors, key)
@@ -100,13 +101,25 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
         ) from error
 
 
-def cores_of_nodes() -> list[int]:
-    """Return the cores of each node of the cluster that is alive and has some."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [int(has["CPU"]) for has in alive if has.get("CPU", 0) >= 1]
-
-
 # --------------------------------------------------------------------------------- inside
+
+
+def _open(actors: list[ActorHandle]) -> list[tuple[str, int]]:
+    """Return where each worker listens, once its process is there.
+
+    Raises:
+        LostWorkerError: one never came.
+    """
+    try:
+        doors: list[tuple[str, int]] = ray.get(
+            [actor.open.remote() for actor in actors], timeout=PLACED_S
+        )
+    except (RayActorError, GetTimeoutError) as error:
+        raise LostWorkerError(
+            f"{len(actors)} training workers must start within {PLACED_S:.0f} s, but one did not "
+            f"({printable(error)}); see the run's log."
+        ) from error
+    return doors
 
 
 def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
@@ -126,7 +139,9 @@ def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
 @contextlib.contextmanager
 def _placed(workers: int, threads: int) -> Iterator[list[ActorHandle]]:
     """Start the workers, on as many nodes as there are; their places end with the block."""
-    group = placement_group([{"CPU": threads}] * workers, strategy="SPREAD")
+    alone = sum(cores >= threads for cores in cores_of_nodes()) >= workers
+    strategy = "STRICT_SPREAD" if alone else "SPREAD"  # one a node, where there are as many
+    group = placement_group([{"CPU": threads}] * workers, strategy=strategy)
     try:
         _wait_for(group, workers, threads)
         yield [_start(group, rank, threads) for rank in range(workers)]
@@ -143,12 +158,7 @@ def _wait_for(group: PlacementGroup, workers: int, threads: int) -> None:
     """
     ready, deadline = group.ready(), time.monotonic() + PLACED_S
     while not ray.wait([ready], timeout=NODES_POLL_S)[0]:
-        nodes = cores_of_nodes()
-        if sum(cores // threads for cores in nodes) < workers:
-            raise LostWorkerError(
-                f"{workers} workers with {threads} cores each do not fit any more into nodes of "
-                f"{', '.join(map(str, sorted(nodes)))} cores: a node is gone."
-            )
+        check_room(workers, threads)
         if time.monotonic() > deadline:
             raise EngineError(
                 f"{workers} workers with {threads} cores each must be placed within "

@@ -16,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
 from ray_apps.fit import PROGRESS, FitProgress, run_fit, write_progress
 from ray_apps.lean import lean_imports
+from ray_apps.ray_nodes import check_room
 
 if TYPE_CHECKING:
     from arclight.progress import Tick
@@ -46,6 +47,8 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
     running = task.remote(str(folder))
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:
+            if not (folder / PROGRESS).exists():  # it waits for its place
+                check_room(1, threads)
             hand_on(folder, tick)
         # a short fit ends before the first poll, and still says how far it came
         hand_on(folder, tick)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,12 +11,13 @@ from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError
 from arclight.lineage import Lineage, code_digest, library_versions, python_version
+from arclight.progress import silent_tell
 from arclight.schema import Column
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
 from arclight.workers import bounds_of
-from cluster.machine import look_at_machine
-from cluster.sizing import Crew, plan_crew, plan_sizes
+from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
+from ray_apps.crews import first_crew, next_crew
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
 from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
@@ -28,12 +27,10 @@ if TYPE_CHECKING:
 
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
-    from arclight.progress import Tick
+    from arclight.progress import Tell, Tick
     from arclight.spec import Spec
     from cluster.profiles import Profile
 
-NODES_S = 60.0
-"""How long a training that lost a node waits for enough others."""
 _LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
@@ -55,7 +52,7 @@ def model_key(manifest: DatasetManifest, spec: Spec) -> str:
     )
 
 
-def train_model(
+def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
     catalog: Catalog,
     manifest: DatasetManifest,
     spec: Spec,
@@ -63,6 +60,7 @@ def train_model(
     profile: Profile,
     run_folder: Path,
     tick: Tick,
+    tell: Tell = silent_tell,
 ) -> ModelBundle:
     """Train a model and publish it, or return the one that the same inputs gave before.
 
@@ -75,6 +73,7 @@ def train_model(
         profile: how many cores.
         run_folder: the run's folder; holds the work until the model is published.
         tick: told about the rounds done.
+        tell: told about losses, and checkpoints that could not be written.
 
     Raises:
         SpecError: a parameter is wrong.
@@ -86,31 +85,36 @@ def train_model(
     known = catalog.find_model(spec.name, key)
     if known is not None:
         return known
-    check_request(fit_request(catalog, manifest, spec, _fewest(spec)), manifest)
+    fewest = Crew(bounds_of(spec.train.workers).least, 1)
+    check_request(fit_request(catalog, manifest, spec, fewest), manifest)
     discard(run_folder / "fit")  # what a killed process of this run left
-    work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     checkpoints = Checkpoints(catalog.store, spec.name, key)
-    crew = _crew(spec, profile, run_folder)
+    crew, work = first_crew(spec.train, profile, run_folder), run_folder
 
     def attempt(losses: int) -> None:
-        nonlocal crew
-        if losses:
-            crew = _crew(spec, profile, run_folder, patience_s=NODES_S)
+        nonlocal crew, work
+        crew = next_crew(crew, spec.train, profile) if losses else crew
         request = fit_request(catalog, manifest, spec, crew)
         check_request(request, manifest)
-        discard(work)
+        # its own: what was lost may still be there somewhere, and write
+        work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
         make_folder(work)
         _put(work / REQUEST, request.to_json().encode())
         _run(spec, crew, work, tick)
 
     try:
-        go_on_after_losses(attempt, checkpoints, tick)
-        outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
-        published = _publish(catalog, manifest, spec, (work, outcome))
-        checkpoints.clear()
+        with checkpoints.in_use():
+            go_on_after_losses(attempt, checkpoints, tell)
+            done = (work / OUTCOME).read_bytes()
+            outcome = FitOutcome.from_json(done, source=str(work / OUTCOME))
+            published = _publish(catalog, manifest, spec, (work, outcome))
+            checkpoints.clear()
+        if outcome.trouble:
+            tell(f"training went on without its last checkpoints: {outcome.trouble}")
         return published
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        for left in (run_folder / "fit").glob("*"):
+            discard(left)
 
 
 def fit_request(catalog: Catalog, manifest: DatasetManifest, spec: Spec, crew: Crew) -> FitRequest:
@@ -143,43 +147,6 @@ def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
             f"valid in '{manifest.ref}', got {request.workers:,}; use fewer workers."
         )
     load_trainer(request.train.trainer).check_params(job_of(request, manifest))
-
-
-def _fewest(spec: Spec) -> Crew:
-    """Return the smallest crew that the spec allows, for checks before an engine is asked."""
-    return Crew(bounds_of(spec.train.workers).least, 1)
-
-
-def _crew(spec: Spec, profile: Profile, folder: Path, *, patience_s: float = 0.0) -> Crew:
-    """Return how many workers train, and with how many cores each, on the nodes there are now.
-
-    Args:
-        spec: what to train.
-        profile: how many cores.
-        folder: the run's folder, where the machine is looked at.
-        patience_s: how long to wait for nodes that are missing.
-
-    Raises:
-        RefusedError: too few nodes, with the figures.
-    """
-    cores = plan_sizes(profile, look_at_machine(folder)).cores
-    each = profile.ray.cores_per_worker
-    if spec.train.workers == 0:
-        return Crew(1, each or cores)
-    bounds = bounds_of(spec.train.workers)
-    if profile.ray.address is None:
-        return plan_crew([cores], bounds, cores_per_worker=each)
-    from ray_apps.ray_gang import cores_of_nodes  # noqa: PLC0415 -- workers=0 needs no Ray
-
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            return plan_crew(cores_of_nodes(), bounds, cores_per_worker=each)
-        except RefusedError as error:
-            if time.monotonic() > deadline:
-                again = " The same command goes on from the checkpoint." if patience_s else ""
-                raise RefusedError(error.message + again) from error
-            time.sleep(1.0)
 
 
 def _run(spec: Spec, crew: Crew, work: Path, tick: Tick) -> None:

@@ -115,11 +115,12 @@ class LgbmTrainer:
         _probe(job)
 
     def goes_on_exactly(self, job: TrainJob) -> bool:
-        """Not where chance depends on more than the seeds that each round gets."""
+        """Not where rounds depend on more than the model, the bins and seeds of their own."""
         params = _params(job, Alone())
-        return (
-            params.get("data_sample_strategy") != "goss"  # it draws nothing for some rounds
-            and not params.get("use_quantized_grad")  # its rounding draws from a state of its own
+        return not (
+            _is_goss(params)  # it draws nothing for some rounds
+            or params.get("use_quantized_grad")  # its rounding draws from a state of its own
+            or params["enable_bundle"]  # a bundle's bins lose values that the features still have
         )
 
     def prepare(
@@ -239,7 +240,7 @@ class _Growing:
         self._every = int(params["bagging_freq"]) if has_bags else 1
         self._draws = (
             has_bags
-            or params.get("data_sample_strategy") == "goss"
+            or _is_goss(params)
             or bool(params.get("extra_trees"))
             or any(float(params.get(name, 1)) < 1 for name in COLUMN_SHARES)
         )
@@ -263,9 +264,16 @@ class _Growing:
         return is_bag_over and self._booster.current_iteration() == self._rounds
 
     def model(self, rounds: int = 0) -> bytes:
-        """Return the model file of the first rounds, or of all."""
-        text: str = self._booster.model_to_string(num_iteration=rounds or -1)
-        return text.encode()
+        """Return the model file of the first rounds, or of all.
+
+        The file names the seeds of the last round, and writes what it has read before otherwise:
+        both made the same for a training that went on.
+        """
+        if self._draws:
+            self._booster.reset_parameter({**_seeds(self._params, 0), **self._shares})
+        text = self._booster.model_to_string(num_iteration=rounds or -1)
+        whole: str = lgb.Booster(model_str=text).model_to_string(num_iteration=-1)
+        return whole.encode()
 
     def _own(self, predictions: Doubles, _: lgb.Dataset) -> Any:
         """Return our own formula as the library wants it; nothing where it has its own."""
@@ -284,6 +292,10 @@ class _Growing:
             # the library takes up a bag's seed only together with another share
             self._booster.reset_parameter({n: v * 0.9 for n, v in self._shares.items()})
         self._booster.reset_parameter({**_seeds(self._params, number), **self._shares})
+
+
+def _is_goss(params: dict[str, Any]) -> bool:
+    return str(params.get("data_sample_strategy")).lower() == "goss"  # the library takes any case
 
 
 def _seeds(params: dict[str, Any], number: int) -> dict[str, int]:
@@ -338,7 +350,8 @@ def _as_stream(table: pa.Table) -> pa.Buffer:
 def _params(job: TrainJob, gang: Gang) -> dict[str, Any]:
     """Return the library's parameters by their main names: the user's, then ours."""
     aliases = _main_names()
-    params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0]}
+    # not bundled: rows counted row by row are as fast, and bins then say all that features say
+    params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0], "enable_bundle": False}
     params |= {aliases[name]: value for name, value in job.params.items()}
     params |= {
         "num_threads": job.threads,

@@ -29,22 +29,27 @@ class Params:
         heads: of a transformer's attention; they divide its width.
         learning_rate: the highest, after the warm-up.
         weight_decay: AdamW's.
-        batch_rows: rows of all workers between two steps.
+        batch_rows: rows of all workers between two steps; 0 takes a 256th of train, from 32 to
+            1,024.
         warmup: part of all steps in which the rate grows; then it falls to 0 along a cosine.
         clip: the longest step's gradient; longer ones are shortened to it.
     """
 
     net: NetName = "mlp"
-    width: int = 256
+    width: int = 128
     depth: int = 3
     embedding: int = 16
     heads: int = 8
     dropout: float = 0.1
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    batch_rows: int = 1024
+    batch_rows: int = 0
     warmup: float = 0.05
     clip: float = 1.0
+
+    def batch(self, rows: int) -> int:
+        """Return the rows between two steps for so many train rows."""
+        return self.batch_rows or min(1024, max(32, rows // 256))
 
     def shape(self, inputs: Inputs, outputs: int) -> Shape:
         """Return the network for some inputs."""
@@ -73,7 +78,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dropout": ("at least 0 and less than 1", lambda v: _is_number(v) and 0 <= v < 1),
     "learning_rate": ("more than 0", lambda v: _is_number(v) and v > 0),
     "weight_decay": ("at least 0", lambda v: _is_number(v) and v >= 0),
-    "batch_rows": ("a whole number from 1", lambda v: _is_whole(v) and v >= 1),
+    "batch_rows": ("a whole number from 1, or 0", lambda v: _is_whole(v) and v >= 0),
     "warmup": ("at least 0 and less than 1", lambda v: _is_number(v) and 0 <= v < 1),
     "clip": ("more than 0", lambda v: _is_number(v) and v > 0),
 }

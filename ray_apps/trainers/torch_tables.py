@@ -7,6 +7,7 @@ port of torch's is opened; each has the same weights after every step.
 from __future__ import annotations
 
 import math
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from arclight.errors import DataError
 from arclight.metrics import measure, metric_for
-from ray_apps.gang.totals import from_first, highest, to_first
+from ray_apps.gang.totals import from_first, highest, to_first, total
 from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost
@@ -48,6 +49,8 @@ SCORED_ROWS = 8192
 """Rows that are scored at once."""
 SHUFFLED_ROWS = 20_000
 """Valid rows of each worker that a feature's importance is measured on."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Fresh weights come from the one generator that all threads of a process share."""
 NET, BEST, ADAM = "net.", "best.", "adam."
 
 
@@ -156,6 +159,8 @@ class TorchModel:
 
     def predict(self, matrix: Matrix) -> npt.NDArray[np.float64]:
         """Return probabilities or numbers; safe to call from several threads."""
+        if matrix.shape[1] != self.features:
+            raise ValueError(f"number of features must be {self.features}, got {matrix.shape[1]}")
         parts = [
             _scores(self._network, *_tensors(self._network.inputs.see(matrix[at:][:SCORED_ROWS])))
             for at in range(0, max(1, len(matrix)), SCORED_ROWS)
@@ -172,14 +177,17 @@ class _Growing:
     def __init__(self, data: TorchData, job: TrainJob, params: Params, gang: Gang) -> None:
         self._data, self._job, self._params, self._gang = data, job, params, gang
         self._metric = ValidMetric(gang, data.valid_label, job)
-        torch.manual_seed(job.seed)
         outputs = job.classes if job.task == "multiclass" else 1
         self._shape = params.shape(data.inputs, outputs)
-        self._net = build(self._shape)
+        with _ONE_AT_A_TIME:
+            torch.manual_seed(job.seed)
+            self._net = build(self._shape)
+        _take_first_ones(self._net, gang)
         self._parameters = list(self._net.parameters())
         self._adam = AdamW(self._parameters, weight_decay=params.weight_decay)
-        self._rows = max(1, -(-params.batch_rows // gang.world))
-        most = int(highest(gang, np.array([len(data.train)]))[0])
+        mine = np.array([len(data.train)])
+        most = int(highest(gang, mine)[0])
+        self._rows = -(-params.batch(int(total(gang, mine)[0])) // gang.world)
         self._steps = -(-most // self._rows)
         self._history = list(data.start.history)
         self._best = _copy(self._net)
@@ -188,8 +196,10 @@ class _Growing:
 
     def grow(self, number: int) -> None:
         """Train one epoch; what it draws depends on its number alone."""
-        torch.manual_seed(_seed(self._job.seed, number, self._gang.rank))
-        order = torch.randperm(len(self._data.train))
+        seed = _seed(self._job.seed, number, self._gang.rank)
+        torch.manual_seed(seed)
+        mine = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self._data.train), generator=mine)
         self._net.train()
         for step in range(self._steps):
             places = order[step * self._rows :][: self._rows]
@@ -258,6 +268,12 @@ class _Growing:
         self._adam.restore(_below(tensors, ADAM))
 
 
+def _take_first_ones(net: nn.Module, gang: Gang) -> None:
+    """Begin with the first worker's weights everywhere."""
+    found = gang.agree(b"", lambda _: save(net.state_dict()))
+    net.load_state_dict(load(found))
+
+
 def _matrix(shard: Shard) -> Matrix:
     if not shard.rows:
         raise DataError("a shard must have rows for a network, got none; use fewer workers.")
@@ -292,8 +308,8 @@ def _label_scale(label: Doubles, job: TrainJob, gang: Gang) -> tuple[float, floa
         return 0.0, 1.0
     mine = np.array([len(label), label.sum(), np.square(label).sum()])
     found = gang.exchange([mine.tobytes()] * gang.world)
-    rows, total, squares = np.sum([np.frombuffer(part) for part in found], axis=0)
-    mean = total / rows
+    rows, whole, squares = np.sum([np.frombuffer(part) for part in found], axis=0)
+    mean = whole / rows
     return float(mean), float(np.sqrt(max(squares / rows - mean**2, 0.0)) or 1.0)
 
 
@@ -316,8 +332,8 @@ def _add_up(grads: list[Tensor], weight: float, gang: Gang) -> float:
     mine = np.concatenate([*(g.numpy().ravel() for g in grads), [np.float32(weight)]])
     parts = np.array_split(mine.astype(np.float32), gang.world)
     found = gang.exchange([part.tobytes() for part in parts])
-    total = np.sum([np.frombuffer(part, np.float32) for part in found], axis=0, dtype=np.float32)
-    everything = gang.exchange([total.tobytes()] * gang.world)
+    part = np.sum([np.frombuffer(one, np.float32) for one in found], axis=0, dtype=np.float32)
+    everything = gang.exchange([part.tobytes()] * gang.world)
     summed = torch.from_numpy(np.concatenate([np.frombuffer(p, np.float32) for p in everything]))
     at = 0
     for grad in grads:

@@ -122,7 +122,6 @@ class XgbTrainer:
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> XgbData:
         """Bin train, and valid by the same cuts; margins to go on from come from the bins."""
-        bins = {k: v for k, v in job.params.items() if k == "max_bin"}
         weights = row_weights(train.label, job, gang)
         has_new = _has_new_codes(train, valid, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
@@ -130,7 +129,7 @@ class XgbTrainer:
                 _Parts(train, job, weights),
                 enable_categorical=True,
                 nthread=job.threads,
-                **bins,
+                **_bins(job),
             )
             other = _unbinned(valid, job) if has_new else _binned_as(valid, binned, job)
             return XgbData(binned, other, valid.label, start)
@@ -258,8 +257,16 @@ def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
 
 def _binned_as(valid: Shard, binned: xgb.QuantileDMatrix, job: TrainJob) -> xgb.DMatrix:
     return xgb.QuantileDMatrix(
-        _Parts(valid, job), ref=binned, enable_categorical=True, nthread=job.threads
+        _Parts(valid, job),
+        ref=binned,
+        enable_categorical=True,
+        nthread=job.threads,
+        **_bins(job),
     )
+
+
+def _bins(job: TrainJob) -> dict[str, Any]:
+    return {name: value for name, value in job.params.items() if name == "max_bin"}
 
 
 def _top_code(shard: Shard, place: int) -> int:

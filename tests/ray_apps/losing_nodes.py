@@ -1,6 +1,6 @@
-"""A program: train on one-core nodes, lose one, and leave in FOLDER/told.json what happened.
+"""A program: train on some nodes, lose one, and leave in FOLDER/told.json what happened.
 
-Usage: python losing_nodes.py FOLDER TRAINER NODES WORKERS(JSON) BACK(0 or 1)
+Usage: python losing_nodes.py FOLDER TRAINER NODES WORKERS(JSON) BACK(0 or 1) CORES
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ STORE_BYTES = 100_000_000
 PLACE = Profile(name="attached", ray=RayPlace(address="127.0.0.1:1", token_path="unused"))
 
 
-def main(folder: Path, trainer: str, count: int, workers: str, *, back: bool) -> None:
+def main(folder: Path, trainer: str, count: int, workers: str, *, back: bool, cores: int) -> None:
     head = {"num_cpus": 0, "object_store_memory": STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [_node(cluster) for _ in range(count)]
+    nodes = [_node(cluster, cores) for _ in range(count)]
     ray.init(address=cluster.address, log_to_driver=False)
     made = make_dataset(folder / "store", rows=(1200, 400, 100))
     train = Train.model_validate({"workers": json.loads(workers)}, strict=False)
@@ -36,16 +36,20 @@ def main(folder: Path, trainer: str, count: int, workers: str, *, back: bool) ->
     told: dict[str, Any] = {"notes": [], "lost": 0, "refused": ""}
 
     def tick(done: int, _total: int | None, note: str) -> None:
-        if not note.startswith("valid"):
-            told["notes"].append(note)
-        elif done > 20 and not told["lost"]:
+        if note.startswith("valid") and done > 20 and not told["lost"]:
             told["lost"] = done
             busy = next(node for node in nodes if _raylet(node) in _parents_of_workers())
             cluster.remove_node(busy, allow_graceful=False)
 
     def run() -> None:
         bundle = train_model(
-            made.catalog, made.manifest, spec, profile=PLACE, run_folder=folder, tick=tick
+            made.catalog,
+            made.manifest,
+            spec,
+            profile=PLACE,
+            run_folder=folder,
+            tick=tick,
+            tell=told["notes"].append,
         )
         told["resumed"] = [one.model_dump() for one in bundle.resumed]
         told["rounds"], told["valid"] = bundle.rounds, bundle.train_metrics["valid"]
@@ -55,7 +59,7 @@ def main(folder: Path, trainer: str, count: int, workers: str, *, back: bool) ->
     except ArclightError as error:
         told["refused"] = error.message
         if back:
-            _node(cluster)
+            _node(cluster, cores)
             run()
     # Ray itself prints to standard output
     (folder / "told.json").write_text(json.dumps(told))
@@ -63,8 +67,8 @@ def main(folder: Path, trainer: str, count: int, workers: str, *, back: bool) ->
     cluster.shutdown()
 
 
-def _node(cluster: Cluster) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+def _node(cluster: Cluster, cores: int) -> Any:
+    return cluster.add_node(num_cpus=cores, object_store_memory=STORE_BYTES)
 
 
 def _raylet(node: Any) -> int:
@@ -76,4 +80,11 @@ def _parents_of_workers() -> set[int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], back=sys.argv[5] == "1")
+    main(
+        Path(sys.argv[1]),
+        sys.argv[2],
+        int(sys.argv[3]),
+        sys.argv[4],
+        back=sys.argv[5] == "1",
+        cores=int(sys.argv[6]),
+    )

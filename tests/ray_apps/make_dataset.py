@@ -28,6 +28,7 @@ CLASSES = ("high", "low", "mid")
 ODD = "2B"
 SPACED = "a b"
 EMOJI = "🙂 x"
+SMALL_NET = {"width": 32, "depth": 1, "batch_rows": 128, "learning_rate": 0.01}
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def layout() -> FeatureLayout:
 def make_spec(task: str = "binary", **train: object) -> Spec:
     """A spec whose train section trains fast, in this process."""
     section = {"rounds": 30, "early_stopping": 10, "seed": 7, "workers": 0, **train}
+    if section.get("trainer") == "torch":
+        section["params"] = {**SMALL_NET, **section.get("params", {})}
     return Spec(
         name="demo",
         task=task,

@@ -7,13 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from arclight.errors import ArclightError, DataError, LostWorkerError
-from arclight.progress import silent
+from arclight.errors import ArclightError, ConflictError, DataError, LostWorkerError
+from arclight.progress import silent, silent_tell
 from arclight.store import Store
+from arclight.sweep import find_leftovers, remove
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints
 from ray_apps.losses import PATIENCE, go_on_after_losses
 from ray_apps.train import model_key, train_model
@@ -23,10 +25,11 @@ from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 ROOT = Path(__file__).parents[2]
-LIBRARIES = ("xgboost", "lightgbm")
+LIBRARIES = ("xgboost", "lightgbm", "torch")
 SAMPLED = {
     "xgboost": {"subsample": 0.7, "colsample_bynode": 0.7},
     "lightgbm": {"bagging_fraction": 0.7, "bagging_freq": 1, "feature_fraction": 0.7},
+    "torch": {},
 }
 RECORD = CheckpointRecord(rounds=0, workers=1, threads=1, resumed=(), folder="-", files=())
 
@@ -37,10 +40,11 @@ from arclight import failpoint
 from arclight.catalog import Catalog
 from arclight.spec import Spec
 from arclight.store import Store
+from arclight.sweep import find_leftovers, remove
 from ray_apps.train import model_key, train_model
 from tests.ray_apps.conftest import ONE_CORE
 
-root, folder, spec, point = sys.argv[1:]
+root, folder, spec, point, cores = sys.argv[1:]
 catalog, spec = Catalog(Store(Path(root))), Spec.model_validate_json(spec)
 manifest = catalog.dataset("demo")
 
@@ -51,22 +55,31 @@ def tick(done, total, note):
         if not point.isdigit() and done == 9:
             failpoint.arm(f"checkpoints.{model_key(manifest, spec)}.{point}")
 
-train_model(catalog, manifest, spec, profile=ONE_CORE, run_folder=Path(folder), tick=tick)
+train_model(
+    catalog, manifest, spec, profile=ONE_CORE.model_copy(update={"cores": int(cores)}),
+    run_folder=Path(folder), tick=tick,
+)
 """
 
 
-def train(made, spec, folder, tick=silent):
+def train(made, spec, folder, tick=silent, tell=silent_tell):
     return train_model(
-        made.catalog, made.manifest, spec, profile=ONE_CORE, run_folder=folder, tick=tick
+        made.catalog,
+        made.manifest,
+        spec,
+        profile=ONE_CORE,
+        run_folder=folder,
+        tick=tick,
+        tell=tell,
     )
 
 
-def killed(made, spec, folder, point: str) -> None:
+def killed(made, spec, folder, point: str, cores: int = 1) -> None:
     """Run a training in a process of its own that dies after a round, or at a named point."""
     done = subprocess.run(
         [
             sys.executable, "-c", CHILD, str(made.catalog.store.root), str(folder),
-            spec.model_dump_json(by_alias=True), point,
+            spec.model_dump_json(by_alias=True), point, str(cores),
         ],
         cwd=ROOT, timeout=120, check=False,
     )  # fmt: skip
@@ -154,6 +167,51 @@ def test_only_the_newest_two_are_kept(tmp_path):
     assert not folder.parent.exists()
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"whole"])
+def test_new_checkpoints_take_the_place_of_damaged_ones(tmp_path, damage):
+    kept = Checkpoints(Store(tmp_path), "demo", "key")
+
+    def write(rounds: int) -> None:
+        record = RECORD.model_copy(update={"rounds": rounds})
+        kept.write(Snapshot(b"m", (0.5,) * rounds), record)
+
+    folder = tmp_path / "checkpoints" / "demo" / "key"
+    for rounds in (20, 30):
+        write(rounds)
+        if damage == b"whole":
+            shutil.rmtree(folder / "data")
+        else:
+            (folder / f"{rounds}.json").write_bytes(damage)
+    for rounds in (5, 12, 20):
+        write(rounds)
+        assert kept.rounds() == rounds
+    assert sorted(p.name for p in folder.glob("*.json")) == ["12.json", "20.json"]
+
+
+def test_sweep_leaves_what_a_training_uses(tmp_path):
+    store = Store(tmp_path)
+    kept = Checkpoints(store, "demo", "key")
+    kept.write(Snapshot(b"m", (0.5,)), RECORD.model_copy(update={"rounds": 1}))
+    (leftover,) = find_leftovers(store, clock=time.time(), grace_s=0).removable
+    with kept.in_use():
+        with pytest.raises(ConflictError):
+            remove(leftover)
+        assert kept.rounds() == 1
+    remove(leftover)
+    with kept.in_use():  # and of one that wrote none, nothing stays
+        pass
+    assert not (tmp_path / "checkpoints").joinpath("demo").exists()
+
+
+def test_what_followed_an_inexact_step_is_inexact(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    spec = make_spec(trainer="lightgbm", early_stopping=None, checkpoint_every="0s")
+    killed(made, spec, tmp_path, "4", cores=2)
+    killed(made, spec, tmp_path, "9")
+    again = train(made, spec, tmp_path)
+    assert [(r.rounds, r.exact) for r in again.resumed] == [(4, False), (9, False)]
+
+
 def test_another_section_begins_at_the_first_round(tmp_path):
     made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
     spec = make_spec(early_stopping=None, checkpoint_every="0s")
@@ -178,7 +236,7 @@ def test_E17_a_full_disk_costs_checkpoints_and_not_the_training(tmp_path):
     with small_disk(tmp_path / "disk", size="20m") as disk:
         made = make_dataset(disk.folder / "store", rows=(400, 100, 100))
         spec = make_spec(early_stopping=None, checkpoint_every="0s")
-        notes, filler = [], []
+        notes, told, filler = [], [], []
 
         def tick(done, _total, note):
             notes.append(note)
@@ -187,11 +245,12 @@ def test_E17_a_full_disk_costs_checkpoints_and_not_the_training(tmp_path):
             if note.startswith("valid") and done == 20:
                 filler[0].unlink()
 
-        bundle = train(made, spec, tmp_path, tick=tick)
+        bundle = train(made, spec, tmp_path, tick=tick, tell=told.append)
         assert bundle.rounds == 30
-        assert any("No space left" in note for note in notes)
-        data = disk.folder / "store" / "checkpoints"
-        assert not data.exists() or not list(data.rglob("model"))
+        valid = [note for note in notes if note.startswith("valid")]
+        assert all("No space left" in note for note in valid[5:20])
+        assert not any("No space left" in note for note in valid[:5] + valid[20:])
+        assert told == []
 
 
 def test_losses_in_a_row_end_the_training_and_progress_begins_the_count_anew(tmp_path):
@@ -210,10 +269,10 @@ def test_losses_in_a_row_end_the_training_and_progress_begins_the_count_anew(tmp
     with pytest.raises(
         LostWorkerError, match=rf"lost {PATIENCE + 1} times in a row after round 50"
     ):
-        go_on_after_losses(lose, kept, lambda *a: notes.append(a))
+        go_on_after_losses(lose, kept, notes.append)
     assert runs == [0, 0, 0, 30, 30, 50, 50, 50]
     assert told == [0, 1, 2, 1, 2, 1, 2, 3]
-    assert notes[-1] == (50, None, "training worker 2 is gone. Going on after round 50.")
+    assert notes[-1] == "training worker 2 is gone. Going on after round 50."
 
 
 @pytest.mark.parametrize("kind", [DataError, ArclightError, KeyboardInterrupt])
@@ -225,7 +284,7 @@ def test_what_is_no_loss_is_not_tried_again(tmp_path, kind):
         raise kind("no.")
 
     with pytest.raises(kind):
-        go_on_after_losses(fail, Checkpoints(Store(tmp_path), "demo", "key"), silent)
+        go_on_after_losses(fail, Checkpoints(Store(tmp_path), "demo", "key"), silent_tell)
     assert len(runs) == 1
 
 

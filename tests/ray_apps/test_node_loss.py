@@ -13,12 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def lose_a_node(folder: Path, trainer: str, nodes: int, workers: object, *, back: bool = False):
+def lose_a_node(
+    folder: Path, trainer: str, nodes: int, workers: object, *, back: bool = False, cores: int = 1
+):
     """Run a training in a process with a cluster of its own; everything ends with it."""
     subprocess.run(
         [
             sys.executable, "-m", "tests.ray_apps.losing_nodes", str(folder), trainer, str(nodes),
-            json.dumps(workers), str(int(back)),
+            json.dumps(workers), str(int(back)), str(cores),
         ],
         cwd=ROOT, timeout=240, check=True,
         env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
@@ -51,8 +53,9 @@ def test_T1_a_lost_node_is_replaced_by_a_spare_one(tmp_path):
 
 @pytest.mark.fault
 def test_T1_too_few_nodes_are_said_and_the_same_command_goes_on_when_they_are_back(tmp_path):
-    told = lose_a_node(tmp_path, "xgboost", 2, 2, back=True)
-    assert "2 workers with 1 cores each must fit into nodes of 1 cores" in told["refused"]
+    # nodes of two cores: one of them could take both workers, and would hold all data
+    told = lose_a_node(tmp_path, "xgboost", 2, 2, back=True, cores=2)
+    assert "2 workers with 2 cores each must fit into nodes of 2 cores" in told["refused"]
     assert told["refused"].endswith("The same command goes on from the checkpoint.")
     (again,) = told["resumed"]
     assert (again["workers"], told["rounds"]) == (2, 200)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError, RefusedError
-from arclight.progress import silent
+from arclight.progress import silent, silent_tell
 from cluster.profiles import Profile
 from ray_apps.fit import OUTCOME
 from ray_apps.ray_gang import fit_in_gang
@@ -22,9 +22,15 @@ pytestmark = pytest.mark.ray
 TWO_CORES = Profile(name="two", cores=2, memory_gib=4.0)
 
 
-def train(made, spec, folder, tick=silent):
+def train(made, spec, folder, tick=silent, tell=silent_tell):
     return train_model(
-        made.catalog, made.manifest, spec, profile=TWO_CORES, run_folder=folder, tick=tick
+        made.catalog,
+        made.manifest,
+        spec,
+        profile=TWO_CORES,
+        run_folder=folder,
+        tick=tick,
+        tell=tell,
     )
 
 
@@ -80,12 +86,12 @@ def test_T1_a_gang_that_loses_a_worker_goes_on(ray_cluster, tmp_path, name):
     killed, notes = [], []
 
     def kill(done, _total, note):
-        notes.append(note)
         if done > 20 and note.startswith("valid") and not killed:
             killed.append(gang_processes()[-1])
             killed[0].kill()
 
-    found = train(disturbed, make_spec(checkpoint_every="0s", **section), tmp_path, tick=kill)
+    again = make_spec(checkpoint_every="0s", **section)
+    found = train(disturbed, again, tmp_path, tick=kill, tell=notes.append)
     assert killed
     assert any(note.startswith("Ray lost training worker") for note in notes)
     assert (found.rounds, len(found.resumed)) == (wanted.rounds, 1)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError
-from arclight.progress import silent
+from arclight.progress import silent, silent_tell
 from ray_apps.fit import OUTCOME, run_fit
 from ray_apps.ray_task import fit_in_task
 from ray_apps.train import train_model
@@ -24,9 +24,15 @@ pytestmark = pytest.mark.ray
 SAMPLED = {"bagging_fraction": 0.6, "bagging_freq": 1, "feature_fraction": 0.6}
 
 
-def train(made, spec, folder, tick=silent):
+def train(made, spec, folder, tick=silent, tell=silent_tell):
     return train_model(
-        made.catalog, made.manifest, spec, profile=ONE_CORE, run_folder=folder, tick=tick
+        made.catalog,
+        made.manifest,
+        spec,
+        profile=ONE_CORE,
+        run_folder=folder,
+        tick=tick,
+        tell=tell,
     )
 
 
@@ -96,7 +102,6 @@ def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, t
     notes, lost = [], []
 
     def kill(done, _total, note):
-        notes.append(note)
         if note.startswith("valid") and len(lost) < 2 and done > (10, 150)[len(lost)]:
             lost.append(done)
             for process in psutil.Process().children(recursive=True):
@@ -104,7 +109,7 @@ def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, t
                     process.kill()
 
     spec = make_spec(workers=1, checkpoint_every="0s", **section)
-    found = train(made, spec, tmp_path, tick=kill)
+    found = train(made, spec, tmp_path, tick=kill, tell=notes.append)
     assert found.model_digest == wanted.model_digest
     assert len(found.resumed) == len(lost) == 2
     assert all(r.exact and r.rounds > 10 for r in found.resumed)

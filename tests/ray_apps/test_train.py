@@ -17,7 +17,7 @@ from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import EMOJI, ODD, SPACED, make_dataset, make_spec
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("xgboost", "lightgbm")
+LIBRARIES = ("xgboost", "lightgbm", "torch")
 
 
 def train(made, spec, folder, tick=silent):
@@ -123,7 +123,7 @@ def test_progress_tells_the_rounds(shared, tmp_path):
     [
         ({"workers": 9999}, RefusedError, "train.workers must be at most .*, got 9,999"),
         ({"params": {"max_depht": 3}}, SpecError, "max_depht"),
-        ({"trainer": "torch"}, SpecError, "later release"),
+        ({"trainer": "torch", "params": {"max_depth": 3}}, SpecError, "has no 'max_depth'"),
     ],
 )
 def test_what_can_be_known_is_refused_before_anything_starts(

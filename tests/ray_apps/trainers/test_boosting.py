@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from ray_apps.gang import Alone
+from ray_apps.shards import Shard
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from tests.ray_apps.trainers.test_trainers import make_job, make_shard
@@ -101,10 +104,15 @@ def test_rows_are_drawn_by_chance_and_by_the_seed(name):
     assert len({model(), model(seed=4), model(params={})}) == 3
 
 
-@pytest.mark.parametrize("name", SHARES)
-def test_a_training_that_was_over_when_it_stopped_adds_no_round(name):
+@pytest.mark.parametrize(
+    ("name", "how"), [(n, h) for n in SHARES for h in ("all rows", "both") if h in SHARES[n]]
+)
+def test_a_training_that_was_over_when_it_stopped_adds_no_round(name, how):
     train, valid = make_shard(400), make_shard(300, seed=1)
-    job = make_job(rounds=60, metric="log_loss", params={"learning_rate": 0.6})
+    params = {**SHARES[name][how], "learning_rate": 0.1 if name == "torch" else 0.6}
+    if "bagging_freq" in params:
+        params["bagging_freq"] = 1  # so that it may go on from every round
+    job = make_job(rounds=60, metric="log_loss", params=params)
     whole, _ = grow(name, job, train, valid)
     seen: list[Snapshot] = []
 
@@ -126,7 +134,11 @@ def test_a_training_that_was_over_when_it_stopped_adds_no_round(name):
 
 def test_what_cannot_go_on_exactly_says_so():
     trainer = load_trainer("lightgbm")
-    for params in ({"data_sample_strategy": "goss"}, {"use_quantized_grad": True}):
+    for params in (
+        {"data_sample_strategy": "GOSS"},
+        {"use_quantized_grad": True},
+        {"enable_bundle": True},
+    ):
         job = make_job(rounds=12, early_stopping=None, params=params)
         assert not trainer.goes_on_exactly(job)
         train, valid = make_shard(3000), make_shard(500, seed=1)
@@ -150,3 +162,38 @@ def test_a_bag_that_is_kept_for_rounds_is_not_left_in_between():
     data = trainer.prepare(make_shard(900), make_shard(200, seed=1), job, Alone())
     trainer.fit(data, job, Alone(), watch)
     assert [done for done, is_there in seen if is_there] == [3, 6, 9]
+
+
+def test_T7_of_sparse_numbers_and_of_trees_without_a_split():
+    """LightGBM lays sparse features together, and writes a tree of one leaf in two ways."""
+    rng = np.random.default_rng(0)
+    sparse = np.zeros((20_000, 6), np.float32)
+    place = rng.integers(0, 9, 20_000)
+    for column in range(6):
+        sparse[place == column, column] = rng.standard_normal((place == column).sum())
+    sparse[:4, :2] = 1.0  # rows in which two of them are set at once
+    label = (sparse.sum(1) + 0.1 * rng.standard_normal(20_000) > 0.2).astype(np.float64)
+    rare = np.where(np.arange(20_000) % 5000 == 0, 2.0, label)
+    table = pa.table({f"f{i}": sparse[:, i] for i in range(6)})
+    for task, y, params in (
+        ("binary", label, {}),
+        (
+            "multiclass",
+            rare,
+            {"min_gain_to_split": 1.0, "bagging_fraction": 0.9, "bagging_freq": 1},
+        ),
+    ):
+        train, valid = Shard((table,), (y,)), Shard((table[:3000],), (y[:3000],))
+        job = make_job(task, categorical=(), rounds=30, early_stopping=None, params=params)
+        whole, _ = grow("lightgbm", job, train, valid)
+        _, (start,) = grow("lightgbm", job, train, valid, leave=15)
+        assert grow("lightgbm", job, train, valid, start=start)[0] == whole
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_bins_of_another_number(name):
+    job = make_job(rounds=8, early_stopping=None, params={"max_bin": 32})
+    train, valid = make_shard(2000), make_shard(500, seed=1)
+    whole, _ = grow(name, job, train, valid)
+    _, (start,) = grow(name, job, train, valid, leave=4)
+    assert grow(name, job, train, valid, start=start)[0] == whole

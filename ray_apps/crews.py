@@ -1,0 +1,69 @@
+"""Which workers train: chosen before the first attempt, and again after each loss."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from arclight.errors import RefusedError
+from arclight.workers import bounds_of
+from cluster.machine import look_at_machine
+from cluster.sizing import Crew, plan_crew, plan_sizes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.spec import Train
+    from cluster.profiles import Profile
+
+NODES_S = 60.0
+"""How long a training that lost a node waits for enough others."""
+
+
+def first_crew(train: Train, profile: Profile, folder: Path) -> Crew:
+    """Return how many workers train, and with how many cores each, on the nodes there are.
+
+    Args:
+        train: what the spec asks for; `workers: 0` is one process without Ray.
+        profile: how many cores; with an address Ray must be connected.
+        folder: where the machine is looked at.
+
+    Raises:
+        RefusedError: they do not fit, with the figures.
+    """
+    cores, each = plan_sizes(profile, look_at_machine(folder)).cores, profile.ray.cores_per_worker
+    if train.workers == 0:
+        return Crew(1, each or cores)
+    nodes = [cores] if profile.ray.address is None else _nodes()
+    return plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
+
+
+def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:
+    """Return who goes on after a loss: workers of as many cores, on the nodes that are left.
+
+    Two workers are not put where one was, since its memory is full already. When too few nodes
+    are left, others get a minute to come; then `auto` takes what there is.
+
+    Raises:
+        RefusedError: too few nodes, with the figures.
+    """
+    if train.workers == 0 or profile.ray.address is None:
+        return before  # one machine, which is still there
+    bounds, deadline = bounds_of(train.workers), time.monotonic() + NODES_S
+    while True:
+        try:
+            return plan_crew(_nodes(), bounds, cores_per_worker=before.threads)
+        except RefusedError as error:
+            if time.monotonic() < deadline:
+                time.sleep(1.0)
+            elif train.workers == "auto":
+                return plan_crew(_nodes(), bounds, cores_per_worker=profile.ray.cores_per_worker)
+            else:
+                again = "The same command goes on from the checkpoint."
+                raise RefusedError(f"{error.message} {again}") from error
+
+
+def _nodes() -> list[int]:
+    from ray_apps.ray_nodes import cores_of_nodes  # noqa: PLC0415 -- workers=0 needs no Ray
+
+    return cores_of_nodes()

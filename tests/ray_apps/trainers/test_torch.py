@@ -1,0 +1,202 @@
+"""What is the networks' own: ranks, codes, parameters, files, and rows that stay apart."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from arclight.errors import EngineError, IntegrityError, SpecError
+from ray_apps.gang import Alone
+from ray_apps.shards import dense
+from ray_apps.trainers import load_trainer
+from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
+from ray_apps.trainers.torch_inputs import fit_inputs
+from ray_apps.trainers.torch_params import NETS, params_of
+from tests.ray_apps.make_dataset import SMALL_NET
+from tests.ray_apps.trainers.test_trainers import fit, load, make_job, make_shard
+
+
+def test_a_number_is_the_normal_score_of_its_rank():
+    """Whatever its scale and skew; order is kept, ends are flat, null is marked."""
+    rng = np.random.default_rng(0)
+    column = np.exp(3 * rng.standard_normal(20_000)).astype(np.float32)
+    column[:50] = np.nan
+    inputs = fit_inputs(column[:, None], (), Alone(), seed=0)
+    seen = inputs.see(column[:, None])
+    numbers = seen.numbers[50:, 0]
+    assert abs(float(numbers.mean())) < 0.02
+    assert float(numbers.std()) == pytest.approx(1, abs=0.05)
+    assert np.all(np.diff(numbers[np.argsort(column[50:])]) >= 0)
+    assert seen.is_null[:50, 0].all()
+    assert not seen.is_null[50:].any()
+    assert not seen.numbers[:50].any()
+    far = inputs.see(np.array([[1e30], [-1e30], [np.inf]], np.float32)).numbers.ravel()
+    assert far.tolist() == [numbers.max(), numbers.min(), numbers.max()]
+
+
+@pytest.mark.parametrize("values", [[3.0], [np.nan], [0.0, 1.0], [1.0, np.nan]])
+def test_features_of_few_values(values):
+    column = np.resize(np.array(values, np.float32), 1000)
+    seen = fit_inputs(column[:, None], (), Alone(), seed=0).see(column[:, None])
+    assert np.isfinite(seen.numbers).all()
+    known = {value for value in values if not np.isnan(value)}
+    assert len(np.unique(seen.numbers[~np.isnan(column)])) == len(known)
+
+
+def test_codes_that_train_never_had_are_one_and_null_is_another():
+    train = np.array([[0.0], [2.0], [np.nan]], np.float32)
+    inputs = fit_inputs(train, (0,), Alone(), seed=0)
+    assert inputs.levels == (5,)
+    rows = np.array([[0], [1], [2], [3], [99], [-1], [np.nan]], np.float32)
+    assert inputs.see(rows).codes.ravel().tolist() == [0, 1, 2, 4, 4, 4, 3]
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_every_net_learns_every_task(net, task, tmp_path):
+    params = {"net": net, "width": 16, "heads": 2, "depth": 1, "batch_rows": 64}
+    job = make_job(task, rounds=10, early_stopping=None, params={**params, "learning_rate": 0.01})
+    train, valid = make_shard(2000, task=task), make_shard(500, seed=1, task=task)
+    fitted = fit("torch", job, train, valid)
+    at_least = {"binary": 0.93, "multiclass": -0.6, "regression": -0.6}[task]
+    assert (fitted.valid if task == "binary" else -fitted.valid) > at_least
+    model = load("torch", fitted, tmp_path)
+    gains = model.gains()
+    assert min(gains[0], gains[3]) > 5 * max(gains[1], gains[2])
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_row_s_score_does_not_depend_on_the_rows_beside_it(net, tmp_path):
+    params = {"net": net, "width": 16, "heads": 2, "depth": 1}
+    fitted = fit(
+        "torch", make_job(rounds=2, params=params), make_shard(500), make_shard(200, seed=1)
+    )
+    model = load("torch", fitted, tmp_path)
+    matrix = dense(
+        pa.concat_tables(make_shard(9000, seed=2).tables)
+    )  # more than are scored at once
+    whole = model.predict(matrix)
+    alone = np.concatenate([model.predict(matrix[i : i + 1]) for i in range(0, 9000, 500)])
+    assert np.allclose(whole[::500], alone, atol=1e-6)
+    assert model.predict(matrix[:0]).shape == (0,)
+
+
+def test_weights_are_those_of_torch_s_own_optimizer():
+    torch.manual_seed(0)
+    net, twin = nn.Linear(5, 3), nn.Linear(5, 3)
+    twin.load_state_dict(net.state_dict())
+    ours = AdamW(list(net.parameters()), weight_decay=0.1)
+    theirs = torch.optim.AdamW(twin.parameters(), weight_decay=0.1, betas=BETAS, eps=EPSILON)
+    for rate in (1e-2, 3e-2, 1e-3):
+        for group in theirs.param_groups:
+            group["lr"] = rate
+        rows = torch.randn(7, 5)
+        for one in (net, twin):
+            one.zero_grad()
+            one(rows).square().sum().backward()
+        ours.step([p.grad for p in net.parameters()], rate)
+        theirs.step()
+    for mine, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"max_depth": 3}, "a network has no 'max_depth'"),
+        ({"learnig_rate": 0.1}, "Did you mean 'learning_rate'"),
+        ({"net": "cnn"}, "net must be one of mlp, resnet, ft_transformer, got cnn"),
+        ({"width": 0}, "width must be a whole number from 1 to 8192, got 0"),
+        ({"width": True}, "width must be a whole number"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
+        ({"learning_rate": float("inf")}, "learning_rate must be more than 0"),
+        ({"net": "ft_transformer", "width": 30}, "multiple of heads"),
+    ],
+)
+def test_params_are_checked_by_name_and_value(params, message):
+    with pytest.raises(SpecError, match=message):
+        load_trainer("torch").check_params(make_job(params=params))
+
+
+def test_a_net_has_defaults_of_its_own():
+    assert params_of(make_job(params={"net": "ft_transformer"})).width == 64
+    assert params_of(make_job(params={"net": "ft_transformer", "width": 8})).width == 8
+
+
+def test_T4_a_network_that_diverges_ends_the_training():
+    job = make_job(params={"learning_rate": 1e30, "clip": 1e30}, early_stopping=None, rounds=50)
+    rounds = []
+
+    def watch(history, _model) -> bool:
+        rounds.append(len(history))
+        return True
+
+    with pytest.raises(EngineError, match="the training diverged: 'auc' on the valid split"):
+        fit("torch", job, make_shard(800), make_shard(200, seed=1), watch)
+    assert len(rounds) < 5
+
+
+def test_a_file_is_tensors_and_json_and_anything_else_is_refused(tmp_path):
+    fitted = fit("torch", make_job(rounds=1), make_shard(300), make_shard(200, seed=1))
+    (size,) = struct.unpack("<Q", fitted.model[:8])
+    about = json.loads(json.loads(fitted.model[8 : 8 + size])["__metadata__"]["about"])
+    assert about["shape"]["net"] == "mlp"
+    other = json.dumps({"__metadata__": {"about": json.dumps({**about, "format": "x"})}}).encode()
+    files = (
+        fitted.model[:-4],
+        fitted.model[: 8 + size],
+        b"\0" * 100,
+        struct.pack("<Q", len(other)) + other,
+        fitted.model.replace(b'\\"width\\": 32', b'\\"width\\": 33'),
+    )
+    for content in files:
+        with pytest.raises(IntegrityError, match="not a network Arclight can read"):
+            load("torch", replace(fitted, model=content), tmp_path)
+
+
+def test_workers_add_their_gradients_up_to_those_of_one(tmp_path):
+    """Without dropout and with the whole train as one batch, two workers take one's steps."""
+    from tests.ray_apps.gang.test_mesh import gang_of
+
+    params = {**SMALL_NET, "dropout": 0.0, "batch_rows": 10_000}
+    job = make_job(rounds=5, early_stopping=None, params=params, imbalance="weight")
+    train, valid = make_shard(999, parts=3), make_shard(300, seed=1, parts=2)
+    alone = fit("torch", job, train, valid)
+    cuts = [(0, 1), (1, 3)]  # one has twice the rows of the other
+
+    def work(mesh):
+        low, high = cuts[mesh.rank]
+        own = replace(train, tables=train.tables[low:high], labels=train.labels[low:high])
+        part = replace(
+            valid, tables=valid.tables[mesh.rank :][:1], labels=valid.labels[mesh.rank :][:1]
+        )
+        trainer = load_trainer("torch")
+        return trainer.fit(trainer.prepare(own, part, job, mesh), job, mesh, lambda *_: True)
+
+    first, second = gang_of(2, work)
+    assert first.model == second.model
+    matrix = dense(pa.concat_tables(valid.tables))
+    scores = [load("torch", one, tmp_path).predict(matrix) for one in (alone, first)]
+    assert np.allclose(*scores, atol=2e-3)
+
+
+def test_the_rate_grows_and_falls_and_hangs_on_nothing_but_the_step():
+    from ray_apps.trainers.torch_tables import _Growing
+
+    growing = _Growing.__new__(_Growing)
+    growing._job, growing._steps = make_job(rounds=10), 10
+    growing._params = params_of(make_job(params={"learning_rate": 1.0, "warmup": 0.1}))
+    rates = [growing._rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] < 0.001
