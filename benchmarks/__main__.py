@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import race_etl, race_fit, race_ingest
+from benchmarks import race_etl, race_fit, race_ingest, race_torch
 from benchmarks.harness import Conditions, run_race
 from benchmarks.machine import (
     copy_bandwidth,
@@ -29,10 +29,15 @@ from benchmarks.setting import Setting, Size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RACES = {"etl": race_etl.make_race, "fit": race_fit.make_race, "ingest": race_ingest.make_race}
+RACES = {
+    "etl": race_etl.make_race,
+    "fit": race_fit.make_race,
+    "ingest": race_ingest.make_race,
+    "torch": race_torch.make_race,
+}
 ROUNDS: dict[Size, int] = {"full": 5, "quick": 2, "tiny": 1}
 QUIET_WAIT_S = 180.0
-QUICK_S = {"etl": 150.0, "fit": 130.0, "ingest": 280.0}
+QUICK_S = {"etl": 150.0, "fit": 130.0, "ingest": 260.0, "torch": 60.0}
 """What a quick race may take before its second round is left out; together under ten minutes."""
 
 

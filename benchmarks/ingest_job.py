@@ -21,6 +21,7 @@ WARM_ROUNDS = 2
 PARAMS: dict[str, dict[str, Any]] = {
     "xgboost": {"max_depth": 6, "learning_rate": 0.1, "max_bin": 256},
     "lightgbm": {"num_leaves": 63, "max_depth": 6, "learning_rate": 0.1, "max_bin": 255},
+    "torch": {"net": "mlp", "width": 64, "depth": 2, "embedding": 8, "batch_rows": 1024},
 }
 
 

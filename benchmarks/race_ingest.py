@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
 
 from benchmarks import ingest_job
-from benchmarks.contender import Contender, Running
+from benchmarks.contender import Contender
 from benchmarks.data import INGEST_CATEGORIES, content_digest, prepared, training_table
 from benchmarks.harness import Comparison, Facts, Race, Verdict
-from benchmarks.machine import cores_to_use
+from benchmarks.published import publish
 from benchmarks.setting import Setting, scratch_for, spark_params
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TRAIN_SHARE = 0.8
 ROWS = {"full": 2_500_000, "quick": 250_000, "tiny": 12_500}
@@ -29,23 +25,17 @@ POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
 def make_race(setting: Setting) -> Race:
     """Generate the table, publish it as a dataset, and return the race."""
     data = prepared(setting.data, training_table, ROWS[setting.size])
-    published = _publish(setting, data)
+    published = publish(setting, "ingest", data)
     rounds = BOOST_ROUNDS[setting.size]
-    job = {
-        "files": published["files"],
-        "numbers": published["numbers"],
-        "levels": published["levels"],
-        "threads": setting.cores,
-        "rounds": rounds,
-    }
+    job = published.job(threads=setting.cores, rounds=rounds)
 
     def ours(trainer: str) -> Contender:
         name = f"arclight-{trainer}"
         body = {
             **spark_params(setting),
             "scratch": str(scratch_for(setting, "ingest", name)),
-            "store": str(_store(setting)),
-            "dataset": published["ref"],
+            "store": str(published.store),
+            "dataset": published.ref,
             "spec": ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds),
         }
         note = "train_model: one Ray worker, hashes checked, model published"
@@ -77,7 +67,7 @@ def make_race(setting: Setting) -> Race:
         ),
         judge=functools.partial(judge, allowed=AUC_GAP[setting.size]),
         about={
-            "rows": published["rows"]["train"],
+            "rows": published.rows["train"],
             "boost_rounds": rounds,
             "warm_up": f"the same job with {ingest_job.WARM_ROUNDS} boosting rounds",
             "data_digest": content_digest(data),
@@ -93,22 +83,3 @@ def judge(ours: Facts, theirs: Facts, *, allowed: float = AUC_GAP["full"]) -> Ve
         f"difference {gap:.1e}"
     )
     return Verdict(holds=gap <= allowed and ours["rows"] == theirs["rows"], seen=seen)
-
-
-def _store(setting: Setting) -> Path:
-    return setting.work / "ingest-dataset" / "store"
-
-
-def _publish(setting: Setting, data: Path) -> dict[str, Any]:
-    """Publish the dataset in a process of its own, so that no Spark is up during the race."""
-    scratch = scratch_for(setting, "ingest", "dataset")
-    params = {
-        **spark_params(setting),
-        "scratch": str(scratch),
-        "store": str(_store(setting)),
-        "spec": ingest_job.spec_body(data, INGEST_CATEGORIES, "xgboost", 1),
-    }
-    maker = Contender(name="publish", module="benchmarks.ours.publish", params=params)
-    with Running(maker, cores_to_use(), setting.work / "ingest-publish.log") as process:
-        process.run(0)
-        return process.facts()
