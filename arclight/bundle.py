@@ -44,6 +44,17 @@ class TrainSettings(Contract):
     early_stopping: int | None
     imbalance: Literal["none", "weight"]
     seed: int
+    params: dict[str, str | int | float | bool] | None = None
+    """As the spec has them; None, as the next two, in a record of an older release."""
+    workers: int | None = None
+    threads: int | None = None
+    """Of each worker."""
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the record has not, so that the signature of an old one holds."""
+        body: dict[str, Any] = handler(self)
+        return {name: v for name, v in body.items() if v is not None or name == "early_stopping"}
 
 
 class Resumed(Contract):

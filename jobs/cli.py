@@ -161,9 +161,17 @@ def verify(
     endpoint: Annotated[
         bool, typer.Option("--endpoint/--no-endpoint", help="Replay through a live server too.")
     ] = True,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Instead, train again from the record and compare.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that stored features, batch scoring and serving agree."""
+    if retrain:
+        from jobs.retrain import retrain_command
+
+        retrain_command(model, store=store, profile=profile, as_json=as_json)
+        return
     from jobs.verify import verify_command
 
     verify_command(model, store=store, profile=profile, endpoint=endpoint, as_json=as_json)

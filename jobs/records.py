@@ -48,7 +48,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
 def _settings(bundle: ModelBundle) -> list[Line]:
     if bundle.settings is None:
         return [("settings", "not recorded: an older release made it")]
-    found = bundle.settings.model_dump()
+    found = bundle.settings.model_dump(exclude={"params"})
     return [(f"setting {name}", "none" if v is None else v) for name, v in found.items()]
 
 

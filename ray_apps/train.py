@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tell, Tick
-    from arclight.spec import Spec
+    from arclight.spec import Spec, Train
     from cluster.profiles import Profile
 
 _LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
@@ -100,14 +100,14 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
         work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
         make_folder(work)
         _put(work / REQUEST, request.to_json().encode())
-        _run(spec, crew, work, tick)
+        run_crew(spec.train, crew, work, tick)
 
     try:
         with checkpoints.in_use():
             go_on_after_losses(attempt, checkpoints, tell)
             done = (work / OUTCOME).read_bytes()
             outcome = FitOutcome.from_json(done, source=str(work / OUTCOME))
-            published = _publish(catalog, manifest, spec, (work, outcome))
+            published = _publish(catalog, manifest, spec, _Made(work, outcome, crew))
             checkpoints.clear()
         if outcome.trouble:
             tell(f"training went on without its last checkpoints: {outcome.trouble}")
@@ -149,12 +149,18 @@ def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
     load_trainer(request.train.trainer).check_params(job_of(request, manifest))
 
 
-def _run(spec: Spec, crew: Crew, work: Path, tick: Tick) -> None:
-    if spec.train.workers == 0:
+def run_crew(train: Train, crew: Crew, work: Path, tick: Tick) -> None:
+    """Run the fit of a folder's request once: in this process, in a Ray task, or on a gang.
+
+    Raises:
+        LostWorkerError: a worker is gone.
+        ArclightError: the training failed.
+    """
+    if train.workers == 0:
         run_fit(work, tick)
         return
     if crew.workers == 1:
-        from ray_apps.ray_task import fit_in_task  # noqa: PLC0415
+        from ray_apps.ray_task import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
 
         fit_in_task(work, tick, threads=crew.threads)
         return
@@ -163,13 +169,22 @@ def _run(spec: Spec, crew: Crew, work: Path, tick: Tick) -> None:
     fit_in_gang(work, tick, workers=crew.workers, threads=crew.threads)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What an attempt left, and who made it."""
+
+    work: Path
+    outcome: FitOutcome
+    crew: Crew
+
+
 def _publish(
     catalog: Catalog,
     manifest: DatasetManifest,
     spec: Spec,
-    fitted: tuple[Path, FitOutcome],
+    made: _Made,
 ) -> ModelBundle:
-    work, outcome = fitted
+    work, outcome = made.work, made.outcome
     stage = catalog.store.stage("models", spec.name)
     try:
         _put(stage / outcome.model_file, (work / outcome.model_file).read_bytes())
@@ -180,7 +195,7 @@ def _publish(
         )
         flush_tree(stage)
         folder = stage.relative_to(catalog.store.root).as_posix()
-        bundle = _bundle(manifest, spec, outcome, _Stored(folder, files))
+        bundle = _bundle(manifest, spec, made, _Stored(folder, files))
         published = catalog.publish_model(bundle)
     except BaseException:
         discard(stage)
@@ -198,9 +213,8 @@ class _Stored:
     files: tuple[BundleFile, ...]
 
 
-def _bundle(
-    manifest: DatasetManifest, spec: Spec, outcome: FitOutcome, stored: _Stored
-) -> ModelBundle:
+def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored) -> ModelBundle:
+    outcome = made.outcome
     return ModelBundle(
         name=spec.name,
         number=0,
@@ -227,6 +241,9 @@ def _bundle(
             early_stopping=spec.train.early_stopping,
             imbalance=spec.train.imbalance,
             seed=spec.train.seed,
+            params=dict(spec.train.params),
+            workers=made.crew.workers,
+            threads=made.crew.threads,
         ),
         resumed=outcome.resumed,
         dataset=manifest.ref,

@@ -18,7 +18,7 @@ from arclight.errors import DataError
 from arclight.features import FeatureBuilder, level_names
 from arclight.keys import hash_rows
 from cluster.machine import look_at_machine
-from ray_apps.predictor import TOLERANCE, load_predictor
+from ray_apps.predictor import TOLERANCE, TOLERANCES, load_predictor
 from ray_apps.rows import conform, to_json_rows
 from ray_apps.shards import Reader, open_split, stored_features
 
@@ -104,14 +104,17 @@ def verify_model(
     tick(1, total, "features")
     batch = predictor.predict(rows.raw).scores
     stored = predictor.predict_features(rows.stored)
-    checks.append(_check_scores("batch scores against stored features", batch, stored, rows.keys))
+    near = TOLERANCES.get(bundle.trainer, TOLERANCE)
+    name = "batch scores against stored features"
+    checks.append(_check_scores(name, batch, stored, rows.keys, near))
     tick(2, total, "batch scores")
     if endpoint is not None:
         answers = _ask(endpoint, rows.raw)
-        checks.append(_check_scores("served scores against batch", answers, batch, rows.keys))
+        name = "served scores against batch"
+        checks.append(_check_scores(name, answers, batch, rows.keys, near))
         tick(3, total, "served scores")
     return VerifyReport(
-        model=bundle.ref, dataset=manifest.ref, tolerance=TOLERANCE, checks=tuple(checks)
+        model=bundle.ref, dataset=manifest.ref, tolerance=near, checks=tuple(checks)
     )
 
 
@@ -202,7 +205,9 @@ def _gaps(built: pa.Array, stored: pa.Array) -> np.ndarray:
     return np.asarray(found.to_numpy(zero_copy_only=False))
 
 
-def _check_scores(name: str, found: Scores, wanted: Scores, keys: Sequence[str]) -> VerifyCheck:
+def _check_scores(
+    name: str, found: Scores, wanted: Scores, keys: Sequence[str], near: float
+) -> VerifyCheck:
     rows = len(keys)
     mine, theirs = found.reshape(rows, -1), wanted.reshape(rows, -1)
     if mine.shape != theirs.shape:
@@ -210,20 +215,24 @@ def _check_scores(name: str, found: Scores, wanted: Scores, keys: Sequence[str])
             f"{name}: both must have {theirs.shape[1]} scores a row, got {mine.shape[1]}."
         )
     gaps = np.nan_to_num(np.abs(mine - theirs), nan=_APART, posinf=_APART).T
-    return _verdict(name, gaps, [f"score {i}" for i in range(len(gaps))], keys)
+    return _verdict(name, gaps, [f"score {i}" for i in range(len(gaps))], keys, near)
 
 
 def _verdict(
-    name: str, gaps: np.ndarray, columns: Sequence[str], keys: Sequence[str]
+    name: str,
+    gaps: np.ndarray,
+    columns: Sequence[str],
+    keys: Sequence[str],
+    near: float = TOLERANCE,
 ) -> VerifyCheck:
     """Return a check from differences [columns, rows]."""
     column, row = divmod(int(np.argmax(gaps)), gaps.shape[1])
     worst = float(gaps[column, row])
-    is_bad = worst > TOLERANCE
+    is_bad = worst > near
     return VerifyCheck(
         name=name,
         rows=len(keys),
-        differing=int(np.count_nonzero((gaps > TOLERANCE).any(axis=0))),
+        differing=int(np.count_nonzero((gaps > near).any(axis=0))),
         worst=worst,
         worst_row=keys[row] if is_bad else None,
         worst_column=columns[column] if is_bad else None,

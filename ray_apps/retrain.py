@@ -1,0 +1,159 @@
+"""Proof that a model's record tells how it was made: trained again from it, and compared."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, ClassVar
+
+from arclight.contract import Contract
+from arclight.errors import IntegrityError, RefusedError
+from arclight.lineage import code_digest, library_versions, python_version
+from arclight.spec import Train
+from arclight.store import discard, make_folder, open_private, sha256_file
+from cluster.sizing import Crew
+from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
+from ray_apps.train import run_crew
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle, TrainSettings
+    from arclight.catalog import Catalog
+    from arclight.progress import Tick
+
+NEAR = 1e-3
+"""How far a metric may be from the recorded one where other bytes are to be expected."""
+NEVER = "5200w"
+
+
+class RetrainReport(Contract):
+    """A model beside the one that its record gave again.
+
+    Attributes:
+        same_bytes: whether both model files are the same.
+        changed: why they need not be: what is other than when the model was made.
+        recorded: the metric of each split in the record; `found`: now.
+    """
+
+    kind: ClassVar[str] = "retrain-report"
+
+    model: str
+    same_bytes: bool
+    changed: tuple[str, ...]
+    recorded: dict[str, float]
+    found: dict[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the bytes are the same, or the metrics are near where they need not be."""
+        if not self.changed:
+            return self.same_bytes
+        return self.recorded.keys() == self.found.keys() and all(
+            abs(self.recorded[name] - self.found[name]) <= NEAR for name in self.recorded
+        )
+
+
+def retrain_model(
+    catalog: Catalog, bundle: ModelBundle, *, folder: Path, tick: Tick
+) -> RetrainReport:
+    """Train a model again from its record, and publish nothing.
+
+    One worker's training runs in this process, with as many threads as then; several workers
+    need a Ray that is connected.
+
+    Args:
+        catalog: where model and dataset are.
+        bundle: the model's record.
+        folder: for the work, which is taken away again.
+        tick: told about the progress.
+
+    Raises:
+        RefusedError: the record is of a release that did not keep what it takes.
+        IntegrityError: the dataset is not the one the model was trained on.
+    """
+    settings = settings_of(bundle)
+    manifest = catalog.dataset(bundle.dataset)
+    if manifest.content_digest != bundle.dataset_digest:
+        raise IntegrityError(
+            f"dataset '{bundle.dataset}' must be the one that '{bundle.ref}' was trained on, but "
+            "its record changed; restore it from a backup."
+        )
+    work = folder / f"retrain-{uuid.uuid4().hex[:8]}"
+    make_folder(work)
+    try:
+        request = _request(catalog, bundle, settings)
+        with open_private(work / REQUEST) as stream:
+            stream.write(request.to_json().encode())
+        run_crew(request.train, Crew(request.workers, request.threads), work, tick)
+        outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
+        digests = {file.path: file.sha256 for file in bundle.files}
+        return RetrainReport(
+            model=bundle.ref,
+            same_bytes=sha256_file(work / outcome.model_file) == digests[bundle.model_file],
+            changed=_changed(bundle),
+            recorded=bundle.train_metrics,
+            found=outcome.train_metrics,
+        )
+    finally:
+        discard(work)
+
+
+def settings_of(bundle: ModelBundle) -> TrainSettings:
+    """Return what a record says of its training.
+
+    Raises:
+        RefusedError: an older release made it, which did not keep all of it.
+    """
+    if bundle.settings is None or bundle.settings.params is None:
+        raise RefusedError(
+            f"the record of '{bundle.ref}' must have the parameters it was trained with, but an "
+            "older release made it; train it again to be able to verify that."
+        )
+    return bundle.settings
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _request(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> FitRequest:
+    workers = settings.workers or 1
+    return FitRequest(
+        store=str(catalog.store.root),
+        name=bundle.name,
+        key=f"retrain-{uuid.uuid4().hex}",  # no checkpoint of the training itself is used
+        dataset=bundle.dataset,
+        dataset_digest=bundle.dataset_digest,
+        task=bundle.task,
+        metric=bundle.metric,
+        train=Train(
+            trainer=bundle.trainer,
+            rounds=settings.rounds,
+            early_stopping=settings.early_stopping,
+            params=settings.params or {},
+            imbalance=settings.imbalance,
+            seed=settings.seed,
+            workers=workers if workers > 1 else 0,
+            checkpoint_every=NEVER,
+        ),
+        workers=workers,
+        threads=settings.threads or 1,
+    )
+
+
+def _changed(bundle: ModelBundle) -> tuple[str, ...]:
+    """Return what makes other bytes likely."""
+    made, now = bundle.lineage, library_versions()
+    found = [
+        f"{name} {made.libraries.get(name, 'none')}, now {now.get(name, 'none')}"
+        for name in sorted(made.libraries.keys() | now.keys())
+        if made.libraries.get(name) != now.get(name)
+    ]
+    if made.python != python_version():
+        found.append(f"Python {made.python}, now {python_version()}")
+    if made.code_digest != code_digest(CODE):
+        found.append("Arclight's own code")
+    if bundle.settings is not None and (bundle.settings.workers or 1) > 1:
+        found.append("several workers add up in an order of their own")
+    if not all(one.exact for one in bundle.resumed):
+        found.append("the training went on after a loss")
+    return tuple(found)

@@ -1,0 +1,84 @@
+"""A record tells how its model was made: trained again from it, the bytes are the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from arclight.bundle import Resumed
+from arclight.errors import IntegrityError, RefusedError
+from arclight.progress import silent
+from ray_apps.retrain import retrain_model
+from ray_apps.train import train_model
+from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.make_dataset import make_dataset, make_spec
+
+
+def again(made, bundle, folder):
+    return retrain_model(made.catalog, bundle, folder=folder, tick=silent)
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "torch"])
+def test_a_record_gives_the_same_bytes_again_and_publishes_nothing(trained, tmp_path, name):
+    made, bundle = trained("binary", name)
+    before = sorted(made.catalog.store.root.rglob("*"))
+    report = again(made, bundle, tmp_path)
+    assert (report.ok, report.same_bytes, report.changed) == (True, True, ())
+    assert report.found == bundle.train_metrics
+    assert sorted(made.catalog.store.root.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_of_every_section_are_kept(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=(600, 200, 100))
+    section = {
+        "params": {"max_depth": 3, "subsample": 0.7, "learning_rate": 0.2},
+        "imbalance": "weight",
+        "metric": "log_loss",
+        "early_stopping": 3,
+        "seed": 11,
+    }
+    bundle = train_model(
+        made.catalog,
+        made.manifest,
+        make_spec(**section),
+        profile=ONE_CORE.model_copy(update={"cores": 2}),
+        run_folder=tmp_path,
+        tick=silent,
+    )
+    assert bundle.settings.threads == 2
+    assert again(made, bundle, tmp_path).same_bytes
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 8}, {"rounds": 5}, {"params": {"max_depth": 2}}])
+def test_a_record_that_tells_something_else_is_seen(trained, tmp_path, wrong):
+    made, bundle = trained("binary", "xgboost")
+    settings = bundle.settings.model_copy(update=wrong)
+    params = {"params": {"subsample": 0.5}} if "seed" in wrong else {}
+    settings = settings.model_copy(update=params)
+    report = again(made, bundle.model_copy(update={"settings": settings}), tmp_path)
+    assert not report.same_bytes
+    assert not report.ok
+
+
+def test_where_bytes_need_not_be_the_same_the_metric_must_be(trained, tmp_path):
+    made, bundle = trained("binary", "lightgbm")
+    went_on = (Resumed(rounds=3, workers=1, exact=False),)
+    libraries = {**bundle.lineage.libraries, "lightgbm": "4.0.0"}
+    older = bundle.lineage.model_copy(update={"libraries": libraries, "code_digest": "x"})
+    other = bundle.model_copy(update={"resumed": went_on, "lineage": older})
+    report = again(made, other, tmp_path)
+    assert report.ok
+    assert len(report.changed) == 3
+    assert any("lightgbm 4.0.0, now" in reason for reason in report.changed)
+    off = {"train": bundle.train_metrics["train"], "valid": bundle.train_metrics["valid"] - 0.002}
+    assert not again(made, other.model_copy(update={"train_metrics": off}), tmp_path).ok
+
+
+def test_a_record_of_an_older_release_and_another_dataset_are_said(trained, tmp_path):
+    made, bundle = trained("binary", "lightgbm")
+    old = bundle.settings.model_copy(update={"params": None})
+    for settings in (None, old):
+        with pytest.raises(RefusedError, match="an older release made it"):
+            again(made, bundle.model_copy(update={"settings": settings}), tmp_path)
+    with pytest.raises(IntegrityError, match=rf"must be the one that '{bundle.ref}' was trained on"):
+        again(made, bundle.model_copy(update={"dataset_digest": "0"}), tmp_path)
