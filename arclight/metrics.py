@@ -160,6 +160,31 @@ def best_f1_threshold(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     return float(s.scores[::-1][int(np.argmax(values))])
 
 
+def cheapest_threshold(
+    labels: NDArray[Any], scores: NDArray[Any], *, false_positive: float, false_negative: float
+) -> float:
+    """Return the threshold t with the least cost of `score >= t`, over all that differ.
+
+    Of equal cost the highest t wins (fewest rows called positive); where calling nobody is
+    cheapest, t is the next number above every score.
+
+    Args:
+        labels: 0 or 1, [rows].
+        scores: [rows].
+        false_positive: the cost of a 0 called 1.
+        false_negative: the cost of a 1 called 0.
+    """
+    s = binary_sample(np.asarray(labels, np.float64), np.asarray(scores, np.float64))
+    if not len(s.scores):
+        return DEFAULT_THRESHOLD
+    falling = s.scores[::-1]
+    called_wrongly = np.concatenate([[0.0], np.cumsum(s.neg[0, ::-1])])
+    found = np.concatenate([[0.0], np.cumsum(s.pos[0, ::-1])])
+    cost = false_positive * called_wrongly + false_negative * (found[-1] - found)
+    best = int(np.argmin(cost))
+    return float(falling[best - 1]) if best else float(np.nextafter(falling[0], np.inf))
+
+
 # --------------------------------------------------------------------------------- multiclass
 
 

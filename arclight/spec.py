@@ -269,6 +269,13 @@ class Features(Contract):
     min_count: int = Field(default=20, ge=1)
 
 
+class Costs(Contract):
+    """What a wrong answer of a binary task costs, in any one unit."""
+
+    false_positive: float = Field(gt=0)
+    false_negative: float = Field(gt=0)
+
+
 class Train(Contract):
     """One training: the library, its own parameters, and when to stop."""
 
@@ -278,6 +285,8 @@ class Train(Contract):
     metric: str | None = None
     params: dict[str, str | int | float | bool] = {}
     imbalance: Literal["none", "weight"] = "none"
+    costs: Costs | None = None
+    """What the threshold is chosen by, on valid; None chooses the best F1."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     workers: Workers = "auto"
     """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""
@@ -359,6 +368,9 @@ class Spec(Contract):
             raise FieldError(
                 "a regression has no classes to weigh; leave it out.", "train", "imbalance"
             )
+        if self.task != "binary" and self.train.costs is not None:
+            text = f"a {self.task} task has no threshold to choose by costs; leave it out."
+            raise FieldError(text, "train", "costs")
         return self
 
     def _check_sources(self) -> None:

@@ -21,9 +21,9 @@ from arclight.contract import Contract
 from arclight.errors import EngineError, IntegrityError
 from arclight.features import FeatureBuilder
 from arclight.lineage import code_digest, library_versions, python_version
-from arclight.metrics import best_f1_threshold, measure
+from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
 from arclight.plan import Encoder
-from arclight.spec import Train, parse_duration_s
+from arclight.spec import Costs, Train, parse_duration_s
 from arclight.store import Store, open_private
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
 from ray_apps.gang import Alone
@@ -148,7 +148,7 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     start = time.monotonic()
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)
-    judged = _judge(model, measured, job, gang)
+    judged = _judge(model, measured, job, gang, request.train.costs)
     if judged is None:
         return  # the first worker leaves the outcome
     threshold, figures = judged
@@ -325,7 +325,7 @@ def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
 
 
 def _judge(
-    model: Model, rows: _Measured, job: TrainJob, gang: Gang
+    model: Model, rows: _Measured, job: TrainJob, gang: Gang, costs: Costs | None
 ) -> tuple[float | None, dict[str, float]] | None:
     """Return the threshold, and the metric on train and valid, of the model as read back.
 
@@ -336,12 +336,24 @@ def _judge(
     label, whole, train_label, train_whole = (to_first(gang, values) for values in mine)
     if gang.rank:
         return None
-    threshold = best_f1_threshold(label, whole) if job.task == "binary" else None
+    threshold = _threshold(label, whole, costs) if job.task == "binary" else None
     found = {
         "train": measure(job.task, job.metric, train_label, train_whole),
         "valid": measure(job.task, job.metric, label, whole),
     }
     return threshold, {split: value for split, value in found.items() if value is not None}
+
+
+def _threshold(label: Doubles, scores: Doubles, costs: Costs | None) -> float:
+    """Return what makes an answer positive: the best F1 on valid, or the least cost."""
+    if costs is None:
+        return best_f1_threshold(label, scores)
+    return cheapest_threshold(
+        label,
+        scores,
+        false_positive=costs.false_positive,
+        false_negative=costs.false_negative,
+    )
 
 
 def _shares(gains: Doubles) -> tuple[float, ...]:

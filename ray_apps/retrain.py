@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from arclight.contract import Contract
 from arclight.errors import IntegrityError, RefusedError
 from arclight.lineage import code_digest, library_versions, python_version
-from arclight.spec import Train
+from arclight.spec import Costs, Train
 from arclight.store import discard, make_folder, open_private, sha256_file
 from cluster.sizing import Crew
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
@@ -131,6 +131,7 @@ def _request(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> 
             early_stopping=settings.early_stopping,
             params=settings.params or {},
             imbalance=settings.imbalance,
+            costs=None if settings.costs is None else Costs(**settings.costs),
             seed=settings.seed,
             workers=workers if workers > 1 else 0,
             checkpoint_every=NEVER,

@@ -242,6 +242,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             imbalance=spec.train.imbalance,
             seed=spec.train.seed,
             params=dict(spec.train.params),
+            costs=None if spec.train.costs is None else spec.train.costs.model_dump(),
             workers=made.crew.workers,
             threads=made.crew.threads,
         ),

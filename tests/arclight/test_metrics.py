@@ -8,6 +8,7 @@ from arclight.errors import SpecError
 from arclight.metrics import (
     METRICS,
     best_f1_threshold,
+    cheapest_threshold,
     confusion_matrix,
     default_metric,
     measure,
@@ -263,6 +264,31 @@ def test_confusion_matrix_equals_the_reference():
     y, p = class_rows(500, 5)
     called = p.argmax(axis=1)
     assert (confusion_matrix(y, called, 5) == reference.confusion_matrix(y, called)).all()
+
+
+@pytest.mark.parametrize("costs", [(1, 1), (1, 5), (5, 1), (1e-6, 1), (1, 1e-6)])
+@pytest.mark.parametrize("decimals", [1, 3])
+def test_the_cheapest_threshold_beats_every_other(costs, decimals):
+    rng = np.random.default_rng(decimals)
+    p = rng.random(300).round(decimals)
+    y = (rng.random(300) < p).astype(float)
+    positive, negative = costs
+
+    def cost(t):
+        return positive * ((p >= t) & (y == 0)).sum() + negative * ((p < t) & (y == 1)).sum()
+
+    best = cheapest_threshold(y, p, false_positive=positive, false_negative=negative)
+    others = [*np.unique(p), 2.0]
+    assert cost(best) == min(cost(t) for t in others)
+    assert all(cost(t) > cost(best) for t in others if t > best and (p >= t).any())
+
+
+def test_the_cheapest_threshold_may_call_nobody_and_needs_no_rows():
+    y, p = np.array([0.0, 0.0, 1.0]), np.array([0.9, 0.8, 0.1])
+    nobody = cheapest_threshold(y, p, false_positive=9, false_negative=1)
+    assert nobody > 0.9
+    assert not (p >= nobody).any()
+    assert cheapest_threshold(y[:0], p[:0], false_positive=1, false_negative=1) == 0.5
 
 
 @pytest.mark.parametrize(

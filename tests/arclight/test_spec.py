@@ -141,6 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gate on another task's metric": ({"gate": {"at_least": {"r2": 0.5}}}, "binary task"),
     "weights in a regression": (
         {"task": "regression", "train": {"imbalance": "weight"}},
+        {"task": "regression", "train": {"costs": {"false_positive": 1.0, "false_negative": 2.0}}},
         "no classes to weigh",
     ),
     "unknown trainer": ({"train": {"trainer": "sklearn"}}, "'xgboost'"),
@@ -275,6 +276,7 @@ SECTIONS = {
     "Features": "features.",
     "Train": "train.",
     "WorkerRange": "train.workers.",
+    "Costs": "train.costs.",
     "Tune": "tune.",
     "IntRange": "tune.space.NAME.",
     "FloatRange": "tune.space.NAME.",

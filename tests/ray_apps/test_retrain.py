@@ -80,5 +80,7 @@ def test_a_record_of_an_older_release_and_another_dataset_are_said(trained, tmp_
     for settings in (None, old):
         with pytest.raises(RefusedError, match="an older release made it"):
             again(made, bundle.model_copy(update={"settings": settings}), tmp_path)
-    with pytest.raises(IntegrityError, match=rf"must be the one that '{bundle.ref}' was trained on"):
+    with pytest.raises(
+        IntegrityError, match=rf"must be the one that '{bundle.ref}' was trained on"
+    ):
         again(made, bundle.model_copy(update={"dataset_digest": "0"}), tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from arclight.errors import DataError, RefusedError, SpecError
 from arclight.metrics import best_f1_threshold, measure
 from arclight.progress import silent
+from arclight.spec import Costs
 from ray_apps.predictor import load_predictor
 from ray_apps.shards import labels_of, open_split, stored_features
 from ray_apps.train import model_key, train_model
@@ -157,3 +158,19 @@ def test_PQ2_an_empty_split_is_refused(tmp_path, size):
     made = make_dataset(tmp_path / "store", rows=(*size, 50))
     with pytest.raises(DataError, match="must get at least one row of the"):
         train(made, make_spec(trainer="lightgbm"), tmp_path)
+
+
+def test_the_threshold_follows_the_costs(shared, tmp_path):
+    made = make_dataset(tmp_path / "store", rows=(800, 300, 50))
+    found = {}
+    for costs in (
+        None,
+        Costs(false_positive=1, false_negative=9),
+        Costs(false_positive=9, false_negative=1),
+    ):
+        bundle = train(made, make_spec(trainer="lightgbm", rounds=10, costs=costs), tmp_path)
+        found[costs and costs.false_positive] = bundle
+    assert found[1].threshold < found[9].threshold
+    assert len({bundle.threshold for bundle in found.values()}) == 3
+    assert found[9].settings.costs == {"false_positive": 9, "false_negative": 1}
+    assert len({bundle.files[0].sha256 for bundle in found.values()}) == 1
