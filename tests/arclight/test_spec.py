@@ -141,8 +141,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gate on another task's metric": ({"gate": {"at_least": {"r2": 0.5}}}, "binary task"),
     "weights in a regression": (
         {"task": "regression", "train": {"imbalance": "weight"}},
-        {"task": "regression", "train": {"costs": {"false_positive": 1.0, "false_negative": 2.0}}},
         "no classes to weigh",
+    ),
+    "costs in a regression": (
+        {"task": "regression", "train": {"costs": {"false_positive": 1.0, "false_negative": 2.0}}},
+        "no threshold to choose by costs",
     ),
     "unknown trainer": ({"train": {"trainer": "sklearn"}}, "'xgboost'"),
     "empty space": ({"tune": {"space": {}}}, "at least 1"),
