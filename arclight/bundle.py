@@ -45,12 +45,14 @@ class TrainSettings(Contract):
     imbalance: Literal["none", "weight"]
     seed: int
     params: dict[str, str | int | float | bool] | None = None
-    """As the spec has them; None, as the next three, in a record of an older release."""
+    """As the spec has them; None, as the next four, in a record of an older release."""
     costs: dict[str, float] | None = None
     """Of a false positive and a false negative, if the threshold was chosen by them."""
     workers: int | None = None
     threads: int | None = None
     """Of each worker."""
+    processor: str | None = None
+    """Whose kernels a library may have chosen: other ones may round in another way."""
 
     @model_serializer(mode="wrap")
     def _as_it_was_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

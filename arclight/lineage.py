@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -44,6 +45,16 @@ def library_versions() -> dict[str, str]:
 def python_version() -> str:
     """Return the interpreter's version, such as 3.11.7."""
     return platform.python_version()
+
+
+@functools.cache
+def processor_name() -> str:
+    """Return the kind of processor, such as `x86_64 AMD EPYC`."""
+    names = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join([platform.machine(), *names[:1]])
 
 
 @functools.cache

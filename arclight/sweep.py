@@ -35,6 +35,7 @@ SHELVES: dict[str, type[DatasetManifest | ModelBundle]] = {
     "models": ModelBundle,
 }
 CHECKPOINTS = "checkpoints"
+RETRAINED = ".retrain-"
 SCRATCH = ("fit", "spark")
 """What a run makes in its folder and takes away at its end."""
 _STAGED = re.compile(r"[0-9a-f]{32}")
@@ -143,6 +144,9 @@ def _checkpoints(store: Store) -> Iterator[tuple[str, Path]]:
 
 
 def _scratch(store: Store) -> Iterator[tuple[str, Path]]:
+    for name in _folders(store.root):
+        if name.startswith(RETRAINED):
+            yield "", store.path(name)
     for run in _folders(store.path("runs")):
         for scratch in SCRATCH:
             if _folders(store.path("runs", run, scratch)):

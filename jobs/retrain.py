@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.errors import RefusedError
+from arclight.sweep import RETRAINED
 from cluster.profiles import load_profile
 from cluster.ray_session import ray_session
 from jobs.runs import known_store
@@ -29,10 +30,10 @@ def retrain_command(ref: str, *, store: str | None, profile: str, as_json: bool)
     bundle = catalog.model(ref)
     workers = settings_of(bundle).workers or 1
     place = load_profile(profile)
-    # in the store, where every worker sees it
-    root = catalog.store.root
+    # several workers see nothing but the store; one needs no right to write there
+    root = catalog.store.root if workers > 1 else None
     with (
-        tempfile.TemporaryDirectory(prefix=".retrain-", dir=root) as scratch,
+        tempfile.TemporaryDirectory(prefix=RETRAINED, dir=root) as scratch,
         progress("retrain") as tick,
         _ray(place, workers, Path(scratch)),
     ):
@@ -43,7 +44,7 @@ def retrain_command(ref: str, *, store: str | None, profile: str, as_json: bool)
         rule = f"metrics within {NEAR:g}" if report.changed else "the same bytes"
         raise RefusedError(
             f"model {bundle.ref} must come out of its record again with {rule}, but did not; "
-            "its data, code or libraries are not what the record says: find out before you use it."
+            "its data, code or settings are not what the record says: find out before you use it."
         )
     same = "the same bytes" if report.same_bytes else f"metrics within {NEAR:g}"
     say(f"retrain: the record of {bundle.ref} gives {same} again.")

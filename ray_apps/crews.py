@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from arclight.errors import RefusedError
 from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
-from cluster.sizing import Crew, plan_crew, plan_sizes
+from cluster.sizing import Crew, check_memory, plan_crew, plan_sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from arclight.manifest import DatasetManifest
     from arclight.spec import Train
     from cluster.profiles import Profile
 
@@ -20,22 +21,31 @@ NODES_S = 60.0
 """How long a training that lost a node waits for enough others."""
 
 
-def first_crew(train: Train, profile: Profile, folder: Path) -> Crew:
+def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder: Path) -> Crew:
     """Return how many workers train, and with how many cores each, on the nodes there are.
 
     Args:
         train: what the spec asks for; `workers: 0` is one process without Ray.
+        manifest: the dataset, which must fit.
         profile: how many cores; with an address Ray must be connected.
         folder: where the machine is looked at.
 
     Raises:
-        RefusedError: they do not fit, with the figures.
+        RefusedError: they do not fit, or the rows do not, with the figures.
     """
-    cores, each = plan_sizes(profile, look_at_machine(folder)).cores, profile.ray.cores_per_worker
+    sizes, each = plan_sizes(profile, look_at_machine(folder)), profile.ray.cores_per_worker
+    nodes, memory = [sizes.cores], sizes.memory_bytes
     if train.workers == 0:
-        return Crew(1, each or cores)
-    nodes = [cores] if profile.ray.address is None else _nodes()
-    return plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
+        crew = Crew(1, each or sizes.cores)
+    else:
+        if profile.ray.address is not None:
+            from ray_apps.ray_nodes import least_memory_bytes  # noqa: PLC0415 -- as below
+
+            nodes, memory = _nodes(), least_memory_bytes()
+        crew = plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
+    rows = manifest.rows["train"] + manifest.rows["valid"]
+    check_memory(rows, len(manifest.plan.features), crew, memory)
+    return crew
 
 
 def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:

@@ -153,6 +153,16 @@ def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Pr
     return Predictor(bundle, model)
 
 
+def tolerance_of(bundle: ModelBundle, scores: Scores) -> float:
+    """Return how far two ways to the same scores may be apart.
+
+    A network's error is a part of the largest scores there are, whichever row it shows in.
+    """
+    if bundle.trainer not in TOLERANCES:
+        return TOLERANCE
+    return TOLERANCES[bundle.trainer] * max(1.0, float(np.abs(scores).max(initial=0.0)))
+
+
 def check_bundle_files(folder: Path, bundle: ModelBundle) -> None:
     """Check a bundle's files before any of them is parsed.
 
@@ -219,13 +229,13 @@ def _prove_shape(bundle: ModelBundle, *, features: int, rounds: int) -> None:
 def _prove_golden(bundle: ModelBundle, scores: Scores) -> None:
     if not bundle.golden.rows:
         return
-    near = TOLERANCES.get(bundle.trainer, TOLERANCE)
     wanted = np.asarray(bundle.golden.scores, dtype=np.float64)
+    near = tolerance_of(bundle, wanted)
     found = scores.reshape(len(scores), -1)
-    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=near, atol=near):
+    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=TOLERANCE, atol=near):
         gap = float(np.max(np.abs(found - wanted))) if found.shape == wanted.shape else None
         raise IntegrityError(
-            f"model '{bundle.ref}' must repeat the scores of its golden rows within {near}, "
+            f"model '{bundle.ref}' must repeat the scores of its golden rows within {near:.3g}, "
             f"but differs by {gap}; the library or the code changed: train again."
         )
 

@@ -13,6 +13,12 @@ def cores_of_nodes() -> list[int]:
     return [int(has["CPU"]) for has in alive if has.get("CPU", 0) >= 1]
 
 
+def least_memory_bytes() -> int:
+    """Return the memory that Ray gives to tasks on the node that has least of it."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return int(min(has.get("memory", float("inf")) for has in alive if has.get("CPU", 0) >= 1))
+
+
 def check_room(workers: int, threads: int) -> None:
     """Say when what waits for its place will never have one.
 

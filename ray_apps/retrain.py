@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import TYPE_CHECKING, ClassVar
 
 from arclight.contract import Contract
 from arclight.errors import IntegrityError, RefusedError
-from arclight.lineage import code_digest, library_versions, python_version
+from arclight.lineage import code_digest, library_versions, processor_name, python_version
 from arclight.spec import Costs, Train
 from arclight.store import discard, make_folder, open_private, sha256_file
 from cluster.sizing import Crew
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
-from ray_apps.train import run_crew
+from ray_apps.train import LIBRARY, check_request, run_crew
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 NEAR = 1e-3
 """How far a metric may be from the recorded one where other bytes are to be expected."""
+IN_UNITS = ("rmse", "mae")
 NEVER = "5200w"
+NUMBERS = ("numpy", "pyarrow")
+"""What every trainer's numbers go through."""
 
 
 class RetrainReport(Contract):
@@ -38,6 +42,7 @@ class RetrainReport(Contract):
     kind: ClassVar[str] = "retrain-report"
 
     model: str
+    metric: str
     same_bytes: bool
     changed: tuple[str, ...]
     recorded: dict[str, float]
@@ -48,8 +53,10 @@ class RetrainReport(Contract):
         """Whether the bytes are the same, or the metrics are near where they need not be."""
         if not self.changed:
             return self.same_bytes
+        # an error in the label's own unit is near by its size, a share by the difference
+        near = {"rel_tol": NEAR, "abs_tol": 0.0 if self.metric in IN_UNITS else NEAR}
         return self.recorded.keys() == self.found.keys() and all(
-            abs(self.recorded[name] - self.found[name]) <= NEAR for name in self.recorded
+            math.isclose(value, self.found[name], **near) for name, value in self.recorded.items()
         )
 
 
@@ -68,9 +75,13 @@ def retrain_model(
         tick: told about the progress.
 
     Raises:
-        RefusedError: the record is of a release that did not keep what it takes.
+        RefusedError: no trusted key signed the record, or it is of a release that did not keep
+            what it takes.
+        SpecError: a parameter of the record is none that a spec may set.
         IntegrityError: the dataset is not the one the model was trained on.
     """
+    if catalog.trust is not None:
+        catalog.trust.check(bundle, catalog.signatures(bundle))
     settings = settings_of(bundle)
     manifest = catalog.dataset(bundle.dataset)
     if manifest.content_digest != bundle.dataset_digest:
@@ -78,10 +89,11 @@ def retrain_model(
             f"dataset '{bundle.dataset}' must be the one that '{bundle.ref}' was trained on, but "
             "its record changed; restore it from a backup."
         )
+    request = _request(catalog, bundle, settings)
+    check_request(request, manifest)
     work = folder / f"retrain-{uuid.uuid4().hex[:8]}"
     make_folder(work)
     try:
-        request = _request(catalog, bundle, settings)
         with open_private(work / REQUEST) as stream:
             stream.write(request.to_json().encode())
         run_crew(request.train, Crew(request.workers, request.threads), work, tick)
@@ -89,6 +101,7 @@ def retrain_model(
         digests = {file.path: file.sha256 for file in bundle.files}
         return RetrainReport(
             model=bundle.ref,
+            metric=bundle.metric,
             same_bytes=sha256_file(work / outcome.model_file) == digests[bundle.model_file],
             changed=_changed(bundle),
             recorded=bundle.train_metrics,
@@ -146,9 +159,12 @@ def _changed(bundle: ModelBundle) -> tuple[str, ...]:
     made, now = bundle.lineage, library_versions()
     found = [
         f"{name} {made.libraries.get(name, 'none')}, now {now.get(name, 'none')}"
-        for name in sorted(made.libraries.keys() | now.keys())
+        for name in (*LIBRARY[bundle.trainer], *NUMBERS)
         if made.libraries.get(name) != now.get(name)
     ]
+    was = bundle.settings.processor if bundle.settings is not None else None
+    if was != processor_name():
+        found.append(f"processor {was}, now {processor_name()}")
     if made.python != python_version():
         found.append(f"Python {made.python}, now {python_version()}")
     if made.code_digest != code_digest(CODE):

@@ -10,7 +10,13 @@ from arclight.bundle import BundleFile, ModelBundle, Signature, TrainSettings
 from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError
-from arclight.lineage import Lineage, code_digest, library_versions, python_version
+from arclight.lineage import (
+    Lineage,
+    code_digest,
+    library_versions,
+    processor_name,
+    python_version,
+)
 from arclight.progress import silent_tell
 from arclight.schema import Column
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from arclight.spec import Spec, Train
     from cluster.profiles import Profile
 
-_LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
+LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
 def model_key(manifest: DatasetManifest, spec: Spec) -> str:
@@ -47,7 +53,7 @@ def model_key(manifest: DatasetManifest, spec: Spec) -> str:
             "train": spec.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"}),
             "metric": spec.metric,
             "code": code_digest(CODE),
-            "library": {n: versions.get(n) for n in _LIBRARY[spec.train.trainer]},
+            "library": {n: versions.get(n) for n in LIBRARY[spec.train.trainer]},
         }
     )
 
@@ -77,7 +83,7 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
 
     Raises:
         SpecError: a parameter is wrong.
-        RefusedError: more workers than cores or rows.
+        RefusedError: more workers than cores or rows, or more rows than memory.
         LostWorkerError: workers were lost again and again; the same command goes on.
         ArclightError: the training failed; nothing is published.
     """
@@ -89,7 +95,7 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
     check_request(fit_request(catalog, manifest, spec, fewest), manifest)
     discard(run_folder / "fit")  # what a killed process of this run left
     checkpoints = Checkpoints(catalog.store, spec.name, key)
-    crew, work = first_crew(spec.train, profile, run_folder), run_folder
+    crew, work = first_crew(spec.train, manifest, profile, run_folder), run_folder
 
     def attempt(losses: int) -> None:
         nonlocal crew, work
@@ -245,6 +251,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             costs=None if spec.train.costs is None else spec.train.costs.model_dump(),
             workers=made.crew.workers,
             threads=made.crew.threads,
+            processor=processor_name(),
         ),
         resumed=outcome.resumed,
         dataset=manifest.ref,

@@ -18,7 +18,7 @@ from arclight.errors import DataError
 from arclight.features import FeatureBuilder, level_names
 from arclight.keys import hash_rows
 from cluster.machine import look_at_machine
-from ray_apps.predictor import TOLERANCE, TOLERANCES, load_predictor
+from ray_apps.predictor import TOLERANCE, load_predictor, tolerance_of
 from ray_apps.rows import conform, to_json_rows
 from ray_apps.shards import Reader, open_split, stored_features
 
@@ -104,7 +104,7 @@ def verify_model(
     tick(1, total, "features")
     batch = predictor.predict(rows.raw).scores
     stored = predictor.predict_features(rows.stored)
-    near = TOLERANCES.get(bundle.trainer, TOLERANCE)
+    near = tolerance_of(bundle, stored)
     name = "batch scores against stored features"
     checks.append(_check_scores(name, batch, stored, rows.keys, near))
     tick(2, total, "batch scores")

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = "net."
 FORMAT = "arclight-table-network-1"
+_BROKEN = (
+    SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError,
+    MemoryError, OverflowError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,6 @@ def pack(network: Network) -> bytes:
         "shape": asdict(network.shape),
         "features": network.inputs.features,
         "categorical": network.inputs.categorical,
-        "levels": network.inputs.levels,
         "task": network.task,
         "label": network.label,
         "rounds": network.rounds,
@@ -79,7 +82,7 @@ def unpack(path: Path) -> Network:
                 raise ValueError(f"format {about['format']!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _network(about, tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except _BROKEN as error:
         raise IntegrityError(
             f"'{path}' is not a network Arclight can read ({printable(error)}); restore it from "
             "a backup or train again."
@@ -94,8 +97,9 @@ def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network
         categorical=tuple(about["categorical"]),
         knots=tuple(_values(tensors, f"knots.{i}") for i in range(count)),
         scores=tuple(_values(tensors, f"scores.{i}") for i in range(count)),
-        levels=tuple(about["levels"]),
+        levels=shape.levels,
     )
+    _check(inputs, shape, about)
     with torch.random.fork_rng(devices=[]):
         net = build(shape)
     net.load_state_dict(
@@ -110,6 +114,23 @@ def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network
         gains=tuple(float(gain) for gain in about["gains"]),
         net=net.eval(),
     )
+
+
+def _check(inputs: Inputs, shape: Shape, about: Mapping[str, Any]) -> None:
+    """Refuse parts that do not fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    features = len(inputs.knots) + len(shape.levels)
+    rising = all(np.isfinite(k).all() and (np.diff(k) > 0).all() for k in inputs.knots)
+    sizes = [len(k) == len(s) > 0 for k, s in zip(inputs.knots, inputs.scores, strict=True)]
+    if not (rising and all(sizes)):
+        raise ValueError("knots must rise, with a score each")
+    if not (features == inputs.features == len(about["gains"])) or len(inputs.numeric) != len(
+        inputs.knots
+    ):
+        raise ValueError(f"{inputs.features} features must be as many as its parts have")
 
 
 def _values(tensors: Mapping[str, Tensor], name: str) -> npt.NDArray[np.float32]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ray_apps.gang import Gang
 
 KNOTS = 65
+"""Quantiles of all values of a feature, and of its distinct ones."""
 SAMPLE_ROWS = 100_000
 """Rows of all workers together that the ranks come from."""
 
@@ -46,7 +47,7 @@ class Inputs:
 
     Attributes:
         categorical: places of the category features.
-        knots: of each numeric feature, its values at growing ranks, each greater than the last.
+        knots: of each numeric feature, some of its values, each greater than the last.
         scores: the normal scores of those ranks.
         levels: codes of each category feature, those for null and for unseen codes included.
     """
@@ -128,13 +129,21 @@ def _tops_of_all(
 
 
 def _ranks(column: Singles) -> tuple[Singles, Singles]:
-    """Return a feature's knots and their normal scores; equal knots share the middle of theirs."""
-    known = column[~np.isnan(column)]
+    """Return a feature's knots and the normal scores of their ranks.
+
+    Knots are quantiles of all values and of the distinct ones, so that a value is told from the
+    others however rare it is; the rank of one that stands many times is the middle of its rows.
+    """
+    known = np.sort(column[~np.isnan(column)]).astype(np.float64)
     if not len(known):
         return np.zeros(1, np.float32), np.zeros(1, np.float32)
-    shares = (np.arange(KNOTS) + 0.5) / KNOTS
-    values = np.quantile(known, shares).astype(np.float32)
-    knots, first, counts = np.unique(values, return_index=True, return_counts=True)
-    middle = (first + (counts - 1) / 2 + 0.5) / KNOTS
-    scores = torch.special.ndtri(torch.from_numpy(middle)).numpy()
-    return knots, (scores if len(knots) > 1 else np.zeros(1)).astype(np.float32)
+    distinct = np.unique(known)
+    if len(distinct) > 2 * KNOTS:
+        shares = np.linspace(0, 1, KNOTS)
+        both = [np.quantile(values, shares, method="nearest") for values in (known, distinct)]
+        knots = np.unique(np.concatenate(both))
+    else:
+        knots = distinct
+    low, high = (np.searchsorted(known, knots, side) for side in ("left", "right"))
+    scores = torch.special.ndtri(torch.from_numpy((low + high) / 2 / len(known))).numpy()
+    return knots.astype(np.float32), (scores if len(knots) > 1 else np.zeros(1)).astype(np.float32)

@@ -41,6 +41,14 @@ class Shape:
     heads: int
     dropout: float
 
+    @property
+    def row_floats(self) -> int:
+        """About how many numbers a row becomes at once on its way through."""
+        if self.net != "ft_transformer":
+            return 2 * self.numbers + len(self.levels) * self.embedding + 4 * self.width
+        tokens = self.numbers + len(self.levels) + 1
+        return tokens * (self.heads * tokens + 8 * self.width)
+
 
 def build(shape: Shape) -> nn.Module:
     """Return a network with fresh weights, drawn from torch's generator.
@@ -63,9 +71,9 @@ class _Categories(nn.Module):
         self.register_buffer("starts", torch.tensor(starts, dtype=torch.int64), persistent=False)
         self.table = nn.Embedding(sum(shape.levels), width)
         with torch.no_grad():
-            # no row of train has these codes, so nothing would ever move what they begin with
+            # null and codes never seen: what no row of train has, nothing would ever move
             for start, count in zip(starts, shape.levels, strict=True):
-                self.table.weight[start + count - 1] = 0.0
+                self.table.weight[start + count - 2 : start + count] = 0.0
 
     def forward(self, codes: Tensor) -> Tensor:
         """Return float32 [rows, categories, width]."""
@@ -80,6 +88,14 @@ class _Flat(nn.Module):
         super().__init__()
         self.categories = _Categories(shape, shape.embedding) if shape.levels else None
         self.width = 2 * shape.numbers + len(shape.levels) * shape.embedding
+        self._null = slice(shape.numbers, 2 * shape.numbers)
+
+    def first_layer(self, width: int) -> nn.Linear:
+        """Return a layer on these, in which being null says nothing until a row was."""
+        layer = nn.Linear(self.width, width)
+        with torch.no_grad():
+            layer.weight[:, self._null] = 0.0
+        return layer
 
     def forward(self, numbers: Tensor, is_null: Tensor, codes: Tensor) -> Tensor:
         parts = [numbers, is_null]
@@ -93,12 +109,15 @@ class _Mlp(nn.Module):
         super().__init__()
         self.flat = _Flat(shape)
         layers: list[nn.Module] = []
-        before = self.flat.width
-        for _ in range(shape.depth):
-            layers += [nn.Linear(before, shape.width), nn.ReLU(), nn.Dropout(shape.dropout)]
-            before = shape.width
+        for place in range(shape.depth):
+            first = (
+                nn.Linear(shape.width, shape.width)
+                if place
+                else self.flat.first_layer(shape.width)
+            )
+            layers += [first, nn.ReLU(), nn.Dropout(shape.dropout)]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(before, shape.outputs)
+        self.head = nn.Linear(shape.width, shape.outputs)
 
     def forward(self, numbers: Tensor, is_null: Tensor, codes: Tensor) -> Tensor:
         found: Tensor = self.head(self.body(self.flat(numbers, is_null, codes)))
@@ -109,7 +128,7 @@ class _ResNet(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.flat = _Flat(shape)
-        self.first = nn.Linear(self.flat.width, shape.width)
+        self.first = self.flat.first_layer(shape.width)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(shape.width),

@@ -43,12 +43,15 @@ if TYPE_CHECKING:
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.torch_inputs import Inputs, Seen
+    from ray_apps.trainers.torch_nets import Shape
     from ray_apps.trainers.torch_params import Params
 
 SCORED_ROWS = 8192
-"""Rows that are scored at once."""
+SCORED_FLOATS = 1 << 25
+"""Rows that are scored at once, and numbers that they may become on the way (128 MiB)."""
 SHUFFLED_ROWS = 20_000
-"""Valid rows of each worker that a feature's importance is measured on."""
+SHUFFLED_FLOATS = 1 << 29
+"""Valid rows of each worker that importance is measured on, and numbers of all its scorings."""
 _ONE_AT_A_TIME = threading.Lock()
 """Fresh weights come from the one generator that all threads of a process share."""
 NET, BEST, ADAM = "net.", "best.", "adam."
@@ -161,9 +164,10 @@ class TorchModel:
         """Return probabilities or numbers; safe to call from several threads."""
         if matrix.shape[1] != self.features:
             raise ValueError(f"number of features must be {self.features}, got {matrix.shape[1]}")
+        rows, see = _rows_at_once(self._network.shape), self._network.inputs.see
         parts = [
-            _scores(self._network, *_tensors(self._network.inputs.see(matrix[at:][:SCORED_ROWS])))
-            for at in range(0, max(1, len(matrix)), SCORED_ROWS)
+            _scores(self._network, *_tensors(see(matrix[at : at + rows])))
+            for at in range(0, max(1, len(matrix)), rows)
         ]
         return np.concatenate(parts)
 
@@ -306,11 +310,16 @@ def _label_scale(label: Doubles, job: TrainJob, gang: Gang) -> tuple[float, floa
     """Return mean and standard deviation of a regression's label over all workers."""
     if job.task != "regression":
         return 0.0, 1.0
-    mine = np.array([len(label), label.sum(), np.square(label).sum()])
-    found = gang.exchange([mine.tobytes()] * gang.world)
-    rows, whole, squares = np.sum([np.frombuffer(part) for part in found], axis=0)
+    rows, whole = _sum_up(np.array([len(label), label.sum()]), gang)
     mean = whole / rows
-    return float(mean), float(np.sqrt(max(squares / rows - mean**2, 0.0)) or 1.0)
+    (squares,) = _sum_up(np.array([np.square(label - mean).sum()]), gang)
+    return float(mean), float(np.sqrt(squares / rows)) or 1.0
+
+
+def _sum_up(mine: Doubles, gang: Gang) -> Doubles:
+    """Return the sums over all workers, added in the order of ranks."""
+    found = gang.exchange([mine.astype(np.float64).tobytes()] * gang.world)
+    return np.sum([np.frombuffer(part) for part in found], axis=0)  # type: ignore[no-any-return]
 
 
 def _losses(outputs: Tensor, label: Tensor, job: TrainJob) -> Tensor:
@@ -344,8 +353,13 @@ def _add_up(grads: list[Tensor], weight: float, gang: Gang) -> float:
 
 def _score_rows(network: Network, rows: Rows) -> npt.NDArray[np.float64]:
     seen = (rows.numbers, rows.is_null, rows.codes)
-    cuts = [slice(at, at + SCORED_ROWS) for at in range(0, len(rows), SCORED_ROWS)]
+    step = _rows_at_once(network.shape)
+    cuts = [slice(at, at + step) for at in range(0, len(rows), step)]
     return np.concatenate([_scores(network, *(one[cut] for one in seen)) for cut in cuts])
+
+
+def _rows_at_once(shape: Shape) -> int:
+    return max(16, min(SCORED_ROWS, SCORED_FLOATS // shape.row_floats))
 
 
 def _scores(
@@ -367,7 +381,9 @@ def _gains(network: Network, data: TorchData, job: TrainJob, gang: Gang) -> tupl
 
     The same on every worker. Breiman, Random Forests (2001), section 10.
     """
-    places = np.linspace(0, len(data.valid) - 1, min(len(data.valid), SHUFFLED_ROWS))
+    work = network.shape.row_floats * data.inputs.features
+    most = min(len(data.valid), SHUFFLED_ROWS, max(256, SHUFFLED_FLOATS // work))
+    places = np.linspace(0, len(data.valid) - 1, most)
     some = places.astype(np.int64)
     label = to_first(gang, data.valid_label[some])
     rows = Rows(*data.valid.take(torch.from_numpy(some)))

@@ -8,7 +8,7 @@ from arclight.errors import RefusedError
 from arclight.workers import Bounds, WorkerRange, bounds_of
 from cluster.machine import Machine
 from cluster.profiles import Profile, SparkPlace
-from cluster.sizing import GIB, MIB, Crew, plan_crew, plan_sizes
+from cluster.sizing import GIB, MIB, Crew, check_memory, plan_crew, plan_sizes
 
 BIG = Machine(cores=16, memory_bytes=64 * GIB, shm_bytes=32 * GIB, disk_free_bytes=100 * GIB)
 
@@ -85,6 +85,16 @@ def test_a_crew_fits_its_nodes_or_is_refused(nodes, least, more, each) -> None:
     assert sum(cores // crew.threads for cores in nodes) >= crew.workers
     if crew.workers > least:  # then nobody shares a node
         assert sum(cores >= crew.threads for cores in nodes) >= crew.workers
+
+
+def test_rows_that_cannot_fit_are_refused_with_the_figures() -> None:
+    rows = 1_000_000  # of 25 features: 133 MB, or 67 MB each of two workers
+    check_memory(rows, 25, Crew(1, 2), 133_000_000)
+    with pytest.raises(RefusedError, match=r"each of 1 workers needs 0\.1 GiB at least"):
+        check_memory(rows, 25, Crew(1, 2), 132_999_999)
+    check_memory(rows, 25, Crew(2, 2), 66_500_000)
+    with pytest.raises(RefusedError, match="each of 2 workers"):
+        check_memory(rows, 25, Crew(2, 2), 66_499_999)
 
 
 @pytest.mark.parametrize(("cores", "partitions"), [(1, 2), (2, 4), (16, 32), (1024, 2000)])

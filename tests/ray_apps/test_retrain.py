@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from arclight.bundle import Resumed
-from arclight.errors import IntegrityError, RefusedError
+from arclight.errors import IntegrityError, RefusedError, SpecError
 from arclight.progress import silent
-from ray_apps.retrain import retrain_model
+from ray_apps.retrain import RetrainReport, retrain_model
 from ray_apps.train import train_model
 from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import make_dataset, make_spec
@@ -72,6 +72,35 @@ def test_where_bytes_need_not_be_the_same_the_metric_must_be(trained, tmp_path):
     assert any("lightgbm 4.0.0, now" in reason for reason in report.changed)
     off = {"train": bundle.train_metrics["train"], "valid": bundle.train_metrics["valid"] - 0.002}
     assert not again(made, other.model_copy(update={"train_metrics": off}), tmp_path).ok
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "now", "ok"),
+    [
+        ("rmse", 51234.5, 51234.6, True),
+        ("rmse", 1e-4, 9e-4, False),
+        ("r2", 0.9, 0.9005, True),
+        ("auc", 0.9, 0.902, False),
+    ],
+)
+def test_near_is_by_size_for_errors_in_the_label_s_unit(metric, value, now, ok):
+    report = RetrainReport(
+        model="demo@1",
+        metric=metric,
+        same_bytes=False,
+        changed=("other",),
+        recorded={"valid": value},
+        found={"valid": now},
+    )
+    assert report.ok == ok
+
+
+def test_a_record_that_asks_for_what_no_spec_may_is_refused(trained, tmp_path):
+    made, bundle = trained("binary", "lightgbm")
+    params = {"forcedsplits_filename": "/nowhere.json"}
+    settings = bundle.settings.model_copy(update={"params": params})
+    with pytest.raises(SpecError, match="must not be set"):
+        again(made, bundle.model_copy(update={"settings": settings}), tmp_path)
 
 
 def test_a_record_of_an_older_release_and_another_dataset_are_said(trained, tmp_path):

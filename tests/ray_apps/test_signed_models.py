@@ -16,6 +16,7 @@ from arclight.store import sha256_file
 from ray_apps import predictor as module
 from ray_apps.evaluate import evaluate_model
 from ray_apps.predictor import load_predictor
+from ray_apps.retrain import retrain_model
 from ray_apps.score import score_folder
 from ray_apps.serving.access import Access, Limits
 from ray_apps.serving.deploy import Service, load_endpoints
@@ -43,6 +44,10 @@ def use_verify(made, bundle, tmp_path):
     verify_model(made.catalog, bundle, endpoint=None, tick=silent)
 
 
+def use_retrain(made, bundle, tmp_path):
+    retrain_model(made.catalog, bundle, folder=tmp_path, tick=silent)
+
+
 def use_serve(made, bundle, tmp_path):
     service = Service(
         store=str(made.catalog.store.root),
@@ -54,7 +59,7 @@ def use_serve(made, bundle, tmp_path):
     load_endpoints(service)
 
 
-DOORS = [use_predictor, use_score, use_evaluate, use_verify, use_serve]
+DOORS = [use_predictor, use_score, use_evaluate, use_verify, use_retrain, use_serve]
 
 
 def signed_by(own, *signers):

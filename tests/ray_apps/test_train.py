@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_what_can_be_known_is_refused_before_anything_starts(
 ):
     with pytest.raises(kind, match=message):
         train(shared("binary"), make_spec(seed=99, **train_section), tmp_path)
+    assert not (tmp_path / "fit").exists()
+
+
+def test_more_rows_than_memory_are_refused_before_anything_is_read(shared, tmp_path):
+    made = shared("binary")
+    many = made.manifest.model_copy(update={"rows": {**made.manifest.rows, "train": 10**9}})
+    with pytest.raises(RefusedError, match=r"needs 44\.7 GiB at least, and has 4\.0 GiB"):
+        train(replace(made, manifest=many), make_spec(seed=98), tmp_path)
     assert not (tmp_path / "fit").exists()
 
 

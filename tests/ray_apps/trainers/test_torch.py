@@ -15,11 +15,12 @@ from torch import nn
 
 from arclight.errors import EngineError, IntegrityError, SpecError
 from ray_apps.gang import Alone
-from ray_apps.shards import dense
+from ray_apps.shards import Shard, dense
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
 from ray_apps.trainers.torch_inputs import fit_inputs
 from ray_apps.trainers.torch_params import NETS, params_of
+from ray_apps.trainers.torch_tables import SCORED_FLOATS, _rows_at_once
 from tests.ray_apps.make_dataset import SMALL_NET
 from tests.ray_apps.trainers.test_trainers import fit, load, make_job, make_shard
 
@@ -49,6 +50,63 @@ def test_features_of_few_values(values):
     assert np.isfinite(seen.numbers).all()
     known = {value for value in values if not np.isnan(value)}
     assert len(np.unique(seen.numbers[~np.isnan(column)])) == len(known)
+
+
+@pytest.mark.parametrize("rare", [1, 700])
+def test_a_rare_value_is_told_from_the_others(rare):
+    column = np.zeros((100_000, 2), np.float32)
+    column[:rare, 0] = 1.0
+    column[:rare, 1] = np.arange(rare) + 1  # a spike and a long tail
+    inputs = fit_inputs(column, (), Alone(), seed=0)
+    seen = inputs.see(column).numbers
+    assert (seen[:rare] > seen[-1] + [2.0, 0.1]).all()
+    assert np.isfinite(seen).all()
+    assert len(np.unique(seen[:rare, 1])) == rare
+
+
+def test_a_rare_flag_that_decides_is_learnt(tmp_path):
+    rng = np.random.default_rng(0)
+    noise, flag = rng.standard_normal((20_000, 1)), rng.random((20_000, 1)) < 0.004
+    label = (flag[:, 0] | (rng.random(20_000) < 0.01)).astype(np.float64)
+    columns = {"f0": noise[:, 0].astype(np.float32), "f1": flag[:, 0].astype(np.float32)}
+    shard = Shard((pa.table(columns),), (label,))
+    job = make_job(categorical=(), rounds=15, early_stopping=None)
+    model = load("torch", fit("torch", job, shard, shard), tmp_path)
+    without, with_flag = model.predict(np.array([[0, 0], [0, 1]], np.float32))
+    assert without < 0.05
+    assert with_flag > 0.5
+
+
+def test_nulls_that_train_never_had_say_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {f"f{i}": rng.standard_normal(3000).astype(np.float32) for i in range(4)}
+    columns["f4"] = pa.array(rng.integers(0, 5, 3000), pa.int32())
+    label = (columns["f0"] > 0).astype(np.float64)
+    shard = Shard((pa.table(columns),), (label,))
+    job = make_job(categorical=(4,), rounds=5, early_stopping=None)
+    model = load("torch", fit("torch", job, shard, shard), tmp_path)
+    median = np.array([[0.8, 0, 0, 0, 2]], np.float32)
+    null = median.copy()
+    null[0, 1:4] = np.nan
+    assert model.predict(null) == pytest.approx(model.predict(median), abs=0.02)
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(1.7e12, 1e4), (1e8, 1.0), (0.0, 1e-6)])
+def test_a_regression_s_label_may_lie_anywhere(mean, spread, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(4000)
+    shard = Shard((pa.table({"f0": x.astype(np.float32)}),), (mean + spread * x,))
+    job = make_job("regression", categorical=(), rounds=15, early_stopping=None)
+    fitted = fit("torch", job, shard, shard)
+    assert fitted.valid < 0.2 * spread
+
+
+def test_rows_are_scored_in_parts_that_fit_into_memory():
+    small = params_of(make_job(params={"net": "ft_transformer"}))
+    wide = fit_inputs(np.zeros((2, 400), np.float32), (), Alone(), seed=0)
+    rows = _rows_at_once(small.shape(wide, 1))
+    assert 16 <= rows < 64
+    assert rows * small.shape(wide, 1).row_floats < 2 * SCORED_FLOATS
 
 
 def test_codes_that_train_never_had_are_one_and_null_is_another():
@@ -156,8 +214,11 @@ def test_a_file_is_tensors_and_json_and_anything_else_is_refused(tmp_path):
         b"\0" * 100,
         struct.pack("<Q", len(other)) + other,
         fitted.model.replace(b'\\"width\\": 32', b'\\"width\\": 33'),
+        fitted.model.replace(b'\\"features\\": 4', b'\\"features\\": 5'),
+        fitted.model.replace(b'\\"label\\": [0.0, 1.0]', b'\\"label\\": [        ]'),
     )
     for content in files:
+        assert content != fitted.model
         with pytest.raises(IntegrityError, match="not a network Arclight can read"):
             load("torch", replace(fitted, model=content), tmp_path)
 
