@@ -13,6 +13,7 @@ from arclight.spec import Costs, Train
 from arclight.store import discard, make_folder, open_private, sha256_file
 from cluster.sizing import Crew
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
+from ray_apps.predictor import check_bundle_files
 from ray_apps.train import LIBRARY, check_request, run_crew
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ def retrain_model(
         RefusedError: no trusted key signed the record, or it is of a release that did not keep
             what it takes.
         SpecError: a parameter of the record is none that a spec may set.
-        IntegrityError: the dataset is not the one the model was trained on.
+        IntegrityError: the model's files are not those recorded, or the dataset is not the one
+            the model was trained on.
     """
     if catalog.trust is not None:
         catalog.trust.check(bundle, catalog.signatures(bundle))
+    check_bundle_files(catalog.folder(bundle), bundle)
     settings = settings_of(bundle)
     manifest = catalog.dataset(bundle.dataset)
     if manifest.content_digest != bundle.dataset_digest:
