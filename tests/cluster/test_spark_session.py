@@ -186,6 +186,7 @@ def test_a_session_s_folder_is_closed(session: SparkSession) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.fault
 def test_a_session_ends_for_good_and_another_one_works(tmp_path: Path) -> None:
     """Two sessions in one process, each with a JVM that is gone after; nothing on the terminal."""
     code = (

@@ -94,6 +94,7 @@ def table(count: int) -> pa.Table:
     )
 
 
+@pytest.mark.fault
 def test_a_column_that_changed_its_type_and_the_way_forward(
     session: SparkSession, tmp_path: Path
 ) -> None:
