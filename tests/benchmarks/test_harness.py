@@ -215,6 +215,7 @@ def test_a_ledger_counts_what_either_way_shows() -> None:
     assert ledger.cpu_s == 10.5
 
 
+@pytest.mark.fault
 def test_only_the_process_that_was_meant_is_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:

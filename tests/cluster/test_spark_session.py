@@ -215,6 +215,7 @@ def test_a_session_ends_for_good_and_another_one_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.fault
 def test_a_killed_driver_leaves_no_jvm(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -220,7 +220,7 @@ def test_another_section_begins_at_the_first_round(tmp_path):
     assert checkpoints_of(made, spec).rounds() == 8
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_threads_of_another_number_go_on_and_the_record_says_that_bytes_may_differ(tmp_path, name):
     made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
     spec = make_spec(trainer=name, early_stopping=None, checkpoint_every="0s")
