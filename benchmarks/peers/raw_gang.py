@@ -13,7 +13,7 @@ from xgboost.collective import CommunicatorContext
 from xgboost.tracker import RabitTracker
 
 from benchmarks.crew import Crew, crew_of
-from benchmarks.ingest_job import LABEL, PARAMS, Job
+from benchmarks.ingest_job import LABEL, PARAMS, Job, with_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +57,16 @@ def _matrix(
             place += 1
     table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
     label = np.asarray(table.column(LABEL))
-    options = {"max_bin": PARAMS["xgboost"]["max_bin"], "enable_categorical": True, "nthread": 1}
-    return xgb.QuantileDMatrix(table.select(job.features), label=label, ref=ref, **options)
+    # codes and not dictionaries, which are each worker's own
+    return xgb.QuantileDMatrix(
+        with_codes(job, table),
+        label=label,
+        ref=ref,
+        feature_types=["q"] * len(job.numbers) + ["c"] * len(job.levels),
+        max_bin=PARAMS["xgboost"]["max_bin"],
+        enable_categorical=True,
+        nthread=1,
+    )
 
 
 class RawSide:
