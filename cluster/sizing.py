@@ -106,19 +106,19 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
     if best.workers >= least:
         return best
     # more than one on some node
-    fit = [n for n in range(1, max(nodes, default=0) + 1) if _room(nodes, n) >= least]
+    fit = [n for n in range(1, max(nodes, default=0) + 1) if room(nodes, n) >= least]
     each = cores_per_worker or max(fit, default=1)
-    if _room(nodes, each) < least:
+    if room(nodes, each) < least:
         have = ", ".join(map(str, sorted(nodes))) or "no"
         raise RefusedError(
             f"train.workers: {least:,} workers with {each:,} cores each must fit into nodes of "
-            f"{have} cores, which take {_room(nodes, each):,}; use fewer workers, or a profile of "
+            f"{have} cores, which take {room(nodes, each):,}; use fewer workers, or a profile of "
             "a larger cluster."
         )
     return Crew(least, each)
 
 
-def check_memory(rows: int, features: int, crew: Crew, have_bytes: int) -> None:
+def check_memory(rows: int, features: int, crew: Crew, have_bytes: float) -> None:
     """Refuse a training that cannot fit, before it reads anything.
 
     What each worker holds at once at the very least, while it bins: 4 bytes a value as read, 1
@@ -128,7 +128,7 @@ def check_memory(rows: int, features: int, crew: Crew, have_bytes: int) -> None:
         rows: of train and valid together.
         features: of a row.
         crew: who trains.
-        have_bytes: the memory of the smallest node, or of the profile.
+        have_bytes: the memory of the least node that may take a worker, or of the profile.
 
     Raises:
         RefusedError: it needs more, with the figures.
@@ -142,7 +142,7 @@ def check_memory(rows: int, features: int, crew: Crew, have_bytes: int) -> None:
         )
 
 
-def _room(nodes: Sequence[int], each: int) -> int:
+def room(nodes: Sequence[int], each: int) -> int:
     """Return how many workers of so many cores the nodes take."""
     return sum(cores // each for cores in nodes)
 

@@ -88,38 +88,14 @@ class Checkpoints:
         Raises:
             ArclightError: it cannot be written; what was there before is still there.
         """
-        folder = None
         try:
-            folder = self._store.stage(*self._parts)
-            history = np.asarray(snapshot.history, np.float64).tobytes()
-            for name, content in ((MODEL, snapshot.model), (HISTORY, history)):
-                with open_private(folder / name) as stream:
-                    stream.write(content)
-            flush_tree(folder)
-            made = record.model_copy(
-                update={
-                    "folder": folder.relative_to(self._store.root).as_posix(),
-                    "files": tuple(
-                        BundleFile(path=n, size_bytes=p.stat().st_size, sha256=sha256_file(p))
-                        for n, p in ((n, folder / n) for n in (MODEL, HISTORY))
-                    ),
-                }
-            )
             self._make_room(record.rounds)
-            is_ours = self._store.publish(record.rounds, made.to_json(), *self._parts)
+            self._publish(snapshot, record)
         except OSError as error:
-            if folder is not None:
-                discard(folder)
             raise ArclightError(
                 f"a checkpoint after round {record.rounds} must be written, but "
                 f"{error.strerror}; free space in the store, or mend its rights."
             ) from error
-        except BaseException:
-            if folder is not None:
-                discard(folder)
-            raise
-        if not is_ours:
-            discard(folder)  # another command that trains the same was here first
         self._prune()
 
     @contextlib.contextmanager
@@ -140,6 +116,23 @@ class Checkpoints:
         discard(self._store.path(*self._parts))
         with contextlib.suppress(OSError):  # others of this name are there
             self._store.path(*self._parts[:2]).rmdir()
+
+    def _publish(self, snapshot: Snapshot, record: CheckpointRecord) -> None:
+        folder = self._store.stage(*self._parts)
+        is_ours = False
+        try:
+            history = np.asarray(snapshot.history, np.float64).tobytes()
+            files = [
+                _file(folder / name, content)
+                for name, content in ((MODEL, snapshot.model), (HISTORY, history))
+            ]
+            flush_tree(folder)
+            place = folder.relative_to(self._store.root).as_posix()
+            made = record.model_copy(update={"folder": place, "files": tuple(files)})
+            is_ours = self._store.publish(record.rounds, made.to_json(), *self._parts)
+        finally:
+            if not is_ours:  # it failed, or another command that trains the same was first
+                discard(folder)
 
     def _whole(self) -> Iterator[Checkpoint]:
         for number in reversed(self._store.numbers(*self._parts)):
@@ -183,6 +176,13 @@ class Checkpoints:
             path.unlink()
             with contextlib.suppress(ArclightError):
                 discard(self._store.root / CheckpointRecord.from_json(text).folder)
+
+
+def _file(path: Path, content: bytes) -> BundleFile:
+    """Write a file and return what a record says of it."""
+    with open_private(path) as stream:
+        stream.write(content)
+    return BundleFile(path=path.name, size_bytes=len(content), sha256=sha256_file(path))
 
 
 class Keeper:

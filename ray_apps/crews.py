@@ -34,15 +34,13 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
         RefusedError: they do not fit, or the rows do not, with the figures.
     """
     sizes, each = plan_sizes(profile, look_at_machine(folder)), profile.ray.cores_per_worker
-    nodes, memory = [sizes.cores], sizes.memory_bytes
+    is_own = train.workers == 0 or profile.ray.address is None
     if train.workers == 0:
         crew = Crew(1, each or sizes.cores)
     else:
-        if profile.ray.address is not None:
-            from ray_apps.ray_nodes import least_memory_bytes  # noqa: PLC0415 -- as below
-
-            nodes, memory = _nodes(), least_memory_bytes()
+        nodes = [sizes.cores] if is_own else _nodes()
         crew = plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
+    memory = sizes.memory_bytes if is_own else _memory_bytes(crew.threads)
     rows = manifest.rows["train"] + manifest.rows["valid"]
     check_memory(rows, len(manifest.plan.features), crew, memory)
     return crew
@@ -77,3 +75,9 @@ def _nodes() -> list[int]:
     from ray_apps.ray_nodes import cores_of_nodes  # noqa: PLC0415 -- workers=0 needs no Ray
 
     return cores_of_nodes()
+
+
+def _memory_bytes(cores: int) -> float:
+    from ray_apps.ray_nodes import least_memory_bytes  # noqa: PLC0415
+
+    return least_memory_bytes(cores)

@@ -19,8 +19,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
 from arclight.progress import silent
-from arclight.workers import Bounds
-from cluster.sizing import plan_crew
 from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
@@ -74,12 +72,10 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
 
     Raises:
         ArclightError: what a worker raised first.
-        RefusedError: the cluster does not have the cores.
-        LostWorkerError: a worker is gone or silent.
+        LostWorkerError: a worker is gone or silent, or nodes that it needs are.
         EngineError: Ray failed.
     """
     try:
-        plan_crew(cores_of_nodes(), Bounds(workers, workers), cores_per_worker=threads)
         with _placed(workers, threads) as actors:
             doors = _open(actors)
             key = secrets.token_bytes(KEY_BYTES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arclight.catalog import Catalog
-from arclight.progress import silent
+from arclight.progress import silent, silent_tell
 from arclight.store import Store
 from cluster.profiles import Profile
 from cluster.sizing import Crew
@@ -22,9 +22,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.bundle import ModelBundle
+    from arclight.progress import Tell, Tick
+    from arclight.spec import Spec
 
 # one thread: with more, OpenMP spins on cores that other tests use
 ONE_CORE = Profile(name="one", cores=1, memory_gib=4.0)
+
+
+def train_here(
+    made: Made,
+    spec: Spec,
+    folder: Path,
+    *,
+    profile: Profile = ONE_CORE,
+    tick: Tick = silent,
+    tell: Tell = silent_tell,
+) -> ModelBundle:
+    """Train as a command does; the folder is the run's."""
+    return train_model(
+        made.catalog,
+        made.manifest,
+        spec,
+        profile=profile,
+        run_folder=folder,
+        tick=tick,
+        tell=tell,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from ray_apps.train import model_key, train_model
 from ray_apps.trainers.boosting import Snapshot
 from tests.full_disk import small_disk
 from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ from arclight.store import Store
 from arclight.sweep import find_leftovers, remove
 from ray_apps.train import model_key, train_model
 from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.conftest import train_here as train
 
 root, folder, spec, point, cores = sys.argv[1:]
 catalog, spec = Catalog(Store(Path(root))), Spec.model_validate_json(spec)
@@ -60,18 +62,6 @@ train_model(
     run_folder=Path(folder), tick=tick,
 )
 """
-
-
-def train(made, spec, folder, tick=silent, tell=silent_tell):
-    return train_model(
-        made.catalog,
-        made.manifest,
-        spec,
-        profile=ONE_CORE,
-        run_folder=folder,
-        tick=tick,
-        tell=tell,
-    )
 
 
 def killed(made, spec, folder, point: str, cores: int = 1) -> None:

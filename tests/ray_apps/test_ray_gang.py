@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 
-from arclight.errors import DataError, EngineError, RefusedError
-from arclight.progress import silent, silent_tell
+from arclight.errors import DataError, EngineError, LostWorkerError
+from arclight.progress import silent
 from cluster.profiles import Profile
 from ray_apps.fit import OUTCOME
 from ray_apps.ray_gang import fit_in_gang
-from ray_apps.train import train_model
+from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 pytestmark = pytest.mark.ray
 
 TWO_CORES = Profile(name="two", cores=2, memory_gib=4.0)
-
-
-def train(made, spec, folder, tick=silent, tell=silent_tell):
-    return train_model(
-        made.catalog,
-        made.manifest,
-        spec,
-        profile=TWO_CORES,
-        run_folder=folder,
-        tick=tick,
-        tell=tell,
-    )
+train = partial(train_here, profile=TWO_CORES)
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
@@ -121,7 +111,7 @@ def test_workers_listen_on_their_nodes_address_only(ray_cluster, fit_folder, nam
 
 
 def test_more_workers_than_the_cluster_has_cores_for(ray_cluster, fit_folder):
-    with pytest.raises(RefusedError, match="3 workers with 4 cores each must fit into"):
+    with pytest.raises(LostWorkerError, match="3 workers with 4 cores each do not fit any more"):
         fit_in_gang(fit_folder(workers=3), silent, workers=3, threads=4)
 
 

@@ -12,28 +12,15 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError
-from arclight.progress import silent, silent_tell
+from arclight.progress import silent
 from ray_apps.fit import OUTCOME, run_fit
 from ray_apps.ray_task import fit_in_task
-from ray_apps.train import train_model
-from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 pytestmark = pytest.mark.ray
 
 SAMPLED = {"bagging_fraction": 0.6, "bagging_freq": 1, "feature_fraction": 0.6}
-
-
-def train(made, spec, folder, tick=silent, tell=silent_tell):
-    return train_model(
-        made.catalog,
-        made.manifest,
-        spec,
-        profile=ONE_CORE,
-        run_folder=folder,
-        tick=tick,
-        tell=tell,
-    )
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])

@@ -10,22 +10,15 @@ import pytest
 
 from arclight.errors import DataError, RefusedError, SpecError
 from arclight.metrics import best_f1_threshold, measure
-from arclight.progress import silent
 from arclight.spec import Costs
 from ray_apps.predictor import load_predictor
 from ray_apps.shards import labels_of, open_split, stored_features
-from ray_apps.train import model_key, train_model
-from tests.ray_apps.conftest import ONE_CORE
+from ray_apps.train import model_key
+from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import EMOJI, ODD, SPACED, make_dataset, make_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("xgboost", "lightgbm", "torch")
-
-
-def train(made, spec, folder, tick=silent):
-    return train_model(
-        made.catalog, made.manifest, spec, profile=ONE_CORE, run_folder=folder, tick=tick
-    )
 
 
 def valid_rows(made):
