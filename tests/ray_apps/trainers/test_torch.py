@@ -19,6 +19,7 @@ from ray_apps.shards import Shard, dense
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
 from ray_apps.trainers.torch_inputs import fit_inputs
+from ray_apps.trainers.torch_nets import build
 from ray_apps.trainers.torch_params import NETS, params_of
 from ray_apps.trainers.torch_tables import SCORED_FLOATS, _rows_at_once
 from tests.ray_apps.make_dataset import SMALL_NET
@@ -77,18 +78,17 @@ def test_a_rare_flag_that_decides_is_learnt(tmp_path):
     assert with_flag > 0.5
 
 
-def test_nulls_that_train_never_had_say_nothing(tmp_path):
-    rng = np.random.default_rng(0)
-    columns = {f"f{i}": rng.standard_normal(3000).astype(np.float32) for i in range(4)}
-    columns["f4"] = pa.array(rng.integers(0, 5, 3000), pa.int32())
-    label = (columns["f0"] > 0).astype(np.float64)
-    shard = Shard((pa.table(columns),), (label,))
-    job = make_job(categorical=(4,), rounds=5, early_stopping=None)
-    model = load("torch", fit("torch", job, shard, shard), tmp_path)
-    median = np.array([[0.8, 0, 0, 0, 2]], np.float32)
-    null = median.copy()
-    null[0, 1:4] = np.nan
-    assert model.predict(null) == pytest.approx(model.predict(median), abs=0.02)
+@pytest.mark.parametrize("net", NETS)
+def test_nulls_say_nothing_until_a_row_of_train_has_one(net):
+    """Weights that only such rows would move are 0, so chance does not speak for them."""
+    inputs = fit_inputs(np.zeros((9, 4), np.float32), (3,), Alone(), seed=0)
+    fresh = build(params_of(make_job(params={**SMALL_NET, "net": net})).shape(inputs, 1)).eval()
+    numbers, codes = torch.randn(5, 3), torch.zeros(5, 1, dtype=torch.int64)
+    known, null = torch.zeros(5, 3), torch.ones(5, 3)
+    assert torch.equal(fresh(numbers, known, codes), fresh(numbers, null, codes))
+    null_code, unseen = (torch.full((5, 1), inputs.levels[0] - back) for back in (2, 1))
+    assert torch.equal(fresh(numbers, known, null_code), fresh(numbers, known, unseen))
+    assert not torch.equal(fresh(numbers, known, codes), fresh(numbers, known, null_code))
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(1.7e12, 1e4), (1e8, 1.0), (0.0, 1e-6)])
