@@ -14,6 +14,7 @@ import psutil
 import ray
 from ray import _raylet
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
 from arclight.errors import EngineError, RefusedError, printable
@@ -88,12 +89,13 @@ def ray_session(
         EngineError: Ray did not start, or the address does not answer.
     """
     refuse_unsafe_variables(os.environ)
-    if profile.ray.address is None:
-        with _local_cluster(profile, log_folder, temp_folder) as address:
-            yield address
-    else:
-        with _attached_cluster(profile) as address:
-            yield address
+    with _nothing_printed():
+        if profile.ray.address is None:
+            with _local_cluster(profile, log_folder, temp_folder) as address:
+                yield address
+        else:
+            with _attached_cluster(profile) as address:
+                yield address
 
 
 def refuse_unsafe_variables(variables: Iterable[str]) -> None:
@@ -194,6 +196,20 @@ def _loopback_only() -> Iterator[None]:
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Keep Ray's word on a dead worker off stdout, where a command's answer goes.
+
+    Ray prints it from a thread whatever `log_to_driver` says; errors and Ray's logs have it too.
+    """
+    before = ray_worker._worker_logs_enabled
+    ray_worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray_worker._worker_logs_enabled = before
 
 
 def _reload_token() -> None:

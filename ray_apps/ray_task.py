@@ -7,6 +7,8 @@ watchers, which add 10 to 20 s to a training of one. Its process stays for the n
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,15 +21,19 @@ from ray_apps.lean import lean_imports
 from ray_apps.ray_nodes import check_room
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from arclight.progress import Tick
 
+STOP = "stop"
+"""A file beside the request: its worker ends where it stands."""
 POLL_S = 0.25
 END_S = 10.0
 
 
 def fit_worker(folder: str) -> None:
     """Run a fit in a process of Ray; progress and result are files."""
-    with lean_imports():
+    with lean_imports(), _ended_on_demand(Path(folder)):
         run_fit(Path(folder), write_progress(Path(folder)))
 
 
@@ -61,10 +67,33 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
             "the run's log."
         ) from error
     except BaseException:
-        ray.cancel(running, force=True)
+        # Not Ray's forced cancel: its answer and the task's own may cross, and then Ray takes
+        # this whole process down ("Tried to complete task that was not pending").
+        (folder / STOP).touch()
+        if not (folder / PROGRESS).exists():
+            ray.cancel(running, force=False)  # it may still wait for its place
         # it must write no more: the caller takes its folder away
         ray.wait([running], timeout=END_S)
         raise
+
+
+@contextlib.contextmanager
+def _ended_on_demand(folder: Path) -> Iterator[None]:
+    """End this process as soon as its folder says so or is gone; rounds are not waited for."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_S):
+            if (folder / STOP).exists() or not folder.exists():
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, name="ended-on-demand", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def hand_on(folder: Path, tick: Tick) -> None:
