@@ -10,6 +10,7 @@ CHROMIUM := chromium chromium-browser google-chrome
 # One number for every library: a test must not behave differently on a larger machine.
 THREADS := OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_NUM_THREADS=2 POLARS_MAX_THREADS=2
 EVERY_COMMIT := not fault and not lab and not gpu
+WITH_ENGINES := spark or ray or browser or e2e
 
 .PHONY: setup java chromium demo lint test test-faults bench clean
 
@@ -46,10 +47,11 @@ lint: $(READY)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# The order (seconds, engines, whole line) and the stop between them are in tests/conftest.py,
-# so that one summary counts every test.
+# Tests without engines share the cores; engines have them to themselves, one after another
+# (tests/conftest.py), and are not started when something has failed before.
 test: setup chromium lint
-	$(THREADS) $(PYTHON) -m pytest -m "$(EVERY_COMMIT)"
+	$(THREADS) $(PYTHON) -m pytest -n 2 --dist worksteal -m "$(EVERY_COMMIT) and not ($(WITH_ENGINES))"
+	$(THREADS) $(PYTHON) -m pytest -m "$(EVERY_COMMIT) and ($(WITH_ENGINES))"
 
 test-faults: setup
 	$(THREADS) $(PYTHON) -m pytest -m fault
