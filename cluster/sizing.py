@@ -118,25 +118,23 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
     return Crew(least, each)
 
 
-def check_memory(rows: int, features: int, crew: Crew, have_bytes: float) -> None:
+def check_memory(rows: int, row_bytes: int, crew: Crew, have_bytes: float) -> None:
     """Refuse a training that cannot fit, before it reads anything.
 
-    What each worker holds at once at the very least, while it bins: 4 bytes a value as read, 1
-    byte a value binned, 8 bytes a label. Whatever fits more tightly than that is tried.
-
     Args:
-        rows: of train and valid together.
-        features: of a row.
+        rows: of train.
+        row_bytes: what a worker holds of each at the very least; whatever fits more tightly than
+            that is tried.
         crew: who trains.
         have_bytes: the memory of the least node that may take a worker, or of the profile.
 
     Raises:
         RefusedError: it needs more, with the figures.
     """
-    need = -(-rows // crew.workers) * (5 * features + 8)
+    need = -(-rows // crew.workers) * row_bytes
     if need > have_bytes:
         raise RefusedError(
-            f"{rows:,} rows of {features:,} features must fit into memory: each of "
+            f"{rows:,} rows of train must fit into memory, {row_bytes:,} bytes each: each of "
             f"{crew.workers:,} workers needs {need / GIB:.1f} GiB at least, and has "
             f"{have_bytes / GIB:.1f} GiB; use more nodes, more memory or fewer features."
         )

@@ -9,6 +9,7 @@ from arclight.errors import RefusedError
 from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew, check_memory, plan_crew, plan_sizes
+from ray_apps.trainers import load_trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +42,8 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
         nodes = [sizes.cores] if is_own else _nodes()
         crew = plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
     memory = sizes.memory_bytes if is_own else _memory_bytes(crew.threads)
-    rows = manifest.rows["train"] + manifest.rows["valid"]
-    check_memory(rows, len(manifest.plan.features), crew, memory)
+    row_bytes = load_trainer(train.trainer).least_row_bytes(len(manifest.plan.features))
+    check_memory(manifest.rows["train"], row_bytes, crew, memory)
     return crew
 
 

@@ -270,7 +270,7 @@ def _train(
     gang: Gang,
     tick: Tick,
 ) -> tuple[Fitted, _Measured, dict[str, float]]:
-    """Read, check, bin and train; nothing of train but the bins is held while training."""
+    """Read, check, bin and train; of train only labels and bins are held while training."""
     home, manifest = data_at
     job, trainer = job_of(request, manifest), load_trainer(request.train.trainer)
     laps = [time.monotonic()]
@@ -284,10 +284,9 @@ def _train(
     check_labels(train.label, valid.label, job, gang)
     laps.append(time.monotonic())
     tick(there, job.rounds, f"binning{again}")
-    seen = train.head(MEASURED_TRAIN_ROWS // gang.world)
-    measured = _Measured(np.concatenate([dense(t) for t in seen.tables]), seen.label, valid)
+    measured = _Measured(*train.head(MEASURED_TRAIN_ROWS // gang.world), valid)
     data = trainer.prepare(train, valid, job, gang, begun.start)
-    del train, seen
+    del train
     laps.append(time.monotonic())
 
     def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:

@@ -2,7 +2,8 @@
 
 A row group is the unit of work; where the rows would not come out even, two workers read one
 and each keeps its rows of it. A file is checked against the manifest before anything parses it,
-and the rows that came out are proven against the rows that were published.
+and the rows that came out are proven against the rows that were published. Features are decoded
+again by everybody who goes through them, so that at most a few row groups are ever in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 Doubles = npt.NDArray[np.float64]
 T = TypeVar("T")
+HEAD_PARTS = 8
+"""Enough for rows that come in order of time to be of all times."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ class Piece:
     rows: int
 
 
+class Tables(Protocol):
+    """Encoded features part by part, as often as they are asked for."""
+
+    def __len__(self) -> int:
+        """Return how many parts there are."""
+
+    def __getitem__(self, place: int, /) -> pa.Table:
+        """Return one part."""
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Go through all parts in order."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """One worker's rows, encoded, one part per row group.
@@ -64,10 +80,10 @@ class Shard:
     Attributes:
         tables: features f0, f1, … in the plan's order, float32 and int32, null for unknown.
         labels: float64, one per row; the class index of a multiclass task.
-        pieces: where each part was read.
+        pieces: where each part is read.
     """
 
-    tables: tuple[pa.Table, ...]
+    tables: Tables
     labels: tuple[Doubles, ...]
     pieces: tuple[Piece, ...] = ()
 
@@ -81,16 +97,24 @@ class Shard:
         """The labels of all parts in one array."""
         return np.concatenate(self.labels)
 
-    def head(self, rows: int) -> Shard:
-        """Return about so many rows, the first ones of every part, none of them copied."""
+    def matrix(self) -> Matrix:
+        """Return the features of all rows as one matrix, as `dense` does."""
+        out = np.empty((self.rows, self.tables[0].num_columns), dtype=np.float32)
+        row = 0
+        for table in self.tables:
+            dense(table, out[row : row + table.num_rows])
+            row += table.num_rows
+        return out
+
+    def head(self, rows: int) -> tuple[Matrix, Doubles]:
+        """Return about so many rows and their labels: the first ones of a few parts."""
         if rows >= self.rows:
-            return self
-        share = rows / self.rows
-        kept = [max(1, int(len(part) * share)) for part in self.labels]
-        return Shard(
-            tables=tuple(t.slice(0, n) for t, n in zip(self.tables, kept, strict=True)),
-            labels=tuple(y[:n] for y, n in zip(self.labels, kept, strict=True)),
-        )
+            return self.matrix(), self.label
+        parts = len(self.labels)
+        count = min(parts, max(HEAD_PARTS, -(-rows * parts // self.rows)))
+        places, each = [parts * i // count for i in range(count)], -(-rows // count)
+        kept = [dense(self.tables[place].slice(0, each)) for place in places]
+        return np.concatenate(kept), np.concatenate([self.labels[p][:each] for p in places])
 
 
 def assign(files: Sequence[DataFile], rank: int, world: int) -> tuple[Piece, ...]:
@@ -138,7 +162,8 @@ def open_split(
         DataError: this worker would have no rows of a split.
         IntegrityError: bytes or rows are not those published (raised while reading).
     """
-    return _read(folder, _pieces(manifest, part, reader, opening), columns, _as_batch, reader)
+    pieces = _pieces(manifest, part, reader, opening)
+    return _Source(folder, reader).read(pieces, columns, _as_batch)
 
 
 def read_shard(
@@ -149,29 +174,20 @@ def read_shard(
     reader: Reader = ALONE,
     opening: Opening | None = None,
 ) -> Shard:
-    """Read one worker's rows of a split as encoded features and labels.
+    """Check one worker's part of a split and read its labels; features are read when asked for.
 
     Raises:
-        LockedError, DataError, IntegrityError: as `open_split`.
+        LockedError, DataError, IntegrityError: as `open_split`, the last one also while features
+            are read.
     """
     pieces = _pieces(manifest, part, reader, opening)
-    encode = ShardEncoder(manifest)
-    columns = tuple(dict.fromkeys((*manifest.plan.names, manifest.label)))
-    parts = list(_read(folder, pieces, columns, encode, reader))
-    return Shard(tuple(p[0] for p in parts), tuple(p[1] for p in parts), pieces)
+    source = _Source(folder, reader)
 
+    def label(stored: pa.RecordBatch) -> Doubles:
+        return labels_of(stored, manifest)
 
-class ShardEncoder:
-    """Turns stored rows into encoded features and labels; safe to call from several threads."""
-
-    def __init__(self, manifest: DatasetManifest) -> None:
-        self._manifest = manifest
-        self._encoder = Encoder(manifest.plan)
-
-    def __call__(self, stored: pa.RecordBatch) -> tuple[pa.Table, Doubles]:
-        """Return the encoded features and the labels of a batch of stored rows."""
-        table = self._encoder.table(stored_features(stored, self._manifest.plan))
-        return table, labels_of(stored, self._manifest)
+    labels = tuple(source.read(pieces, (manifest.label,), label))
+    return Shard(_Features(source, pieces, manifest.plan), labels, pieces)
 
 
 def labels_of(stored: pa.RecordBatch, manifest: DatasetManifest) -> Doubles:
@@ -229,31 +245,61 @@ def _pieces(
     return pieces
 
 
-def _read(
-    folder: Path,
-    pieces: tuple[Piece, ...],
-    columns: Sequence[str] | None,
-    then: Callable[[pa.RecordBatch], T],
-    reader: Reader,
-) -> Iterator[T]:
-    """Yield `then(row group)` of each piece; hashes run one file ahead of the decoding."""
-    files = list(dict.fromkeys(piece.file for piece in pieces))
-    with ThreadPoolExecutor(reader.threads, thread_name_prefix="hash") as hashing:
-        checks: dict[str, Future[pq.FileMetaData]] = {}
+class _Source:
+    """Files of a dataset, as one worker reads them: each is hashed once, however often read."""
 
-        def check_next(place: int) -> None:
-            for file in files[place : place + 2]:
-                if file.path not in checks:
-                    checks[file.path] = hashing.submit(_check, folder / file.path, file)
+    def __init__(self, folder: Path, reader: Reader) -> None:
+        self._folder, self._threads = folder, reader.threads
+        self._checked: dict[str, Future[pq.FileMetaData]] = {}
 
-        def tasks() -> Iterator[Callable[[], T]]:
-            for place, file in enumerate(files):
-                check_next(place)
-                for piece in (p for p in pieces if p.file is file):
-                    path, check = folder / file.path, checks[file.path]
-                    yield functools.partial(_decode, path, piece, columns, check, then)
+    def read(
+        self,
+        pieces: Sequence[Piece],
+        columns: Sequence[str] | None,
+        then: Callable[[pa.RecordBatch], T],
+    ) -> Iterator[T]:
+        """Yield `then(row group)` of each piece; hashes run one file ahead of the decoding."""
+        files = list(dict.fromkeys(piece.file for piece in pieces))
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="hash") as hashing:
 
-        yield from run_ahead(tasks(), reader.threads)
+            def check(file: DataFile) -> None:
+                if file.path not in self._checked:
+                    path = self._folder / file.path
+                    self._checked[file.path] = hashing.submit(_check, path, file)
+
+            def tasks() -> Iterator[Callable[[], T]]:
+                for place, file in enumerate(files):
+                    for one in files[place : place + 2]:
+                        check(one)
+                    path, checked = self._folder / file.path, self._checked[file.path]
+                    for piece in (p for p in pieces if p.file is file):
+                        yield functools.partial(_decode, path, piece, columns, checked, then)
+
+            yield from run_ahead(tasks(), self._threads)
+
+
+class _Features:
+    """Encoded features that are decoded anew each time; at most a few parts are in memory."""
+
+    def __init__(self, source: _Source, pieces: Sequence[Piece], plan: FeaturePlan) -> None:
+        self._source, self._pieces, self._plan = source, pieces, plan
+        self._encoder = Encoder(plan)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, place: int) -> pa.Table:
+        return next(self._read([self._pieces[place]]))
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self._read(self._pieces)
+
+    def _read(self, pieces: Sequence[Piece]) -> Iterator[pa.Table]:
+        columns = tuple(dict.fromkeys(self._plan.names))
+        return self._source.read(pieces, columns, self._encode)
+
+    def _encode(self, stored: pa.RecordBatch) -> pa.Table:
+        return self._encoder.table(stored_features(stored, self._plan))
 
 
 def _check(path: Path, file: DataFile) -> pq.FileMetaData:

@@ -103,6 +103,9 @@ class Trainer(Protocol):
             SpecError: unknown, reserved or out of range.
         """
 
+    def least_row_bytes(self, features: int) -> int:
+        """Return what a row of train takes in memory at the very least, while training."""
+
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Say whether one worker that goes on ends with the bytes of an undisturbed one."""
 

@@ -30,6 +30,14 @@ class Snapshot:
 BEGINNING = Snapshot()
 
 
+def least_row_bytes(features: int) -> int:
+    """Return what a row of train takes at least: both libraries keep bins by rows and by columns.
+
+    A byte a bin, the label as a double, gradient and curvature as floats.
+    """
+    return 2 * features + 16
+
+
 class Growing(Protocol):
     """A model that gets one more round at a time."""
 

@@ -1,7 +1,8 @@
-"""LightGBM: bins from Arrow after a check of every type, alone or with others, text models."""
+"""LightGBM: bins of a sample, rows pushed part by part, alone or with others, text models."""
 
 from __future__ import annotations
 
+import ctypes
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
-from lightgbm.basic import _ConfigAliases, _InnerPredictor
+from lightgbm.basic import _LIB, _ConfigAliases, _InnerPredictor, _param_dict_to_str, _safe_call
 
 from arclight.errors import (
     DataError,
@@ -20,14 +21,15 @@ from arclight.errors import (
     printable,
 )
 from ray_apps.gang import Alone
+from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
-from ray_apps.trainers.boosting import BEGINNING, boost
+from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.lgbm_network import network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -114,6 +116,10 @@ class LgbmTrainer:
         _check_names(job)
         _probe(job)
 
+    def least_row_bytes(self, features: int) -> int:
+        """Bins, twice, and gradients."""
+        return least_row_bytes(features)
+
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Not where rounds depend on more than the model, the bins and seeds of their own."""
         params = _params(job, Alone())
@@ -127,21 +133,17 @@ class LgbmTrainer:
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> LgbmData:
         """Bin train, and valid by the same bins; margins to go on from come from the features."""
-        tables = [_safe_table(shard) for shard in (train, valid)]
-        weights = row_weights(train.label, job, gang)
+        _check_types(train)
         common: dict[str, Any] = {
             "categorical_feature": list(job.categorical),
             "params": _params(job, gang),
         }
         begun = lgb.Booster(model_str=start.model.decode()) if start.model else None
-        margins = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
-        bins = None if gang.world == 1 else _common_bins(tables[0], common, job, gang)
-        binned = lgb.Dataset(
-            tables[0], label=train.label, weight=weights, reference=bins, **common
-        )
-        other = lgb.Dataset(tables[1], label=valid.label, reference=binned, **common)
-        for made in (binned, other):
-            made._set_predictor(margins).construct()
+        known = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
+        bins = _bins(train, common, gang)
+        weights = row_weights(train.label, job, gang)
+        binned = _binned(train, bins, known, common, weight=weights)
+        other = _binned(valid, binned, known, common)
         return LgbmData(binned, other, valid.label, start, begun)
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
@@ -309,35 +311,104 @@ def _seeds(params: dict[str, Any], number: int) -> dict[str, int]:
     return {name: int(found.generate_state(1)[0] >> 1) for name, found in drawn.items()}
 
 
-def _safe_table(shard: Shard) -> pa.Table:
-    """Return the shard as one Arrow table whose every column LightGBM can take.
+def _check_types(shard: Shard) -> None:
+    """Refuse what LightGBM cannot take.
 
     Raises:
         DataError: a column of another type, or no rows.
     """
+    if not shard.rows:
+        raise DataError("a shard must have rows for LightGBM, got none; use fewer workers.")
     for field in shard.tables[0].schema:
         if field.type not in SAFE_TYPES:
             raise DataError(
                 f"feature column '{field.name}' must be one of "
                 f"{', '.join(sorted(map(str, SAFE_TYPES)))} for LightGBM, got {field.type}."
             )
-    if not shard.rows:
-        raise DataError("a shard must have rows for LightGBM, got none; use fewer workers.")
-    return pa.concat_tables(shard.tables)
 
 
-def _common_bins(mine: pa.Table, common: dict[str, Any], job: TrainJob, gang: Gang) -> lgb.Dataset:
-    """Return an empty-handed data set whose bins are those of rows of every worker.
+class _Part(lgb.Sequence):
+    """One of the parts that come one after another; the library asks for each once, as a whole."""
 
-    Every worker bins the same sample. The library's own way gives each worker some features to
-    bin by its own rows alone, which are not like those of the others when data are in order.
+    def __init__(self, tables: Iterator[pa.Table], rows: int) -> None:
+        self._tables, self.batch_size = tables, rows
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def __getitem__(self, _: Any) -> Matrix:
+        return dense(next(self._tables))
+
+
+def _binned(
+    shard: Shard,
+    bins: lgb.Dataset,
+    known: _InnerPredictor | None,
+    common: dict[str, Any],
+    weight: npt.NDArray[np.float32] | None = None,
+) -> lgb.Dataset:
+    """Return rows binned by the bins of another data set, pushed part by part.
+
+    With margins of what is known already; a booster made of these rows goes on from there.
     """
-    wanted = int(_params(job, gang).get("bin_construct_sample_cnt", SAMPLE_ROWS))
-    rows = min(mine.num_rows, -(-wanted // gang.world))
-    places = np.random.default_rng(job.seed).choice(mine.num_rows, rows, replace=False)
-    found = gang.exchange([_as_stream(mine.take(np.sort(places)))] * gang.world)
-    sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
+    if common["params"].get("linear_tree"):
+        rows: Any = pa.concat_tables(shard.tables)  # its leaves need the numbers themselves
+    else:
+        tables = iter(shard.tables)
+        rows = [_Part(tables, len(part)) for part in shard.labels]
+    made = lgb.Dataset(
+        rows,
+        label=shard.label,
+        weight=weight,
+        reference=bins,
+        **common,
+    )
+    if known is not None:
+        margins = [known.predict(dense(table), raw_score=True) for table in shard.tables]
+        made.init_score = np.concatenate(margins)
+    made.construct()
+    made._predictor = known  # only now: it cannot predict on parts
+    return made
+
+
+def _bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset:
+    """Return a data set whose bins are those of rows of every worker.
+
+    Every worker bins the same sample: the rows that the library itself would choose of one
+    worker's. Its own way for several gives each worker some features to bin by its own rows
+    alone, which are not like those of the others when data are in order.
+    """
+    wanted = int(common["params"].get("bin_construct_sample_cnt", SAMPLE_ROWS))
+    places = _sample(shard.rows, -(-wanted // gang.world), common["params"])
+    mine, row = [], 0
+    for table in shard.tables:
+        here = places[np.searchsorted(places, row) : np.searchsorted(places, row + len(table))]
+        mine.append(table.take(here - row))
+        row += len(table)
+    sample = pa.concat_tables(mine)
+    if gang.world > 1:
+        found = gang.exchange([_as_stream(sample)] * gang.world)
+        sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
     return lgb.Dataset(sample, **common).construct()
+
+
+def _sample(rows: int, wanted: int, params: dict[str, Any]) -> npt.NDArray[np.int32]:
+    """Return the rows that the library would choose of so many, in order.
+
+    `Dataset._create_sample_indices` leaves `seed` out, so that it finds others.
+    """
+    places = np.empty(min(rows, wanted), dtype=np.int32)
+    text = _param_dict_to_str({**params, "bin_construct_sample_cnt": wanted})
+    found = ctypes.c_int32()
+    _safe_call(
+        _LIB.LGBM_SampleIndices(
+            ctypes.c_int32(rows),
+            ctypes.c_char_p(text.encode()),
+            places.ctypes.data_as(ctypes.c_void_p),
+            ctypes.byref(found),
+        )
+    )
+    return places[: found.value]
 
 
 def _as_stream(table: pa.Table) -> pa.Buffer:

@@ -21,7 +21,6 @@ from torch.nn import functional
 from arclight.errors import DataError
 from arclight.metrics import measure, metric_for
 from ray_apps.gang.totals import from_first, highest, to_first, total
-from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
@@ -96,6 +95,10 @@ class TorchTrainer:
     def check_params(self, job: TrainJob) -> None:
         """Refuse unknown names and values that cannot be."""
         params_of(job)
+
+    def least_row_bytes(self, features: int) -> int:
+        """Numbers as they are read and as the network sees them, and the label."""
+        return 8 * features + 8
 
     def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
         """Every epoch draws from its own seed, and a snapshot has the optimizer's state."""
@@ -281,7 +284,7 @@ def _take_first_ones(net: nn.Module, gang: Gang) -> None:
 def _matrix(shard: Shard) -> Matrix:
     if not shard.rows:
         raise DataError("a shard must have rows for a network, got none; use fewer workers.")
-    return np.concatenate([dense(table) for table in shard.tables])
+    return shard.matrix()
 
 
 def _rows(

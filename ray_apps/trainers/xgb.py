@@ -15,13 +15,13 @@ import xgboost as xgb
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from ray_apps.gang.totals import highest
 from ray_apps.trainers import Fitted, TrainJob
-from ray_apps.trainers.boosting import BEGINNING, boost
+from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.xgb_network import first_line, network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -114,6 +114,10 @@ class XgbTrainer:
                 f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
             )
 
+    def least_row_bytes(self, features: int) -> int:
+        """Bins, twice, and gradients."""
+        return least_row_bytes(features)
+
     def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
         """Every round begins anew from its own seed, so chance is the same after a restart."""
         return True
@@ -123,15 +127,12 @@ class XgbTrainer:
     ) -> XgbData:
         """Bin train, and valid by the same cuts; margins to go on from come from the bins."""
         weights = row_weights(train.label, job, gang)
-        has_new = _has_new_codes(train, valid, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
-            binned = xgb.QuantileDMatrix(
-                _Parts(train, job, weights),
-                enable_categorical=True,
-                nthread=job.threads,
-                **_bins(job),
-            )
-            other = _unbinned(valid, job) if has_new else _binned_as(valid, binned, job)
+            ours, theirs = _Parts(train, job, weights), _Parts(valid, job)
+            binned = _binned(ours, job)
+            other: xgb.DMatrix = _binned(theirs, job, like=binned)
+            if _has_new_codes(ours, theirs, gang):
+                other = _unbinned(valid, job)
             return XgbData(binned, other, valid.label, start)
 
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
@@ -203,75 +204,81 @@ class XgbModel:
 
 
 class _Parts(xgb.DataIter):
-    """Gives one encoded row group at a time, so that no column is copied as a whole."""
+    """Gives one encoded row group at a time; the library asks for all of them several times.
+
+    Attributes:
+        top_codes: the highest code seen of each category feature, -1 for none.
+    """
 
     def __init__(
         self, shard: Shard, job: TrainJob, weights: npt.NDArray[np.float32] | None = None
     ) -> None:
         self._shard, self._weights = shard, weights
-        self._types = _types(shard, job)
+        self._categorical = job.categorical
+        self._tables = iter(shard.tables)
         self._place = self._row = 0
+        self.top_codes = [-1] * len(job.categorical)
         super().__init__(release_data=True)
 
     def reset(self) -> None:
+        self._tables = iter(self._shard.tables)
         self._place = self._row = 0
 
     def next(self, input_data: Callable[..., None]) -> bool:
-        if self._place == len(self._shard.tables):
+        table = next(self._tables, None)
+        if table is None:
             return False
         label = self._shard.labels[self._place]
         rows = slice(self._row, self._row + len(label))
         weight = {} if self._weights is None else {"weight": self._weights[rows]}
-        table = self._shard.tables[self._place]
-        input_data(data=table, label=label, feature_types=self._types, **weight)
+        self._see(table)
+        types = _types(table, self._categorical)
+        input_data(data=table, label=label, feature_types=types, **weight)
         self._place, self._row = self._place + 1, rows.stop
         return True
 
+    def _see(self, table: pa.Table) -> None:
+        for i, place in enumerate(self._categorical):
+            code = pc.max(table.column(place)).as_py()
+            self.top_codes[i] = max(self.top_codes[i], -1 if code is None else code)
 
-def _types(shard: Shard, job: TrainJob) -> list[str]:
-    columns = shard.tables[0].num_columns
-    return ["c" if i in job.categorical else "q" for i in range(columns)]
+
+def _types(table: pa.Table, categorical: Sequence[int]) -> list[str]:
+    return ["c" if i in categorical else "q" for i in range(table.num_columns)]
 
 
-def _has_new_codes(train: Shard, valid: Shard, job: TrainJob, gang: Gang) -> bool:
+def _has_new_codes(train: _Parts, valid: _Parts, gang: Gang) -> bool:
     """Say whether valid has a category code that train never had, on any worker.
 
     Bound to train's cuts, XGBoost takes such a code for the nearest known one, so the metric
     would be that of other rows than the model will score: such rows stay unbinned.
     """
-    codes = [[_top_code(shard, i) for i in job.categorical] for shard in (train, valid)]
+    codes = [train.top_codes, valid.top_codes]
     known, found = highest(gang, np.array(codes, dtype=np.int64).ravel()).reshape(2, -1)
     return bool((found > known).any())
 
 
-def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
-    tables = [t for t in valid.tables if t.num_rows]
-    return xgb.DMatrix(
-        tables[0] if len(tables) == 1 else pa.concat_tables(tables),
-        label=valid.label,
-        feature_types=_types(valid, job),
-        enable_categorical=True,
-        nthread=job.threads,
+def _binned(
+    parts: _Parts, job: TrainJob, like: xgb.QuantileDMatrix | None = None
+) -> xgb.QuantileDMatrix:
+    return xgb.QuantileDMatrix(
+        parts, ref=like, enable_categorical=True, nthread=job.threads, **_bins(job)
     )
 
 
-def _binned_as(valid: Shard, binned: xgb.QuantileDMatrix, job: TrainJob) -> xgb.DMatrix:
-    return xgb.QuantileDMatrix(
-        _Parts(valid, job),
-        ref=binned,
+def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
+    table = pa.concat_tables(t for t in valid.tables if t.num_rows)
+    return xgb.DMatrix(
+        table,
+        label=valid.label,
+        feature_types=_types(table, job.categorical),
         enable_categorical=True,
         nthread=job.threads,
-        **_bins(job),
     )
 
 
 def _bins(job: TrainJob) -> dict[str, Any]:
     return {name: value for name, value in job.params.items() if name == "max_bin"}
-
-
-def _top_code(shard: Shard, place: int) -> int:
-    found = [pc.max(table.column(place)).as_py() for table in shard.tables]
-    return max((code for code in found if code is not None), default=-1)
 
 
 class _Growing:

@@ -88,13 +88,13 @@ def test_a_crew_fits_its_nodes_or_is_refused(nodes, least, more, each) -> None:
 
 
 def test_rows_that_cannot_fit_are_refused_with_the_figures() -> None:
-    rows = 1_000_000  # of 25 features: 133 MB, or 67 MB each of two workers
-    check_memory(rows, 25, Crew(1, 2), 133_000_000)
-    with pytest.raises(RefusedError, match=r"each of 1 workers needs 0\.1 GiB at least"):
-        check_memory(rows, 25, Crew(1, 2), 132_999_999)
-    check_memory(rows, 25, Crew(2, 2), 66_500_000)
+    rows = 1_000_000  # 66 MB, or 33 MB each of two workers
+    check_memory(rows, 66, Crew(1, 2), 66_000_000)
+    with pytest.raises(RefusedError, match=r"66 bytes each: each of 1 workers needs 0\.1 GiB at"):
+        check_memory(rows, 66, Crew(1, 2), 65_999_999)
+    check_memory(rows, 66, Crew(2, 2), 33_000_000)
     with pytest.raises(RefusedError, match="each of 2 workers"):
-        check_memory(rows, 25, Crew(2, 2), 66_499_999)
+        check_memory(rows, 66, Crew(2, 2), 32_999_999)
 
 
 @pytest.mark.parametrize(("cores", "partitions"), [(1, 2), (2, 4), (16, 32), (1024, 2000)])

@@ -193,13 +193,62 @@ def test_a_column_that_is_not_there_is_named(shared):
         next(batches)
 
 
-def test_head_takes_from_every_part(shared):
-    made = shared("binary")
+def test_head_takes_from_parts_of_all_places(tmp_path):
+    made = make_dataset(tmp_path, rows=(2000, 50, 50), row_groups=10)
     shard = read_shard(made.catalog.folder(made.manifest), made.manifest, "train")
-    head = shard.head(240)
-    assert len(head.tables) == len(shard.tables)
-    assert head.rows == 240
-    assert shard.head(10**9) is shard
+    matrix, labels = shard.head(240)
+    assert matrix.shape == (240, len(made.manifest.plan.features))
+    whole, label = shard.head(10**9)
+    assert np.array_equal(whole, shard.matrix(), equal_nan=True)
+    assert np.array_equal(label, shard.label)
+    wanted = [len(shard.labels) * i // 8 for i in range(8)]
+    starts = np.cumsum([0, *map(len, shard.labels)])
+    places = [starts[part] + k for part in wanted for k in range(30)]
+    assert np.array_equal(matrix, whole[places], equal_nan=True)
+    assert np.array_equal(labels, label[places])
+    assert abs(len(shard.head(1900)[1]) - 1900) < len(shard.labels)
+
+
+def test_features_are_read_anew_and_few_are_held(tmp_path):
+    made = make_dataset(tmp_path, rows=(60_000, 50, 50), row_groups=60)
+    folder = made.catalog.folder(made.manifest)
+    shard = read_shard(folder, made.manifest, "train", reader=Reader(threads=2))
+    first = pa.concat_tables(shard.tables)
+    assert len(shard.tables) == len(shard.labels) >= 60
+    whole = first.nbytes
+    assert pa.concat_tables(shard.tables).equals(first)
+    assert shard.tables[3].equals(list(shard.tables)[3])
+    del first
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in shard.tables]
+    assert max(held) < whole / 4
+
+
+def test_a_file_is_hashed_once_however_often_it_is_read(tmp_path, monkeypatch):
+    made = make_dataset(tmp_path, rows=(400, 50, 50))
+    hashed = []
+
+    def count(path, **_):
+        hashed.append(path.name)
+
+    monkeypatch.setattr("ray_apps.shards.check_file", count)
+    shard = read_shard(made.catalog.folder(made.manifest), made.manifest, "train")
+    for _ in range(3):
+        list(shard.tables)
+    shard.matrix()
+    assert sorted(hashed) == sorted(
+        {p.path.rpartition("/")[2] for p in made.manifest.files_of("train")}
+    )
+
+
+def test_damage_between_two_readings_is_seen(tmp_path):
+    made = make_dataset(tmp_path, rows=(400, 50, 50), row_groups=2)
+    folder = made.catalog.folder(made.manifest)
+    shard = read_shard(folder, made.manifest, "train")
+    list(shard.tables)
+    _flip(folder / made.manifest.files_of("train")[1].path)
+    with pytest.raises(IntegrityError, match="cannot be decoded"):
+        list(shard.tables)
 
 
 def test_a_carried_number_is_cast_as_the_builder_does():

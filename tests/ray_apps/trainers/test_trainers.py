@@ -417,3 +417,27 @@ def test_XG2_a_matrix_of_another_width_is_refused(name, tmp_path):
     model = load(name, fitted, tmp_path)
     with pytest.raises(Exception, match=r"shape mismatch|number of features"):
         model.predict(np.zeros((2, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize("sample", [500, 200_000])
+def test_rows_pushed_in_parts_have_the_bins_the_library_gives_all_of_them(sample):
+    """Of more rows than a sample the library chooses which; so do we, or models would differ."""
+    lgb = pytest.importorskip("lightgbm")
+    params = {"bin_construct_sample_cnt": sample, "max_bin": 63}
+    job = make_job(early_stopping=None, params=params)
+    train, valid = make_shard(3000), make_shard(500, seed=1)
+    ours = fit("lightgbm", job, train, valid)
+    table = pa.concat_tables(train.tables)
+    raw = lgb.Booster(
+        ours.params,
+        lgb.Dataset(table, label=train.label, categorical_feature=[3], params=ours.params),
+    )
+    for _ in range(job.rounds):
+        raw.update()
+    trees = [text.partition("end of trees")[0] for text in (ours.model.decode(), _text(raw))]
+    assert trees[0] == trees[1]
+
+
+def _text(booster) -> str:
+    lgb = pytest.importorskip("lightgbm")
+    return lgb.Booster(model_str=booster.model_to_string()).model_to_string(num_iteration=-1)
