@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any, ClassVar, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -72,6 +73,43 @@ class Resumed(Contract):
     """Whether the model has the bytes that it would have without the loss."""
 
 
+class FoldFigure(Contract):
+    """One fold of a cross-validation."""
+
+    learned: int
+    """Rows it was trained on."""
+    judged: int
+    """Rows it had not seen."""
+    value: float
+    """The metric on those."""
+
+
+class CrossValidation(Contract):
+    """The same training on parts of train, judged on rows of train that were kept back."""
+
+    by: Literal["time", "group", "key"]
+    """What keeps rows together, or in order."""
+    folds: tuple[FoldFigure, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean of the folds' figures."""
+        return statistics.fmean(fold.value for fold in self.folds)
+
+    @property
+    def deviation(self) -> float:
+        """Their standard deviation, as that of a sample."""
+        return statistics.stdev(fold.value for fold in self.folds)
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        low, high = (f([fold.value for fold in self.folds]) for f in (min, max))
+        return (
+            f"{self.mean:.4f} ± {self.deviation:.4f} over {len(self.folds)} folds by {self.by} "
+            f"({low:.4f} to {high:.4f})"
+        )
+
+
 class ModelBundle(Contract):
     """One version of a model."""
 
@@ -103,6 +141,7 @@ class ModelBundle(Contract):
     settings: TrainSettings | None = None
     """None in a record of a release that did not keep them."""
     resumed: tuple[Resumed, ...] = ()
+    cross_validation: CrossValidation | None = None
     dataset: str
     """NAME@N of the dataset."""
     dataset_digest: str
@@ -116,6 +155,8 @@ class ModelBundle(Contract):
             del body["settings"]
         if not self.resumed:
             del body["resumed"]
+        if self.cross_validation is None:
+            del body["cross_validation"]
         return body
 
     @property

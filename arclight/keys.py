@@ -60,6 +60,15 @@ def hash_rows(columns: Sequence[pa.Array], *, seed: int = 0) -> Hashes:
     return state
 
 
+def null_rows(columns: Sequence[pa.Array], rows: int) -> npt.NDArray[np.bool_]:
+    """Return which of so many rows have a null in any of some columns."""
+    found = np.zeros(rows, dtype=np.bool_)
+    for column in columns:
+        if column.null_count:
+            found |= column.is_null().to_numpy(zero_copy_only=False)
+    return found
+
+
 def row_digests(columns: Sequence[pa.Array]) -> pa.Array:
     """Return a 128-bit digest of each row as 32 hexadecimal digits."""
     pairs = np.empty((len(columns[0]), 2), dtype=">u8")

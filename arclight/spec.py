@@ -287,6 +287,8 @@ class Train(Contract):
     imbalance: Literal["none", "weight"] = "none"
     costs: Costs | None = None
     """What the threshold is chosen by, on valid; None chooses the best F1."""
+    folds: int | None = Field(default=None, ge=2, le=20)
+    """Of a cross-validation on train beside the model; None does without."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     workers: Workers = "auto"
     """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from arclight.keys import hash_rows
+from arclight.keys import hash_rows, null_rows
 from arclight.schema import TIMESTAMP
 from arclight.spec import HashSplit, TimeSplit, parse_duration_s, parse_instant
 
@@ -39,17 +39,33 @@ def split_by_time(split: TimeSplit, times: pa.Array) -> Codes:
     return codes
 
 
-def split_by_hash(split: HashSplit, columns: Sequence[pa.Array]) -> Codes:
-    """Return each row's split from the hash of its key or group columns.
+def split_by_hash(
+    split: HashSplit, key: Sequence[pa.Array], group: Sequence[pa.Array] = ()
+) -> Codes:
+    """Return each row's split from the hash of its group, or of its key.
 
     The hash, as a share of 2**64, falls below train, below train + valid, or above: the same row
     lands in the same split whatever the order, the partitions or the engine.
     """
-    share = hash_rows(columns, seed=2 * split.seed + 2).astype(np.float64) / 2.0**64
+    share = hash_shares(key, group, seed=2 * split.seed + 2)
     codes = np.full(len(share), TEST, dtype=np.int8)
     codes[share < split.train + split.valid] = VALID
     codes[share < split.train] = TRAIN
     return codes
+
+
+def hash_shares(
+    key: Sequence[pa.Array], group: Sequence[pa.Array], *, seed: int
+) -> npt.NDArray[np.float64]:
+    """Return the hash of each row's group as a share of 2**64; without groups, of its key.
+
+    A row of no group is a group by itself: else all of them would stay together.
+    """
+    found = hash_rows(group or key, seed=seed)
+    alone = null_rows(group, len(found))
+    if alone.any():
+        found = np.where(alone, hash_rows(key, seed=seed), found)
+    return found.astype(np.float64) / 2.0**64
 
 
 def _micros(text: str) -> int:

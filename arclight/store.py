@@ -246,6 +246,17 @@ def open_private(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "wb")
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file all at once, 0600: a name that is there is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with open_private(temporary) as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
 @contextlib.contextmanager
 def held(folder: Path, *, alone: bool = False) -> Iterator[bool]:
     """Hold a folder for the length of a block: alone, or with others that do not.

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Line = tuple[str, object]
 
 
+def _folds(bundle: ModelBundle) -> list[Line]:
+    found = bundle.cross_validation
+    return [] if found is None else [(f"{bundle.metric} of cross-validation", str(found))]
+
+
 def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
     """Print what a model is; its golden rows, which are raw data, are counted and not shown."""
     signed = ", ".join(s.key_id for s in catalog.signatures(bundle))
@@ -30,6 +35,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         *(("went on after a loss", _again(one)) for one in bundle.resumed),
         *((f"parameter {name}", value) for name, value in bundle.params.items()),
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
+        *_folds(bundle),
         *_test_figures(catalog, bundle),
         ("threshold", "none" if bundle.threshold is None else f"{bundle.threshold:.6g}"),
         ("dataset", bundle.dataset),

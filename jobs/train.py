@@ -55,6 +55,8 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
         note.result = bundle.ref
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.train_metrics.items())
     say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
+    if bundle.cross_validation is not None:
+        say(f"train: cross-validation, {bundle.metric}: {bundle.cross_validation}.")
     return bundle
 
 

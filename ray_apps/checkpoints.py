@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from arclight.bundle import BundleFile, Resumed
+from arclight.bundle import BundleFile, FoldFigure, Resumed
 from arclight.contract import Contract, InnerPath
 from arclight.errors import ArclightError
 from arclight.store import (
@@ -19,6 +19,7 @@ from arclight.store import (
     held,
     make_folder,
     open_private,
+    replace_file,
     sha256_file,
 )
 from arclight.sweep import CHECKPOINTS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 KEPT = 2
 """The newest may turn out damaged: then the one before it serves."""
 MODEL, HISTORY = "model", "history.f64"
+FOLDS = "folds.json"
 
 
 class CheckpointRecord(Contract):
@@ -47,6 +49,17 @@ class CheckpointRecord(Contract):
     """How this training had gone on before."""
     folder: InnerPath
     files: tuple[BundleFile, ...]
+
+
+class FoldsRecord(Contract):
+    """The first folds of a cross-validation."""
+
+    kind: ClassVar[str] = "fit-folds"
+
+    rounds: int
+    """Of each fold's model."""
+    workers: int
+    folds: tuple[FoldFigure, ...]
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,26 @@ class Checkpoints:
         discard(self._store.path(*self._parts))
         with contextlib.suppress(OSError):  # others of this name are there
             self._store.path(*self._parts[:2]).rmdir()
+
+    def folds(self, rounds: int, workers: int) -> tuple[FoldFigure, ...]:
+        """Return the folds that are done already, of models of so many rounds and workers."""
+        with contextlib.suppress(ArclightError, OSError):
+            text = self._store.path(*self._parts, FOLDS).read_bytes()
+            found = FoldsRecord.from_json(text)
+            if (found.rounds, found.workers) == (rounds, workers):
+                return found.folds
+        return ()
+
+    def write_folds(self, rounds: int, workers: int, folds: tuple[FoldFigure, ...]) -> None:
+        """Leave the folds that are done for a training that goes on; without them it does again.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        record = FoldsRecord(rounds=rounds, workers=workers, folds=folds)
+        folder = self._store.path(*self._parts)
+        make_folder(folder)
+        replace_file(folder / FOLDS, record.to_json().encode())
 
     def _publish(self, snapshot: Snapshot, record: CheckpointRecord) -> None:
         folder = self._store.stage(*self._parts)
@@ -207,8 +240,11 @@ class Keeper:
 
     def offer(self, history: Sequence[float], model: Callable[[], bytes] | None) -> None:
         """Write a checkpoint if it is time, and if the training may go on from here."""
-        if model is None or time.monotonic() - self._last_s < self._every_s:
-            return
+        if model is not None and time.monotonic() - self._last_s >= self._every_s:
+            self.keep(history, model)
+
+    def keep(self, history: Sequence[float], model: Callable[[], bytes]) -> None:
+        """Write a checkpoint now."""
         record = self._template.model_copy(update={"rounds": len(history)})
         try:
             self._checkpoints.write(Snapshot(model(), tuple(history)), record)

@@ -6,7 +6,7 @@ from a folder and leaves its results there, so nothing but paths travels through
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from arclight.bundle import GoldenRows, Resumed
+from arclight.bundle import CrossValidation, GoldenRows, Resumed
 from arclight.catalog import Catalog
 from arclight.contract import Contract
 from arclight.errors import EngineError, IntegrityError
 from arclight.features import FeatureBuilder
+from arclight.folds import FoldRule
 from arclight.lineage import code_digest, library_versions, python_version
+from arclight.manifest import DatasetManifest
 from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
 from arclight.plan import Encoder
 from arclight.spec import Costs, Train, parse_duration_s
-from arclight.store import Store, open_private
+from arclight.store import Store, replace_file
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
+from ray_apps.folds import FoldJob, check_folds, deal, fold_figures
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
 from ray_apps.gang.totals import to_first
@@ -38,9 +41,9 @@ from ray_apps.trainers.labels import check_labels
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from arclight.manifest import DatasetManifest
     from arclight.plan import Matrix
     from arclight.progress import Tick
+    from ray_apps.folds import Deal
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Fitted, Model
@@ -70,6 +73,8 @@ class FitRequest(Contract):
     workers: int
     threads: int
     """Of each worker."""
+    folds: FoldRule | None = None
+    """Of a cross-validation beside the model."""
 
 
 class FitOutcome(Contract):
@@ -85,6 +90,7 @@ class FitOutcome(Contract):
     params: dict[str, str | int | float | bool]
     golden: GoldenRows
     resumed: tuple[Resumed, ...] = ()
+    cross_validation: CrossValidation | None = None
     trouble: str = ""
     """Why the last checkpoint could not be written; nothing when it could."""
     seconds: dict[str, float]
@@ -141,11 +147,14 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     trainer = load_trainer(request.train.trainer)
     home = catalog.folder(manifest)
     begun = _begin(catalog.store, request, job, gang)
-    fitted, measured, seconds = _train((home, manifest), request, begun, gang, tick)
+    place = (home, manifest, request)
+    fitted, measured, seconds = _train(place, begun, gang, tick)
     prove_same_model(gang, fitted.model)
     path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
-    _write(path, fitted.model)
+    replace_file(path, fitted.model)
     start = time.monotonic()
+    folds = _cross_validate(place, measured, fitted.rounds, gang, tick)
+    done = time.monotonic()
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)
     judged = _judge(model, measured, job, gang, request.train.costs)
@@ -161,10 +170,11 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
         params=fitted.params,
         golden=golden_rows(home, manifest, model),
         resumed=begun.resumed,
+        cross_validation=folds,
         trouble=begun.keeper.trouble,
-        seconds={**seconds, "judge": time.monotonic() - start},
+        seconds={**seconds, "folds": done - start, "judge": time.monotonic() - done},
     )
-    _write(folder / OUTCOME, outcome.to_json().encode())
+    replace_file(folder / OUTCOME, outcome.to_json().encode())
 
 
 def write_progress(folder: Path) -> Tick:
@@ -214,11 +224,15 @@ def golden_rows(home: Path, manifest: DatasetManifest, model: Model) -> GoldenRo
 
 @dataclass(frozen=True)
 class _Measured:
-    """Rows the kept model is measured on: some of train, all of valid."""
+    """Rows a model is measured on: some of train, all of valid."""
 
     train: Matrix
     train_label: Doubles
     valid: Shard
+    whole: Shard
+    """All of train, as folds are made of it."""
+    dealt: Deal | None
+    """How; None without folds."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +242,10 @@ class _Begun:
     start: Snapshot
     resumed: tuple[Resumed, ...]
     keeper: Keeper
+
+
+Place = tuple[Path, DatasetManifest, FitRequest]
+"""The dataset's folder and record, and what is to be done with it."""
 
 
 def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Begun:
@@ -264,32 +282,35 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
 
 
 def _train(
-    data_at: tuple[Path, DatasetManifest],
-    request: FitRequest,
-    begun: _Begun,
-    gang: Gang,
-    tick: Tick,
+    place: Place, begun: _Begun, gang: Gang, tick: Tick
 ) -> tuple[Fitted, _Measured, dict[str, float]]:
     """Read, check, bin and train; of train only labels and bins are held while training."""
-    home, manifest = data_at
+    home, manifest, request = place
     job, trainer = job_of(request, manifest), load_trainer(request.train.trainer)
     laps = [time.monotonic()]
     there = len(begun.start.history)
     again = f", to go on after round {there}" if there else ""
     tick(there, job.rounds, f"reading{again}")
-    reader = Reader(rank=gang.rank, world=gang.world, threads=request.threads)
+    reader = _reader(request, gang)
     train = read_shard(home, manifest, "train", reader=reader)
     valid = read_shard(home, manifest, "valid", reader=reader)
     prove_rows(gang, manifest, (train, valid))
     check_labels(train.label, valid.label, job, gang)
+    dealt = None
+    if request.folds is not None:
+        dealt = deal(home, manifest, request.folds, reader, gang)
+        check_folds(train, dealt, job, gang)
     laps.append(time.monotonic())
     tick(there, job.rounds, f"binning{again}")
-    measured = _Measured(*train.head(MEASURED_TRAIN_ROWS // gang.world), valid)
+    measured = _Measured(*train.head(MEASURED_TRAIN_ROWS // gang.world), valid, train, dealt)
     data = trainer.prepare(train, valid, job, gang, begun.start)
-    del train
     laps.append(time.monotonic())
 
+    last: tuple[Sequence[float], Callable[[], bytes] | None] = ((), None)
+
     def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:
+        nonlocal last
+        last = history, model
         if gang.rank == 0:
             begun.keeper.offer(history, model)
         trouble = begun.keeper.trouble and f"; {begun.keeper.trouble}"
@@ -297,9 +318,34 @@ def _train(
         return True
 
     fitted = trainer.fit(data, job, gang, watch)
+    if request.folds is not None and gang.rank == 0 and last[1] is not None:
+        begun.keeper.keep(last[0], last[1])  # folds take long, and must not cost these rounds
     laps.append(time.monotonic())
     spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
     return fitted, measured, spent
+
+
+def _cross_validate(
+    place: Place, rows: _Measured, rounds: int, gang: Gang, tick: Tick
+) -> CrossValidation | None:
+    """Train and judge the folds that are asked for; those that are done are in the store."""
+    _, manifest, request = place
+    if rows.dealt is None:
+        return None
+    checkpoints = Checkpoints(Store(Path(request.store)), request.name, request.key)
+    found = checkpoints.folds(rounds, gang.world) if gang.rank == 0 else ()
+    begin = int.from_bytes(gang.agree(b"", lambda _: bytes([len(found)])))
+    asked = FoldJob(load_trainer(request.train.trainer), job_of(request, manifest), rounds)
+    for figure in fold_figures(rows.whole, rows.dealt, asked, gang, tick, begin=begin):
+        found = (*found, figure)
+        if gang.rank == 0:
+            with contextlib.suppress(OSError):  # then a training that goes on does it again
+                checkpoints.write_folds(rounds, gang.world, found)
+    return CrossValidation(by=rows.dealt.rule.by, folds=found)
+
+
+def _reader(request: FitRequest, gang: Gang) -> Reader:
+    return Reader(rank=gang.rank, world=gang.world, threads=request.threads)
 
 
 def _request(folder: Path, gang: Gang) -> FitRequest:
@@ -359,14 +405,3 @@ def _shares(gains: Doubles) -> tuple[float, ...]:
     """Return each feature's part of all gain; zeros when no tree splits."""
     whole = float(gains.sum())
     return tuple((gains / whole).tolist() if whole > 0 else [0.0] * len(gains))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file all at once: a name that is there is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    with open_private(temporary) as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -10,6 +10,7 @@ from arclight.bundle import BundleFile, ModelBundle, Signature, TrainSettings
 from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError
+from arclight.folds import fold_rule
 from arclight.lineage import (
     Lineage,
     code_digest,
@@ -136,6 +137,7 @@ def fit_request(catalog: Catalog, manifest: DatasetManifest, spec: Spec, crew: C
         train=spec.train,
         workers=crew.workers,
         threads=crew.threads,
+        folds=fold_rule(spec, manifest.key_columns),
     )
 
 
@@ -254,6 +256,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             processor=processor_name(),
         ),
         resumed=outcome.resumed,
+        cross_validation=outcome.cross_validation,
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         lineage=Lineage(

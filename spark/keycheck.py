@@ -50,16 +50,6 @@ def _repeats(hashes: npt.NDArray[np.uint64], before: object, after: object) -> M
     return repeats
 
 
-def null_keys(batch: pa.RecordBatch, key: Sequence[str]) -> Mask:
-    """Return the rows in which any key column is null."""
-    found = np.zeros(batch.num_rows, dtype=bool)
-    for name in key:
-        column = batch.column(name)
-        if column.null_count:
-            found |= column.is_null().to_numpy(zero_copy_only=False)
-    return found
-
-
 def with_row_keys(
     batches: Iterable[pa.RecordBatch], name: str
 ) -> Iterator[tuple[pa.RecordBatch, Mask]]:

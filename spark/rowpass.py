@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from arclight.expression import Expression, compile_expression
 from arclight.features import FeatureBuilder
+from arclight.keys import null_rows
 from arclight.layout import ROW_KEY
 from arclight.ledger import Stage
 from arclight.split import GAP, UNKNOWN, split_by_hash, split_by_time
-from spark.keycheck import null_keys, with_neighbours, with_row_keys
+from spark.keycheck import with_neighbours, with_row_keys
 from spark.labels import read_labels
 from spark.partfiles import SPLIT_NAMES, PartFiles
 from spark.taskresult import TaskResult
@@ -92,7 +93,7 @@ class _Task:
         label, bad_label = read_labels(self.spec.task, batch.column(self.spec.etl.label))
         codes = self._split(batch)
         stages: dict[str, Reasons] = {
-            "key": [("key_null", null_keys(batch, self.spec.etl.key)), ("key_repeated", repeats)],
+            "key": [("key_null", self._without_key(batch)), ("key_repeated", repeats)],
             "label": list(bad_label.items()),
             "checks": self._broken_checks(batch),
             "derive": list(built.rejected.items()),
@@ -108,13 +109,10 @@ class _Task:
         if split.by == "time":
             return split_by_time(split, batch.column(str(self.spec.etl.time)))
         key = [batch.column(name) for name in self.layout.key]
-        if not split.group:
-            return split_by_hash(split, key)
-        group = [batch.column(name) for name in split.group]
-        codes = split_by_hash(split, group)
-        alone = null_keys(batch, split.group)
-        # a row of no group is a group by itself: else all of them would land in one split
-        return np.where(alone, split_by_hash(split, key), codes) if alone.any() else codes
+        return split_by_hash(split, key, [batch.column(name) for name in split.group])
+
+    def _without_key(self, batch: pa.RecordBatch) -> Mask:
+        return null_rows([batch.column(n) for n in self.spec.etl.key], batch.num_rows)
 
     def _broken_checks(self, batch: pa.RecordBatch) -> Reasons:
         """Evaluate the checks; `warn` counts a row but never takes it out."""

@@ -319,6 +319,8 @@ def _training(bundle: ModelBundle) -> Facts:
     metrics = [
         (f"{bundle.metric}, {split}", fixed(v, 4)) for split, v in bundle.train_metrics.items()
     ]
+    if bundle.cross_validation is not None:
+        metrics.append((f"{bundle.metric}, cross-validation", str(bundle.cross_validation)))
     asked = {} if bundle.settings is None else bundle.settings.model_dump()
     settings = [
         (f"train.{name}", "none" if value is None else str(value)) for name, value in asked.items()
