@@ -32,6 +32,7 @@ from ray_apps.folds import FoldJob, check_folds, deal, fold_figures
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
 from ray_apps.gang.totals import to_first
+from ray_apps.memory import held_bytes, memory_named
 from ray_apps.rows import conform, from_json_rows, to_json_rows
 from ray_apps.shards import Reader, dense, open_split, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
@@ -104,6 +105,8 @@ class FitProgress(Contract):
     done: int
     total: int
     note: str
+    held_bytes: int = 0
+    """Memory of the worker."""
 
 
 def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
@@ -143,43 +146,13 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
     prove_same_versions(gang, {**versions, **library_versions()})
     manifest = _dataset(catalog, request)
-    job = job_of(request, manifest)
-    trainer = load_trainer(request.train.trainer)
-    home = catalog.folder(manifest)
-    begun = _begin(catalog.store, request, job, gang)
-    place = (home, manifest, request)
-    fitted, measured, seconds = _train(place, begun, gang, tick)
-    prove_same_model(gang, fitted.model)
-    path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
-    replace_file(path, fitted.model)
-    start = time.monotonic()
-    folds = _cross_validate(place, measured, fitted.rounds, gang, tick)
-    done = time.monotonic()
-    tick(job.rounds, job.rounds, "measuring")
-    model = trainer.load(path, threads=request.threads)
-    judged = _judge(model, measured, job, gang, request.train.costs)
-    if judged is None:
-        return  # the first worker leaves the outcome
-    threshold, figures = judged
-    outcome = FitOutcome(
-        model_file=path.name,
-        rounds=fitted.rounds,
-        threshold=threshold,
-        train_metrics=figures,
-        importance=_shares(model.gains()),
-        params=fitted.params,
-        golden=golden_rows(home, manifest, model),
-        resumed=begun.resumed,
-        cross_validation=folds,
-        trouble=begun.keeper.trouble,
-        seconds={**seconds, "folds": done - start, "judge": time.monotonic() - done},
-    )
-    replace_file(folder / OUTCOME, outcome.to_json().encode())
+    with memory_named(gang, manifest):
+        _fit(folder, (catalog.folder(manifest), manifest, request), gang, tick)
 
 
-def write_progress(folder: Path) -> Tick:
-    """Return a tick that leaves progress in a folder, a few times a second."""
-    last = 0.0
+def write_progress(folder: Path, rank: int = 0) -> Tick:
+    """Return a tick that leaves a worker's progress in a folder, a few times a second."""
+    last, name = 0.0, progress_of(rank)
 
     def tick(done: int, total: int | None, note: str) -> None:
         nonlocal last
@@ -187,12 +160,17 @@ def write_progress(folder: Path) -> Tick:
         if now - last < _PROGRESS_EVERY_S and done != total:
             return
         last = now
-        text = FitProgress(done=done, total=total or 0, note=note).to_json()
-        temporary = folder / f".{PROGRESS}"
-        temporary.write_text(text)
-        temporary.replace(folder / PROGRESS)
+        said = FitProgress(done=done, total=total or 0, note=note, held_bytes=held_bytes())
+        temporary = folder / f".{name}"
+        temporary.write_text(said.to_json())
+        temporary.replace(folder / name)
 
     return tick
+
+
+def progress_of(rank: int) -> str:
+    """Return the name of a worker's progress file."""
+    return f"progress-{rank}.json" if rank else PROGRESS
 
 
 def golden_rows(home: Path, manifest: DatasetManifest, model: Model) -> GoldenRows:
@@ -246,6 +224,41 @@ class _Begun:
 
 Place = tuple[Path, DatasetManifest, FitRequest]
 """The dataset's folder and record, and what is to be done with it."""
+
+
+def _fit(folder: Path, place: Place, gang: Gang, tick: Tick) -> None:
+    """Train, judge and leave what came out."""
+    home, manifest, request = place
+    trainer = load_trainer(request.train.trainer)
+    job = job_of(request, manifest)
+    begun = _begin(Store(Path(request.store)), request, job, gang)
+    fitted, measured, seconds = _train(place, begun, gang, tick)
+    prove_same_model(gang, fitted.model)
+    path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
+    replace_file(path, fitted.model)
+    start = time.monotonic()
+    folds = _cross_validate(place, measured, fitted.rounds, gang, tick)
+    done = time.monotonic()
+    tick(job.rounds, job.rounds, "measuring")
+    model = trainer.load(path, threads=request.threads)
+    judged = _judge(model, measured, job, gang, request.train.costs)
+    if judged is None:
+        return  # the first worker leaves the outcome
+    threshold, figures = judged
+    outcome = FitOutcome(
+        model_file=path.name,
+        rounds=fitted.rounds,
+        threshold=threshold,
+        train_metrics=figures,
+        importance=_shares(model.gains()),
+        params=fitted.params,
+        golden=golden_rows(home, manifest, model),
+        resumed=begun.resumed,
+        cross_validation=folds,
+        trouble=begun.keeper.trouble,
+        seconds={**seconds, "folds": done - start, "judge": time.monotonic() - done},
+    )
+    replace_file(folder / OUTCOME, outcome.to_json().encode())
 
 
 def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Begun:

@@ -18,13 +18,12 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
-from arclight.progress import silent
 from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
 from ray_apps.lean import lean_imports
 from ray_apps.ray_nodes import check_room, cores_of_nodes
-from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on
+from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on, lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,7 +55,7 @@ class GangWorker:
         mesh = meet(self._door, rank, doors, key, deadline_s=SILENCE_S)
         try:
             with lean_imports():
-                run_fit(Path(folder), _tick(Path(folder), rank), mesh)
+                run_fit(Path(folder), write_progress(Path(folder), rank), mesh)
         finally:
             mesh.close()
 
@@ -129,7 +128,7 @@ def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
         done, left = ray.wait(left, timeout=POLL_S)
         hand_on(folder, tick)
         if any(_failure(one) is not None for one in done):
-            raise _first_cause(running)
+            raise _first_cause(running, folder)
 
 
 @contextlib.contextmanager
@@ -169,15 +168,12 @@ def _start(group: PlacementGroup, rank: int, threads: int) -> ActorHandle:
     return made.remote()
 
 
-def _first_cause(running: list[Any]) -> ArclightError:
+def _first_cause(running: list[Any], folder: Path) -> ArclightError:
     """Return the error that made the others fail: a worker that lost another says less."""
     ray.wait(running, num_returns=len(running), timeout=REASONS_S)
     failures = [_failure(one) for one in running]
     reasons = [
-        LostWorkerError(
-            f"Ray lost training worker {rank + 1} of {len(running)} ({printable(failure)}): out "
-            "of memory or killed; see the run's log."
-        )
+        lost(f"training worker {rank + 1} of {len(running)}", failure, folder, rank)
         if isinstance(failure, RayActorError)
         else cause_of(failure)
         for rank, failure in enumerate(failures)
@@ -201,7 +197,3 @@ def _failure(one: Any) -> RayError | None:
     except RayError as error:
         return error
     return None
-
-
-def _tick(folder: Path, rank: int) -> Tick:
-    return write_progress(folder) if rank == 0 else silent

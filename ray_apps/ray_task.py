@@ -16,7 +16,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
-from ray_apps.fit import PROGRESS, FitProgress, run_fit, write_progress
+from cluster.sizing import GIB
+from ray_apps.fit import PROGRESS, FitProgress, progress_of, run_fit, write_progress
 from ray_apps.lean import lean_imports
 from ray_apps.ray_nodes import check_room
 
@@ -62,10 +63,7 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
     except RayTaskError as error:
         raise cause_of(error) from error
     except RayError as error:
-        raise LostWorkerError(
-            f"Ray lost the training worker ({printable(error)}): out of memory or killed; see "
-            "the run's log."
-        ) from error
+        raise lost("the training worker", error, folder) from error
     except BaseException:
         # Not Ray's forced cancel: its answer and the task's own may cross, and then Ray takes
         # this whole process down ("Tried to complete task that was not pending").
@@ -98,9 +96,25 @@ def _ended_on_demand(folder: Path) -> Iterator[None]:
 
 def hand_on(folder: Path, tick: Tick) -> None:
     """Tell a tick what a worker's progress file says, if it says something."""
-    with contextlib.suppress(FileNotFoundError, ArclightError):
-        found = FitProgress.from_json((folder / PROGRESS).read_bytes(), source=PROGRESS)
+    found = _last_word(folder)
+    if found is not None:
         tick(found.done, found.total, found.note)
+
+
+def lost(who: str, failure: RayError, folder: Path, rank: int = 0) -> LostWorkerError:
+    """Return the error of a worker whose process is gone, with the memory it held last."""
+    found = _last_word(folder, rank)
+    held = f"; it held {found.held_bytes / GIB:.1f} GiB when last heard of" if found else ""
+    return LostWorkerError(
+        f"Ray lost {who} ({printable(failure)}): out of memory or killed{held}; see the run's log."
+    )
+
+
+def _last_word(folder: Path, rank: int = 0) -> FitProgress | None:
+    with contextlib.suppress(FileNotFoundError, ArclightError):
+        name = progress_of(rank)
+        return FitProgress.from_json((folder / name).read_bytes(), source=name)
+    return None
 
 
 def cause_of(failure: RayError) -> ArclightError:

@@ -1,0 +1,84 @@
+"""T3: a worker that runs out of memory says so, with its rank and the sizes; nothing is left."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from arclight.errors import ArclightError, DataError, EngineError
+from cluster.sizing import Crew
+from ray_apps.fit import OUTCOME, REQUEST
+from ray_apps.gang import Alone
+from ray_apps.memory import memory_named
+from ray_apps.train import fit_request
+from tests.ray_apps.make_dataset import make_dataset, make_spec
+
+ROOT = Path(__file__).parents[2]
+SPARE_MIB = 4
+CHILD = """
+import resource, sys
+from pathlib import Path
+import psutil
+from arclight.errors import ArclightError
+from arclight.progress import silent
+from ray_apps.fit import run_fit
+
+small, large, spare = sys.argv[1:]
+run_fit(Path(small), silent)  # what is imported and started is there before the limit
+limit = psutil.Process().memory_info().data + int(spare) * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    run_fit(Path(large), silent)
+except ArclightError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "torch"])
+def test_T3_a_worker_without_memory_says_so_with_rank_and_sizes(name, tmp_path):
+    folders = []
+    for place, rows in enumerate((400, 400_000)):
+        made = make_dataset(tmp_path / f"store{place}", rows=(rows, 100, 100), row_groups=2)
+        spec = make_spec(trainer=name, rounds=3, early_stopping=None)
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        request = fit_request(made.catalog, made.manifest, spec, Crew(1, 1))
+        (folder / REQUEST).write_text(request.to_json())
+        folders.append(str(folder))
+    ended = subprocess.run(
+        [sys.executable, "-c", CHILD, *folders, str(SPARE_MIB)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert re.fullmatch(
+        r"EngineError: training worker 1 of 1 ran out of memory: it held \d+\.\d GiB of \d+\.\d "
+        r"GiB, for its part of 400,000 rows of 8 features; use more nodes, more memory or fewer "
+        r"features\.",
+        ended.stderr.strip(),
+    )
+    assert not (Path(folders[1]) / OUTCOME).exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), EngineError("XGBoost failed: std::bad_alloc; see the run's log.")],
+)
+def test_what_libraries_say_of_memory_is_known(error, shared):
+    with pytest.raises(EngineError, match="worker 1 of 1 ran out of memory"):  # noqa: SIM117
+        with memory_named(Alone(), shared("binary").manifest):
+            raise error
+
+
+def test_other_errors_stay_as_they_are(shared):
+    wrong = DataError("clean them in etl.sql.")
+    with pytest.raises(ArclightError) as found, memory_named(Alone(), shared().manifest):
+        raise wrong
+    assert found.value is wrong
