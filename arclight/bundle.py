@@ -43,7 +43,7 @@ class TrainSettings(Contract):
     rounds: int
     """At most; the bundle has those that were kept."""
     early_stopping: int | None
-    imbalance: Literal["none", "weight"]
+    imbalance: Literal["none", "weight", "downsample", "upsample"]
     seed: int
     params: dict[str, str | int | float | bool] | None = None
     """As the spec has them; None, as the next four, in a record of an older release."""
@@ -166,12 +166,13 @@ class ModelBundle(Contract):
 
     @property
     def weighting(self) -> str | None:
-        """The setting that made classes weigh other than their rows; None if all rows weighed 1.
+        """The setting whose weights of classes the scores still have; None if there is none.
 
-        With one, scores still order rows, but are no probabilities of the data as it is.
+        With one, scores still order rows, but are no probabilities of the data as it is. After
+        down- and upsampling they have been put right.
         """
-        if self.settings is not None and self.settings.imbalance != "none":
-            return f"imbalance: {self.settings.imbalance}"
+        if self.settings is not None and self.settings.imbalance == "weight":
+            return "imbalance: weight"
         factor = self.params.get("scale_pos_weight", 1)
         return None if factor == 1 else f"scale_pos_weight: {factor}"
 

@@ -284,7 +284,7 @@ class Train(Contract):
     early_stopping: int | None = Field(default=20, ge=1)
     metric: str | None = None
     params: dict[str, str | int | float | bool] = {}
-    imbalance: Literal["none", "weight"] = "none"
+    imbalance: Literal["none", "weight", "downsample", "upsample"] = "none"
     costs: Costs | None = None
     """What the threshold is chosen by, on valid; None chooses the best F1."""
     folds: int | None = Field(default=None, ge=2, le=20)
@@ -370,6 +370,9 @@ class Spec(Contract):
             raise FieldError(
                 "a regression has no classes to weigh; leave it out.", "train", "imbalance"
             )
+        if self.task != "binary" and self.train.imbalance in ("downsample", "upsample"):
+            text = f"{self.train.imbalance} is for a binary task; use weight."
+            raise FieldError(text, "train", "imbalance")
         if self.task != "binary" and self.train.costs is not None:
             text = f"a {self.task} task has no threshold to choose by costs; leave it out."
             raise FieldError(text, "train", "costs")

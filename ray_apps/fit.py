@@ -37,6 +37,7 @@ from ray_apps.rows import conform, from_json_rows, to_json_rows
 from ray_apps.shards import Reader, dense, open_split, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
+from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels
 
 if TYPE_CHECKING:
@@ -316,7 +317,8 @@ def _train(
     laps.append(time.monotonic())
     tick(there, job.rounds, f"binning{again}")
     measured = _Measured(*train.head(MEASURED_TRAIN_ROWS // gang.world), valid, train, dealt)
-    data = trainer.prepare(train, valid, job, gang, begun.start)
+    evened, job = even_out(train, job, gang)
+    data = trainer.prepare(evened, valid, job, gang, begun.start)
     laps.append(time.monotonic())
 
     last: tuple[Sequence[float], Callable[[], bytes] | None] = ((), None)

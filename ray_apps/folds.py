@@ -11,24 +11,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from arclight.bundle import FoldFigure
 from arclight.errors import DataError
 from arclight.folds import fold_of, fold_starts, row_places
 from ray_apps.gang.totals import total
 from ray_apps.shards import ALONE, Shard, open_split
+from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from arclight.folds import Fold, FoldRule, Mask, Micros
+    from arclight.folds import Fold, FoldRule, Micros
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tick
     from ray_apps.gang import Gang
-    from ray_apps.shards import Reader, Tables
+    from ray_apps.shards import Reader
     from ray_apps.trainers import Trainer, TrainJob
     from ray_apps.trainers.boosting import Watch
 
@@ -54,8 +54,8 @@ class Deal:
     def parts(self, train: Shard, number: int) -> tuple[Shard, Shard]:
         """Return the rows that a fold learns from, and those that it is judged on."""
         folds = self.fold(number)
-        learn = part_of(train, [fold.learn for fold in folds])
-        return learn, part_of(train, [fold.judge for fold in folds])
+        learn = train.where([fold.learn for fold in folds])
+        return learn, train.where([fold.judge for fold in folds])
 
 
 @dataclass(frozen=True)
@@ -131,40 +131,15 @@ def fold_figures(
     for number in range(begin, count):
         where = f"fold {number + 1} of {count}"
         learn, judge = dealt.parts(train, number)
-        data = asked.trainer.prepare(learn, judge, job, gang)
+        evened, own = even_out(learn, job, gang)
+        data = asked.trainer.prepare(evened, judge, own, gang)
         watch = _until(rounds, tick, (number * rounds, count * rounds, f"{where}, {job.metric}"))
-        fitted = asked.trainer.fit(data, job, gang, watch)
+        fitted = asked.trainer.fit(data, own, gang, watch)
         rows = total(gang, np.array([learn.rows, judge.rows]))
         yield FoldFigure(learned=int(rows[0]), judged=int(rows[1]), value=fitted.valid)
 
 
-def part_of(shard: Shard, masks: Sequence[Mask]) -> Shard:
-    """Return some rows of a shard, without the parts that have none of them."""
-    kept = [place for place, mask in enumerate(masks) if mask.any()]
-    labels = tuple(shard.labels[place][masks[place]] for place in kept)
-    return Shard(_Kept(shard.tables, {place: masks[place] for place in kept}), labels)
-
-
 # --------------------------------------------------------------------------------- inside
-
-
-class _Kept:
-    """Some rows of some parts, taken out of each when it is read."""
-
-    def __init__(self, tables: Tables, masks: dict[int, Mask]) -> None:
-        self._tables, self._masks = tables, masks
-
-    def __len__(self) -> int:
-        return len(self._masks)
-
-    def __getitem__(self, place: int) -> pa.Table:
-        found, mask = list(self._masks.items())[place]
-        return _some(self._tables[found], mask)
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        for place, table in enumerate(self._tables):
-            if place in self._masks:
-                yield _some(table, self._masks[place])
 
 
 def _until(rounds: int, tick: Tick, said: tuple[int, int, str]) -> Watch:
@@ -176,7 +151,3 @@ def _until(rounds: int, tick: Tick, said: tuple[int, int, str]) -> Watch:
         return len(history) < rounds
 
     return watch
-
-
-def _some(table: pa.Table, mask: Mask) -> pa.Table:
-    return table.filter(pa.array(mask))

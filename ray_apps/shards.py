@@ -106,6 +106,12 @@ class Shard:
             row += table.num_rows
         return out
 
+    def where(self, masks: Sequence[npt.NDArray[np.bool_]]) -> Shard:
+        """Return the rows that a mask of each part chooses, without parts that have none."""
+        kept = {place: mask for place, mask in enumerate(masks) if mask.any()}
+        labels = tuple(self.labels[place][mask] for place, mask in kept.items())
+        return Shard(_Chosen(self.tables, kept), labels)
+
     def head(self, rows: int) -> tuple[Matrix, Doubles]:
         """Return about so many rows and their labels: the first ones of a few parts."""
         if rows >= self.rows:
@@ -115,6 +121,25 @@ class Shard:
         places, each = [parts * i // count for i in range(count)], -(-rows // count)
         kept = [dense(self.tables[place].slice(0, each)) for place in places]
         return np.concatenate(kept), np.concatenate([self.labels[p][:each] for p in places])
+
+
+class _Chosen:
+    """Some rows of some parts, taken out of each when it is read."""
+
+    def __init__(self, tables: Tables, masks: dict[int, npt.NDArray[np.bool_]]) -> None:
+        self._tables, self._masks = tables, masks
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, place: int) -> pa.Table:
+        found, mask = list(self._masks.items())[place]
+        return self._tables[found].filter(pa.array(mask))
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for place, table in enumerate(self._tables):
+            if place in self._masks:
+                yield table.filter(pa.array(self._masks[place]))
 
 
 def assign(files: Sequence[DataFile], rank: int, world: int) -> tuple[Piece, ...]:

@@ -36,6 +36,8 @@ class TrainJob:
         params: the library's own parameters, as the user gave them.
         threads: of the library, said explicitly on every call.
         workers: that train together.
+        shift: added to the raw score of class 1 of a binary task, by every metric and in the
+            model file, since the rows to train on were evened out (`ray_apps.trainers.imbalance`).
     """
 
     task: Literal["binary", "multiclass", "regression"]
@@ -45,10 +47,11 @@ class TrainJob:
     rounds: int = 300
     early_stopping: int | None = 20
     params: dict[str, Param] = field(default_factory=dict)
-    imbalance: Literal["none", "weight"] = "none"
+    imbalance: Literal["none", "weight", "downsample", "upsample"] = "none"
     seed: int = 0
     threads: int = 1
     workers: int = 1
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)

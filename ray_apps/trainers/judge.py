@@ -9,6 +9,7 @@ import numpy as np
 from arclight.errors import DataError, EngineError
 from arclight.metrics import measure, metric_for
 from ray_apps.gang.totals import from_first, to_first
+from ray_apps.trainers.imbalance import put_right
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ class ValidMetric:
             DataError: the metric is undefined on these rows.
             LostError: another worker is gone or silent.
         """
+        if self._job.shift:
+            predictions = put_right(predictions, self._job.shift)
         self.last = from_first(self._gang, predictions, self._measure)
         return self.last
 

@@ -69,12 +69,16 @@ def _allowed(labels: Doubles, job: TrainJob) -> npt.NDArray[np.bool_]:
 
 
 def row_weights(labels: Doubles, job: TrainJob, gang: Gang) -> npt.NDArray[np.float32] | None:
-    """Return a weight per row that gives every class the same total, None without imbalance."""
-    if job.imbalance == "none":
+    """Return a weight per row that gives every class the same total; None: every row weighs 1.
+
+    With `weight` a row weighs 1 on average, with `upsample` a row of the most frequent class does.
+    """
+    if job.imbalance in ("none", "downsample"):
         return None
     counts = class_counts(labels, job, gang)
     present = np.count_nonzero(counts)
     share = np.zeros(len(counts), dtype=np.float32)
-    share[counts > 0] = counts.sum() / (present * counts[counts > 0])
+    whole = counts.max() if job.imbalance == "upsample" else counts.sum() / present
+    share[counts > 0] = whole / counts[counts > 0]
     weights: npt.NDArray[np.float32] = share[labels.astype(np.int64)]
     return weights

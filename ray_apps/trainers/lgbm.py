@@ -150,7 +150,7 @@ class LgbmTrainer:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, _ = NATIVE.get((job.task, job.metric), ("", float))
         # the library's own metrics are those of one worker's rows
-        is_theirs = bool(native) and gang.world == 1
+        is_theirs = bool(native) and gang.world == 1 and not job.shift
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = {**_params(job, gang), "metric": native if is_theirs else "None"}
         try:
@@ -161,7 +161,7 @@ class LgbmTrainer:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
         rounds = kept_rounds(history, job)
         return Fitted(
-            model=growing.model(rounds),
+            model=_shifted(growing.model(rounds), job.shift / float(params.get("sigmoid", 1))),
             rounds=rounds,
             valid=history[rounds - 1],
             params=params,
@@ -294,6 +294,18 @@ class _Growing:
             # the library takes up a bag's seed only together with another share
             self._booster.reset_parameter({n: v * 0.9 for n, v in self._shares.items()})
         self._booster.reset_parameter({**_seeds(self._params, number), **self._shares})
+
+
+def _shifted(model: bytes, shift: float) -> bytes:
+    """Add to the raw score of a binary model: every leaf of its first tree is that much more."""
+    if not shift:
+        return model
+    booster = lgb.Booster(model_str=model.decode())
+    leaves = booster.dump_model(num_iteration=1)["tree_info"][0]["num_leaves"]
+    for leaf in range(leaves):
+        booster.set_leaf_output(0, leaf, booster.get_leaf_output(0, leaf) + shift)
+    text: str = booster.model_to_string(num_iteration=-1)
+    return text.encode()
 
 
 def _is_goss(params: dict[str, Any]) -> bool:
@@ -473,6 +485,12 @@ def _check_names(job: TrainJob) -> None:
                 f"train.params: {name} '{printable(value)}' must be one of {', '.join(allowed)} "
                 f"for a {job.task} task.{nearest(str(value), allowed)}"
             )
+
+    if "linear_tree" in seen and job.imbalance in ("downsample", "upsample"):
+        raise SpecError(
+            f"train.params: linear_tree must not be set with imbalance: {job.imbalance}: its "
+            "scores cannot be put right; use imbalance: weight."
+        )
 
 
 def _probe(job: TrainJob) -> None:

@@ -130,6 +130,7 @@ class TorchTrainer:
             rounds = kept_rounds(history, job)
             network = growing.best(rounds)
             gains = _gains(network, data, job, gang)
+            _shift(network.net, job.shift)
         return Fitted(
             model=pack(replace(network, gains=gains)),
             rounds=rounds,
@@ -279,6 +280,13 @@ def _take_first_ones(net: nn.Module, gang: Gang) -> None:
     """Begin with the first worker's weights everywhere."""
     found = gang.agree(b"", lambda _: save(net.state_dict()))
     net.load_state_dict(load(found))
+
+
+def _shift(net: nn.Module, shift: float) -> None:
+    """Add to the raw score of a binary network."""
+    *_, last = (one for one in net.modules() if isinstance(one, nn.Linear))
+    with torch.no_grad():
+        last.bias.add_(shift)
 
 
 def _matrix(shard: Shard) -> Matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ KNOWN = (
 SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 """Shares below 1 that make a round depend on chance."""
 _UNUSED = re.compile(r'"([^"]*)"')
+_BASE_SCORE = re.compile(rb"(base_scoreSL)\0{7}.(\[[^]]*\])", re.DOTALL)
 _PARAM_NAME = re.compile(r"^[A-Za-z0-9_]+$")
 
 
@@ -138,7 +140,7 @@ class XgbTrainer:
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, _ = NATIVE.get((job.task, job.metric), ("", float))
-        is_theirs = bool(native) and (gang.world == 1 or native in SUMMED)
+        is_theirs = bool(native) and not job.shift and (gang.world == 1 or native in SUMMED)
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = _params(job)
         params |= {"eval_metric": native} if is_theirs else {"disable_default_eval_metric": True}
@@ -152,7 +154,7 @@ class XgbTrainer:
             ) from error
         rounds = kept_rounds(history, job)
         return Fitted(
-            model=growing.model(rounds),
+            model=_shifted(growing.model(rounds), job.shift),
             rounds=rounds,
             valid=history[rounds - 1],
             params={name: _plain(value) for name, value in params.items()},
@@ -324,6 +326,19 @@ class _Growing:
         self._booster.set_param({"tree_method": "approx"})
         self._booster.save_config()  # which applies it
         self._booster.set_param({"tree_method": "hist"})
+
+
+def _shifted(model: bytes, shift: float) -> bytes:
+    """Add to the raw score of a binary model: its base score is a string in the file's head."""
+    if not shift:
+        return model
+    found = _BASE_SCORE.search(model)
+    assert found is not None, "a UBJSON model of this release has its base score as a string"
+    base = float(found[2].strip(b"[]"))
+    moved = 1 / (1 + math.exp(-(math.log(base / (1 - base)) + shift)))
+    text = f"[{moved:.9g}]".encode()
+    head = found[1] + len(text).to_bytes(8)
+    return model[: found.start()] + head + text + model[found.end() :]
 
 
 def _plain(value: Any) -> Param:

@@ -141,6 +141,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gate on another task's metric": ({"gate": {"at_least": {"r2": 0.5}}}, "binary task"),
     "weights in a regression": (
         {"task": "regression", "train": {"imbalance": "weight"}},
+        {"task": "multiclass", "train": {"imbalance": "downsample"}},
+        {"train": {"folds": 1}},
         "no classes to weigh",
     ),
     "costs in a regression": (

@@ -14,7 +14,7 @@ from arclight.progress import silent
 from arclight.spec import Etl, TimeSplit
 from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, job_of, run_fit
-from ray_apps.folds import deal, part_of
+from ray_apps.folds import deal
 from ray_apps.gang import Alone
 from ray_apps.shards import ALONE, Shard, dense, read_shard
 from ray_apps.train import fit_request
@@ -55,7 +55,7 @@ def test_a_fold_is_judged_on_rows_it_has_not_seen(name, etl, tmp_path):
         judge = np.concatenate([fold.judge for fold in folds])
         learn = np.concatenate([fold.learn for fold in folds])
         assert (figure.learned, figure.judged) == (learn.sum(), judge.sum())
-        held = _in_memory(part_of(shard, [fold.learn for fold in folds]))
+        held = _in_memory(shard.where([fold.learn for fold in folds]))
         assert np.array_equal(held.matrix(), whole[learn], equal_nan=True)
         data = trainer.prepare(held, _in_memory(shard), job, Alone())
         fitted = trainer.fit(data, job, Alone(), lambda h, _: len(h) < bundle.rounds)

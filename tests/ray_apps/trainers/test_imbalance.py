@@ -1,0 +1,153 @@
+"""Rows evened out for training, and scores that are probabilities of the data as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from arclight.errors import SpecError
+from arclight.metrics import measure
+from ray_apps.gang import Alone
+from ray_apps.shards import Reader, Shard, read_shard
+from ray_apps.trainers import load_trainer
+from ray_apps.trainers.imbalance import even_out, put_right
+from ray_apps.trainers.judge import own_metric
+from tests.ray_apps.conftest import train_here as train
+from tests.ray_apps.make_dataset import make_dataset, make_spec
+from tests.ray_apps.trainers.test_trainers import fit, go_on, load, make_job
+
+LIBRARIES = ("xgboost", "lightgbm", "torch")
+SAMPLED = ("downsample", "upsample")
+
+
+def uneven(rows: int, *, seed: int = 0, flip: bool = False) -> Shard:
+    """Rows of which about one in twenty is of class 1, by a logistic rule that is known."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, 2)).astype(np.float32)
+    chance = 1 / (1 + np.exp(-(1.5 * x[:, 0] - 3.8)))
+    label = (rng.random(rows) < chance).astype(np.float64)
+    table = pa.table(
+        {"f0": x[:, 0], "f1": x[:, 1], "f2": pa.array(rng.integers(0, 3, rows), pa.int32())}
+    )
+    label = 1 - label if flip else label
+    cut = rows // 3
+    return Shard((table[:cut], table[cut:]), (label[:cut], label[cut:]))
+
+
+def job_of(**changes):
+    params = {"learning_rate": 0.2}
+    return make_job(categorical=(2,), metric="log_loss", params=params, **changes)
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["rare ones", "rare zeros"])
+@pytest.mark.parametrize("how", SAMPLED)
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_scores_are_probabilities_of_the_data_as_it_is(name, how, flip, tmp_path):
+    train_rows, valid = uneven(30_000, flip=flip), uneven(10_000, seed=1, flip=flip)
+    matrix, label = valid.matrix(), valid.label
+    job = job_of(rounds=40, imbalance=how)
+    evened, job = even_out(train_rows, job, Alone())
+    fitted = fit_evened(name, evened, valid, job)
+    scores = load(name, fitted, tmp_path).predict(matrix)
+    assert scores.mean() == pytest.approx(label.mean(), rel=0.15)
+    # the metric that stopped the training is that of the file that came out of it
+    assert fitted.valid == pytest.approx(own_metric(label, scores, job), abs=1e-5)
+    plain = fit(name, job_of(rounds=40), train_rows, valid)
+    assert fitted.valid == pytest.approx(plain.valid, abs=0.012)
+    assert measure("binary", "auc", label, scores) > 0.8
+
+
+def fit_evened(name, evened, valid, job):
+    if name == "torch":
+        return fit(name, job, evened, valid)
+    trainer = load_trainer(name)
+    return trainer.fit(trainer.prepare(evened, valid, job, Alone()), job, Alone(), go_on)
+
+
+def test_downsampling_keeps_every_rare_row_and_about_as_many_others():
+    rows = uneven(30_000)
+    evened, job = even_out(rows, job_of(imbalance="downsample"), Alone())
+    rare = int(rows.label.sum())
+    assert evened.label.sum() == rare
+    assert evened.rows == pytest.approx(2 * rare, rel=0.05)
+    assert evened.matrix().shape == (evened.rows, 3)
+    assert job.shift == pytest.approx(-np.log((rows.rows - rare) / rare))
+    again, _ = even_out(rows, job_of(imbalance="downsample"), Alone())
+    assert np.array_equal(again.matrix(), evened.matrix())
+    other, _ = even_out(rows, job_of(imbalance="downsample", seed=99), Alone())
+    assert not np.array_equal(other.matrix()[:100], evened.matrix()[:100])
+
+
+@pytest.mark.parametrize("how", ["none", "weight"])
+def test_otherwise_rows_and_scores_stay_as_they_are(how):
+    rows, job = uneven(3000), job_of(imbalance=how)
+    assert even_out(rows, job, Alone()) == (rows, job)
+    assert job.shift == 0
+
+
+def test_a_row_is_kept_whichever_worker_reads_it(tmp_path):
+    labels = (np.arange(2400) % 10 == 0).astype(float)
+    made = make_dataset(tmp_path, label={"train": pa.array(labels)})
+    home, job = made.catalog.folder(made.manifest), job_of(imbalance="downsample")
+
+    def kept(world: int) -> list[bytes]:
+        found = []
+        for rank in range(world):
+            shard = read_shard(home, made.manifest, "train", reader=Reader(rank, world))
+            masked = even_out(shard, job, _Whole(labels))[0].matrix()
+            found += [row.tobytes() for row in masked]
+        return sorted(found)
+
+    assert kept(1) == kept(3)
+
+
+class _Whole(Alone):
+    """One that hears of all workers' classes."""
+
+    def __init__(self, labels) -> None:
+        self.counts = np.bincount(labels.astype(int))
+
+    def agree(self, part, judge, *, kind=b"a"):
+        return self.counts.astype(np.int64).tobytes()
+
+
+def test_odds_are_moved_by_the_same_factor():
+    scores = np.array([0.0, 0.2, 0.5, 1.0])
+    found = put_right(scores, np.log(3))
+    assert found.tolist() == pytest.approx([0.0, 0.6 / 1.4, 0.75, 1.0])
+    assert put_right(found, -np.log(3)) == pytest.approx(scores)
+
+
+def test_linear_leaves_are_refused_by_name():
+    job = job_of(imbalance="upsample")
+    job = replace(job, params={"linear_tree": True})
+    with pytest.raises(SpecError, match="linear_tree must not be set with imbalance: upsample"):
+        load_trainer("lightgbm").check_params(job)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_sampled_training_goes_on_to_the_same_bytes(name, tmp_path):
+    """Rows are chosen before rounds begin, and the shift is no part of a checkpoint."""
+    labels = {"train": pa.array((np.arange(2400) % 7 == 0).astype(float))}
+    section = {"trainer": name, "imbalance": "downsample", "metric": "log_loss", "rounds": 24}
+    spec = make_spec(**section, early_stopping=None, checkpoint_every="0s")
+    wanted = train(make_dataset(tmp_path / "a", label=labels), spec, tmp_path)
+    made, seen = make_dataset(tmp_path / "b", label=labels), []
+
+    def kill(done, _total, note):
+        if note.startswith("valid") and done > 10 and not seen:
+            seen.append(done)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(made, spec, tmp_path, tick=kill)
+    found = train(made, spec, tmp_path)
+    assert found.model_digest == wanted.model_digest
+    assert len(found.resumed) == 1
+    assert found.weighting is None
+    rate = 1 / 7
+    golden = np.array(found.golden.scores).ravel()
+    assert golden.mean() == pytest.approx(rate, rel=0.5)
