@@ -141,10 +141,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gate on another task's metric": ({"gate": {"at_least": {"r2": 0.5}}}, "binary task"),
     "weights in a regression": (
         {"task": "regression", "train": {"imbalance": "weight"}},
-        {"task": "multiclass", "train": {"imbalance": "downsample"}},
-        {"train": {"folds": 1}},
         "no classes to weigh",
     ),
+    "sampling of many classes": (
+        {"task": "multiclass", "train": {"imbalance": "downsample"}},
+        "downsample is for a binary task",
+    ),
+    "one fold": ({"train": {"folds": 1}}, "greater than or equal to 2"),
     "costs in a regression": (
         {"task": "regression", "train": {"costs": {"false_positive": 1.0, "false_negative": 2.0}}},
         "no threshold to choose by costs",
