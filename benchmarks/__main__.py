@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import race_etl, race_fit, race_ingest, race_scaling, race_torch
+from benchmarks import race_bins, race_etl, race_fit, race_ingest, race_scaling, race_torch
 from benchmarks.harness import Conditions, run_race
 from benchmarks.machine import (
     copy_bandwidth,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 RACES = {
     "etl": race_etl.make_race,
     "fit": race_fit.make_race,
+    "bins": race_bins.make_race,
     "ingest": race_ingest.make_race,
     "torch": race_torch.make_race,
     "scaling": race_scaling.make_race,

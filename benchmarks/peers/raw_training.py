@@ -15,6 +15,69 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def bin_xgboost(job: Job) -> tuple[xgb.QuantileDMatrix, xgb.QuantileDMatrix]:
+    """Read and bin train, and valid by the same cuts."""
+    options = {"enable_categorical": True, "nthread": job.threads}
+    x, y = read_split(job, "train")
+    train = xgb.QuantileDMatrix(x, label=y, max_bin=PARAMS["xgboost"]["max_bin"], **options)
+    x, y = read_split(job, "valid")
+    return train, xgb.QuantileDMatrix(x, label=y, ref=train, **options)
+
+
+def boost_xgboost(
+    job: Job, train: xgb.QuantileDMatrix, valid: xgb.QuantileDMatrix
+) -> tuple[xgb.Booster, float]:
+    """Train, and return the AUC on valid too."""
+    params = {
+        **PARAMS["xgboost"],
+        "objective": "binary:logistic",
+        "eval_metric": "auc",
+        "tree_method": "hist",
+        "nthread": job.threads,
+        "seed": job.seed,
+    }
+    found: dict[str, Any] = {}
+    booster = xgb.train(
+        params,
+        train,
+        job.rounds,
+        evals=[(valid, "valid")],
+        evals_result=found,
+        verbose_eval=False,
+    )
+    return booster, float(found["valid"]["auc"][-1])
+
+
+def lightgbm_params(job: Job) -> dict[str, Any]:
+    """Return the library's parameters."""
+    return {
+        **PARAMS["lightgbm"],
+        "objective": "binary",
+        "metric": "auc",
+        "num_threads": job.threads,
+        "seed": job.seed,
+        "verbosity": -1,
+    }
+
+
+def bin_lightgbm(job: Job) -> tuple[lgb.Dataset, lgb.Dataset]:
+    """Read and bin train, and valid by the same bins."""
+    params = lightgbm_params(job)
+    places = list(range(len(job.numbers), len(job.features)))
+    x, y = read_split(job, "train")
+    train = lgb.Dataset(with_codes(job, x), label=y, categorical_feature=places, params=params)
+    train.construct()
+    x, y = read_split(job, "valid")
+    valid = lgb.Dataset(with_codes(job, x), label=y, reference=train, params=params)
+    return train, valid.construct()
+
+
+def boost_lightgbm(job: Job, train: lgb.Dataset, valid: lgb.Dataset) -> tuple[lgb.Booster, float]:
+    """Train, and return the AUC on valid too."""
+    booster = lgb.train(lightgbm_params(job), train, job.rounds, valid_sets=[valid])
+    return booster, float(booster.best_score["valid_0"]["auc"])
+
+
 class RawXgboost:
     """`QuantileDMatrix` from an Arrow table, `xgb.train`, `save_model`."""
 
@@ -27,23 +90,7 @@ class RawXgboost:
     def run(self, number: int) -> xgb.Booster:
         """Read, bin, train, save."""
         job = self._job.of_round(number)
-        x, y = read_split(job, "train")
-        options = {"enable_categorical": True, "nthread": job.threads}
-        bins = PARAMS["xgboost"]["max_bin"]
-        train = xgb.QuantileDMatrix(x, label=y, max_bin=bins, **options)
-        x, y = read_split(job, "valid")
-        valid = xgb.QuantileDMatrix(x, label=y, ref=train, **options)
-        params = {
-            **PARAMS["xgboost"],
-            "objective": "binary:logistic",
-            "eval_metric": "auc",
-            "tree_method": "hist",
-            "nthread": job.threads,
-            "seed": job.seed,
-        }
-        booster = xgb.train(
-            params, train, job.rounds, evals=[(valid, "valid")], verbose_eval=False
-        )
+        booster, _ = boost_xgboost(job, *bin_xgboost(job))
         booster.save_model(self._scratch / "model.ubj")
         return booster
 
@@ -67,22 +114,7 @@ class RawLightgbm:
     def run(self, number: int) -> lgb.Booster:
         """Read, bin, train, save."""
         job = self._job.of_round(number)
-        params = {
-            **PARAMS["lightgbm"],
-            "objective": "binary",
-            "metric": "auc",
-            "num_threads": job.threads,
-            "seed": job.seed,
-            "verbosity": -1,
-        }
-        x, y = read_split(job, "train")
-        places = list(range(len(job.numbers), len(job.features)))
-        train = lgb.Dataset(
-            with_codes(job, x), label=y, categorical_feature=places, params=params
-        ).construct()
-        x, y = read_split(job, "valid")
-        valid = lgb.Dataset(with_codes(job, x), label=y, reference=train, params=params)
-        booster = lgb.train(params, train, job.rounds, valid_sets=[valid])
+        booster, _ = boost_lightgbm(job, *bin_lightgbm(job))
         booster.save_model(self._scratch / "model.txt")
         return booster
 
