@@ -8,10 +8,19 @@ from typing import Any, ClassVar, Literal
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from arclight.contract import Contract, InnerPath, digest_of
+from arclight.folds import FoldRule
 from arclight.lineage import Lineage
 from arclight.plan import FeaturePlan
 from arclight.report import EvalReport
 from arclight.schema import Column
+
+WEIGHING: dict[str, float | bool] = {
+    "scale_pos_weight": 1,
+    "is_unbalance": False,
+    "pos_bagging_fraction": 1,
+    "neg_bagging_fraction": 1,
+}
+"""Parameters of the libraries that make classes weigh otherwise, and their values that do not."""
 
 
 class BundleFile(Contract):
@@ -80,33 +89,32 @@ class FoldFigure(Contract):
     """Rows it was trained on."""
     judged: int
     """Rows it had not seen."""
-    value: float
-    """The metric on those."""
+    value: float | None
+    """The metric on those; None where it is undefined or the training diverged."""
+    reason: str = ""
+    """Why there is none."""
 
 
 class CrossValidation(Contract):
     """The same training on parts of train, judged on rows of train that were kept back."""
 
-    by: Literal["time", "group", "key"]
-    """What keeps rows together, or in order."""
+    rule: FoldRule
     folds: tuple[FoldFigure, ...]
 
     @property
-    def mean(self) -> float:
-        """The mean of the folds' figures."""
-        return statistics.fmean(fold.value for fold in self.folds)
-
-    @property
-    def deviation(self) -> float:
-        """Their standard deviation, as that of a sample."""
-        return statistics.stdev(fold.value for fold in self.folds)
+    def values(self) -> tuple[float, ...]:
+        """The figures of the folds that have one."""
+        return tuple(fold.value for fold in self.folds if fold.value is not None)
 
     def __str__(self) -> str:
-        """Say it in a few words."""
-        low, high = (f([fold.value for fold in self.folds]) for f in (min, max))
+        """Say it in a few words: mean, standard deviation of a sample, and range."""
+        values, count = self.values, len(self.folds)
+        of = f"{count} folds" if len(values) == count else f"{len(values)} of {count} folds"
+        if len(values) < 2:
+            return f"a figure of {of} by {self.rule.by}"
         return (
-            f"{self.mean:.4f} ± {self.deviation:.4f} over {len(self.folds)} folds by {self.by} "
-            f"({low:.4f} to {high:.4f})"
+            f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f} over {of} by "
+            f"{self.rule.by} ({min(values):.4f} to {max(values):.4f})"
         )
 
 
@@ -173,8 +181,8 @@ class ModelBundle(Contract):
         """
         if self.settings is not None and self.settings.imbalance == "weight":
             return "imbalance: weight"
-        factor = self.params.get("scale_pos_weight", 1)
-        return None if factor == 1 else f"scale_pos_weight: {factor}"
+        set_so = ((name, self.params.get(name, plain), plain) for name, plain in WEIGHING.items())
+        return next((f"{name}: {value}" for name, value, plain in set_so if value != plain), None)
 
     @property
     def model_digest(self) -> str:

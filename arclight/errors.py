@@ -72,6 +72,10 @@ class LostWorkerError(EngineError):
     """A worker's process or node is gone or silent; nothing is wrong with what it was asked."""
 
 
+class NoMemoryError(EngineError):
+    """A worker ran out of memory."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a ` Did you mean 'x'?` suffix for a mistyped name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

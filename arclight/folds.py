@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from arclight.contract import Contract
+from arclight.errors import SpecError
 from arclight.schema import TIMESTAMP
 from arclight.spec import TimeSplit, parse_duration_s
 from arclight.split import hash_shares
 
 if TYPE_CHECKING:
+    from arclight.manifest import DatasetManifest
     from arclight.spec import Spec
 
 Mask = npt.NDArray[np.bool_]
@@ -55,21 +57,32 @@ class Fold:
     judge: Mask
 
 
-def fold_rule(spec: Spec, key: tuple[str, ...]) -> FoldRule | None:
+def fold_rule(spec: Spec, manifest: DatasetManifest) -> FoldRule | None:
     """Return the rule of a spec's folds; None when it asks for none.
 
-    Args:
-        spec: what was asked for.
-        key: the key columns of the dataset.
+    Raises:
+        SpecError: the dataset was split otherwise than the spec says now.
     """
     split, count, seed = spec.etl.split, spec.train.folds, spec.train.seed
     if count is None:
         return None
+    key = manifest.key_columns
     if isinstance(split, TimeSplit):
         gap = parse_duration_s(split.gap)
-        return FoldRule(count=count, by="time", key=key, time=spec.etl.time, gap_s=gap, seed=seed)
-    by: Literal["group", "key"] = "group" if split.group else "key"
-    return FoldRule(count=count, by=by, key=key, group=split.group, seed=seed)
+        rule = FoldRule(count=count, by="time", key=key, time=spec.etl.time, gap_s=gap, seed=seed)
+    else:
+        by: Literal["group", "key"] = "group" if split.group else "key"
+        rule = FoldRule(count=count, by=by, key=key, group=split.group, seed=seed)
+    proof = manifest.proof
+    built = "time" if proof.bounds else "group" if proof.groups else "key"
+    there = {column.name for column in manifest.columns}
+    if rule.by != built or not there.issuperset(rule.columns):
+        raise SpecError(
+            f"train.folds: dataset '{manifest.ref}' was split by {built}, so that its folds must "
+            f"be, but etl.split says by {rule.by} ({', '.join(rule.columns)}); run `arclight etl` "
+            "with this spec first."
+        )
+    return rule
 
 
 def row_places(rule: FoldRule, rows: pa.RecordBatch) -> Micros:

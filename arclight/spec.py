@@ -276,6 +276,10 @@ class Costs(Contract):
     false_negative: float = Field(gt=0)
 
 
+AT_ONE_HALF = ("accuracy", "precision", "recall", "f1")
+"""Metrics of a binary task that judge each round at a threshold of 0.5."""
+
+
 class Train(Contract):
     """One training: the library, its own parameters, and when to stop."""
 
@@ -373,6 +377,13 @@ class Spec(Contract):
         if self.task != "binary" and self.train.imbalance in ("downsample", "upsample"):
             text = f"{self.train.imbalance} is for a binary task; use weight."
             raise FieldError(text, "train", "imbalance")
+        if self.train.imbalance in ("downsample", "upsample") and self.metric in AT_ONE_HALF:
+            text = (
+                f"{self.metric} calls a score of 0.5 and more a 1, which few rows of a rare class "
+                f"reach once {self.train.imbalance} has been put right; use auc, "
+                "average_precision or log_loss, and train.costs for the threshold."
+            )
+            raise FieldError(text, "train", "metric")
         if self.task != "binary" and self.train.costs is not None:
             text = f"a {self.task} task has no threshold to choose by costs; leave it out."
             raise FieldError(text, "train", "costs")

@@ -130,14 +130,16 @@ class Checkpoints:
         with contextlib.suppress(OSError):  # others of this name are there
             self._store.path(*self._parts[:2]).rmdir()
 
+    def progress(self) -> tuple[int, int]:
+        """Return the rounds of the newest whole checkpoint, and how many folds are done."""
+        found = self._folds()
+        return self.rounds(), len(found.folds) if found else 0
+
     def folds(self, rounds: int, workers: int) -> tuple[FoldFigure, ...]:
         """Return the folds that are done already, of models of so many rounds and workers."""
-        with contextlib.suppress(ArclightError, OSError):
-            text = self._store.path(*self._parts, FOLDS).read_bytes()
-            found = FoldsRecord.from_json(text)
-            if (found.rounds, found.workers) == (rounds, workers):
-                return found.folds
-        return ()
+        found = self._folds()
+        same = found is not None and (found.rounds, found.workers) == (rounds, workers)
+        return found.folds if found is not None and same else ()
 
     def write_folds(self, rounds: int, workers: int, folds: tuple[FoldFigure, ...]) -> None:
         """Leave the folds that are done for a training that goes on; without them it does again.
@@ -149,6 +151,11 @@ class Checkpoints:
         folder = self._store.path(*self._parts)
         make_folder(folder)
         replace_file(folder / FOLDS, record.to_json().encode())
+
+    def _folds(self) -> FoldsRecord | None:
+        with contextlib.suppress(ArclightError, OSError):
+            return FoldsRecord.from_json(self._store.path(*self._parts, FOLDS).read_bytes())
+        return None
 
     def _publish(self, snapshot: Snapshot, record: CheckpointRecord) -> None:
         folder = self._store.stage(*self._parts)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from arclight.spec import Train
     from cluster.profiles import Profile
 
+LABEL_BYTES = 8
 NODES_S = 60.0
 """How long a training that lost a node waits for enough others."""
 
@@ -42,8 +43,7 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
         nodes = [sizes.cores] if is_own else _nodes()
         crew = plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
     memory = sizes.memory_bytes if is_own else _memory_bytes(crew.threads)
-    row_bytes = load_trainer(train.trainer).least_row_bytes(len(manifest.plan.features))
-    check_memory(manifest.rows["train"], row_bytes, crew, memory)
+    check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), crew, memory)
     return crew
 
 
@@ -70,6 +70,20 @@ def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:
             else:
                 again = "The same command goes on from the checkpoint."
                 raise RefusedError(f"{error.message} {again}") from error
+
+
+def _least_row_bytes(train: Train, manifest: DatasetManifest) -> int:
+    """Return what a worker holds of a row of train on the average, at the very least."""
+    if train.imbalance == "downsample":
+        return LABEL_BYTES  # most rows are left out
+    rows = max(1, manifest.rows["train"])
+    # what is null or zero nearly everywhere is stored by place, or not at all
+    held = sum(
+        1 - (s.nulls + s.zeros) / rows
+        for s in manifest.summaries["train"]
+        if s.name in manifest.plan.names and not s.is_constant
+    )
+    return load_trainer(train.trainer).least_row_bytes(int(held))
 
 
 def _nodes() -> list[int]:

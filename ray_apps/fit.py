@@ -312,7 +312,7 @@ def _train(
     check_labels(train.label, valid.label, job, gang)
     dealt = None
     if request.folds is not None:
-        dealt = deal(home, manifest, request.folds, reader, gang)
+        dealt = deal(train, request.folds, gang)
         check_folds(train, dealt, job, gang)
     laps.append(time.monotonic())
     tick(there, job.rounds, f"binning{again}")
@@ -356,7 +356,7 @@ def _cross_validate(
         if gang.rank == 0:
             with contextlib.suppress(OSError):  # then a training that goes on does it again
                 checkpoints.write_folds(rounds, gang.world, found)
-    return CrossValidation(by=rows.dealt.rule.by, folds=found)
+    return CrossValidation(rule=rows.dealt.rule, folds=found)
 
 
 def _reader(request: FitRequest, gang: Gang) -> Reader:

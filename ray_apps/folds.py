@@ -8,27 +8,26 @@ the plan: levels and quantiles of all of train.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arclight.bundle import FoldFigure
-from arclight.errors import DataError
+from arclight.errors import DataError, EngineError, LostWorkerError
 from arclight.folds import fold_of, fold_starts, row_places
-from ray_apps.gang.totals import total
-from ray_apps.shards import ALONE, Shard, open_split
+from ray_apps.gang.totals import to_first, total
+from ray_apps.memory import is_no_memory
 from ray_apps.trainers.imbalance import even_out
-from ray_apps.trainers.labels import check_labels
+from ray_apps.trainers.labels import check_labels, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from arclight.folds import Fold, FoldRule, Micros
-    from arclight.manifest import DatasetManifest
     from arclight.progress import Tick
     from ray_apps.gang import Gang
-    from ray_apps.shards import Reader
+    from ray_apps.shards import Shard
     from ray_apps.trainers import Trainer, TrainJob
     from ray_apps.trainers.boosting import Watch
 
@@ -67,24 +66,19 @@ class FoldJob:
     rounds: int
 
 
-def deal(
-    folder: Path, manifest: DatasetManifest, rule: FoldRule, reader: Reader, gang: Gang
-) -> Deal:
-    """Read what decides about this worker's rows.
+def deal(train: Shard, rule: FoldRule, gang: Gang) -> Deal:
+    """Read what decides about this worker's rows of train.
 
     Raises:
         IntegrityError: bytes or columns are not those published.
     """
-
-    def read(who: Reader) -> list[Micros]:
-        batches = open_split(folder, manifest, "train", columns=rule.columns, reader=who)
-        return [row_places(rule, batch) for batch in batches]
-
-    mine = read(reader)
+    mine = train.stored(rule.columns, partial(row_places, rule))
+    places = np.concatenate(mine)
+    whole = places if rule.time is None else to_first(gang, places.astype(np.float64))
 
     def first(_: object) -> bytes:
-        whole = mine if rule.time is None or gang.world == 1 else read(ALONE)
-        return fold_starts(rule, np.concatenate(whole)).tobytes()
+        # an instant in microseconds is a whole number below 2**53 until the year 2255
+        return fold_starts(rule, whole.astype(np.int64)).tobytes()
 
     return Deal(rule, mine, np.frombuffer(gang.agree(b"", first), np.int64))
 
@@ -96,18 +90,15 @@ def check_folds(train: Shard, dealt: Deal, job: TrainJob, gang: Gang) -> None:
         DataError: a fold has no rows, or rows of one class only.
     """
     for number in range(dealt.rule.count):
-        where = f"fold {number + 1} of {dealt.rule.count}"
-        learn, judge = dealt.parts(train, number)
-        for shard, use in ((learn, "learn from"), (judge, "be judged on")):
-            if not shard.rows:
-                raise DataError(
-                    f"{where} must have rows to {use} on every worker, but worker "
-                    f"{gang.rank + 1} of {gang.world} has none; use fewer train.folds or workers."
-                )
+        where = f"fold {number + 1} of {dealt.rule.count} (train.folds)"
         try:
+            learn, judge = dealt.parts(train, number)
+            for shard, use in ((learn, "learn from"), (judge, "be judged on")):
+                check_rows(shard, f"to {use}", gang)
             check_labels(learn.label, judge.label, job, gang)
+            even_out(learn, job, gang)
         except DataError as error:
-            raise DataError(f"{where} (train.folds): {error.message}") from error
+            raise DataError(f"{where}: {error.message}") from error
 
 
 def fold_figures(
@@ -124,22 +115,37 @@ def fold_figures(
         begin: how many folds are done already.
 
     Raises:
-        EngineError: the library failed, or another worker is gone.
+        LostWorkerError: another worker is gone.
+        ArclightError: a fold of several workers cannot be trained or judged.
     """
-    count, rounds = dealt.rule.count, asked.rounds
-    job = replace(asked.job, early_stopping=None)
-    for number in range(begin, count):
-        where = f"fold {number + 1} of {count}"
-        learn, judge = dealt.parts(train, number)
-        evened, own = even_out(learn, job, gang)
-        data = asked.trainer.prepare(evened, judge, own, gang)
-        watch = _until(rounds, tick, (number * rounds, count * rounds, f"{where}, {job.metric}"))
-        fitted = asked.trainer.fit(data, own, gang, watch)
-        rows = total(gang, np.array([learn.rows, judge.rows]))
-        yield FoldFigure(learned=int(rows[0]), judged=int(rows[1]), value=fitted.valid)
+    for number in range(begin, dealt.rule.count):
+        # of a fold nothing is left when the next one begins
+        yield _fold_figure(dealt.parts(train, number), number, dealt.rule.count, asked, gang, tick)
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _fold_figure(
+    parts: tuple[Shard, Shard], number: int, count: int, asked: FoldJob, gang: Gang, tick: Tick
+) -> FoldFigure:
+    """Train and judge one fold; one that cannot be judged costs its figure and not the model."""
+    learn, judge = parts
+    job, rounds = replace(asked.job, early_stopping=None), asked.rounds
+    learn, job = even_out(learn, job, gang)
+    said = (number * rounds, count * rounds, f"fold {number + 1} of {count}, {job.metric}")
+    value: float | None = None
+    reason = ""
+    try:
+        data = asked.trainer.prepare(learn, judge, job, gang)
+        value = asked.trainer.fit(data, job, gang, _until(rounds, tick, said)).valid
+    except (DataError, EngineError) as error:
+        # of several workers only one may know, and the others would wait
+        if gang.world > 1 or isinstance(error, LostWorkerError) or is_no_memory(error):
+            raise
+        reason = error.message
+    rows = total(gang, np.array([learn.rows, judge.rows]))
+    return FoldFigure(learned=int(rows[0]), judged=int(rows[1]), value=value, reason=reason)
 
 
 def _until(rounds: int, tick: Tick, said: tuple[int, int, str]) -> Watch:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ray_apps.checkpoints import Checkpoints
 
 PATIENCE = 3
-"""Losses in a row, with no newer checkpoint in between, that a training takes."""
+"""Losses in a row, with no newer checkpoint or fold in between, that a training takes."""
 
 
 def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tell: Tell) -> None:
@@ -29,14 +29,14 @@ def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tel
         LostWorkerError: a worker was lost again and again, with no newer checkpoint in between.
         ArclightError: whatever else `run` raised.
     """
-    reached, losses = checkpoints.rounds(), 0
+    reached, losses = checkpoints.progress(), 0
     while True:
         try:
             run(losses)
         except LostWorkerError as error:
-            rounds = checkpoints.rounds()
-            losses = 1 if rounds > reached else losses + 1
-            reached = rounds
+            now = checkpoints.progress()
+            losses = 1 if now > reached else losses + 1
+            reached, (rounds, _) = now, now
             if losses > PATIENCE:
                 raise LostWorkerError(
                     f"{error.message} It was lost {losses} times in a row after round {rounds}: "

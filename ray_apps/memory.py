@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from arclight.errors import EngineError
+from arclight.errors import NoMemoryError
 from cluster.machine import usable_memory_bytes
 from cluster.sizing import GIB
 
@@ -27,35 +28,47 @@ def held_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def is_no_memory(error: BaseException) -> bool:
+    """Say whether memory ran out here: by the first cause, since later ones speak of others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, MemoryError) or any(word in str(error) for word in SAID)
+
+
+def begin_peak() -> None:
+    """Forget how much this process has held: it may have trained before."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_bytes() -> int:
+    """Return the most memory this process has held since `begin_peak`."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return int(next(li for li in lines if li.startswith("VmHWM")).split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 @contextlib.contextmanager
 def memory_named(gang: Gang, manifest: DatasetManifest) -> Iterator[None]:
     """Say who ran out of memory, and with what, in place of what a library says.
 
     Raises:
-        EngineError: no memory was left in the block.
+        NoMemoryError: no memory was left in the block.
     """
+    begin_peak()
     try:
         yield
     except Exception as error:
-        if not _is_no_memory(error):
+        if not is_no_memory(error):
             raise
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         rows = manifest.rows["train"]
-        raise EngineError(
+        raise NoMemoryError(
             f"training worker {gang.rank + 1} of {gang.world} ran out of memory: it held "
-            f"{peak / GIB:.1f} GiB of {_limit_bytes() / GIB:.1f} GiB, for its part of "
+            f"{peak_bytes() / GIB:.1f} GiB of {_limit_bytes() / GIB:.1f} GiB, for its part of "
             f"{rows:,} rows of {len(manifest.plan.features):,} features; use more nodes, more "
             "memory or fewer features."
         ) from error
-
-
-def _is_no_memory(error: BaseException) -> bool:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, MemoryError) or any(word in str(seen) for word in SAID):
-            return True
-        seen = seen.__cause__
-    return False
 
 
 def _limit_bytes() -> int:

@@ -17,7 +17,13 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
+from arclight.errors import (
+    ArclightError,
+    EngineError,
+    LostWorkerError,
+    NoMemoryError,
+    printable,
+)
 from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
@@ -181,9 +187,10 @@ def _first_cause(running: list[Any], folder: Path) -> ArclightError:
     ]
     failed = [rank for rank, failure in enumerate(failures) if failure is not None]
 
-    def tells_less(reason: ArclightError) -> tuple[bool, bool]:
-        # one that lost somebody who lost somebody says least
-        return isinstance(reason, LostError), getattr(reason, "peer", None) in failed
+    def tells_less(reason: ArclightError) -> tuple[bool, bool, bool]:
+        # one that lost somebody who lost somebody says least, who had no memory says most
+        is_echo = getattr(reason, "peer", None) in failed
+        return isinstance(reason, LostError), is_echo, not isinstance(reason, NoMemoryError)
 
     return min(reasons, key=tells_less)
 

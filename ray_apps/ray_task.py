@@ -7,6 +7,7 @@ watchers, which add 10 to 20 s to a training of one. Its process stays for the n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
 
     from arclight.progress import Tick
 
-STOP = "stop"
-"""A file beside the request: its worker ends where it stands."""
+STARTED, STOP = "started", "stop"
+"""Files beside the request: its worker is there, and is to end where it stands."""
 POLL_S = 0.25
 END_S = 10.0
 
 
 def fit_worker(folder: str) -> None:
     """Run a fit in a process of Ray; progress and result are files."""
+    (Path(folder) / STARTED).touch()
     with lean_imports(), _ended_on_demand(Path(folder)):
         run_fit(Path(folder), write_progress(Path(folder)))
 
@@ -67,11 +69,14 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
     except BaseException:
         # Not Ray's forced cancel: its answer and the task's own may cross, and then Ray takes
         # this whole process down ("Tried to complete task that was not pending").
-        (folder / STOP).touch()
-        if not (folder / PROGRESS).exists():
-            ray.cancel(running, force=False)  # it may still wait for its place
+        with contextlib.suppress(OSError):
+            (folder / STOP).touch()
+        if STARTED not in _names(folder):
+            ray.cancel(running, force=False)  # it waits for its place
         # it must write no more: the caller takes its folder away
-        ray.wait([running], timeout=END_S)
+        if not ray.wait([running], timeout=END_S)[0]:
+            ray.cancel(running, force=True)  # it does not see the file
+            ray.wait([running], timeout=END_S)
         raise
 
 
@@ -82,7 +87,7 @@ def _ended_on_demand(folder: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(POLL_S):
-            if (folder / STOP).exists() or not folder.exists():
+            if STOP in _names(folder):
                 os._exit(1)
 
     thread = threading.Thread(target=watch, name="ended-on-demand", daemon=True)
@@ -91,7 +96,16 @@ def _ended_on_demand(folder: Path) -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join()
+        thread.join(timeout=POLL_S)  # a mount that hangs must not keep what is done
+
+
+def _names(folder: Path) -> set[str]:
+    """Return the files of a folder as they are now; one that was taken away is to be left."""
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except OSError as error:
+        # listed, not asked for by name: a network's file system remembers what was not there
+        return {STOP} if error.errno in (errno.ENOENT, errno.ESTALE) else set()
 
 
 def hand_on(folder: Path, tick: Tick) -> None:

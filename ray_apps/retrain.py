@@ -19,7 +19,7 @@ from ray_apps.train import LIBRARY, check_request, run_crew
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from arclight.bundle import ModelBundle, TrainSettings
+    from arclight.bundle import CrossValidation, ModelBundle, TrainSettings
     from arclight.catalog import Catalog
     from arclight.progress import Tick
 
@@ -37,7 +37,7 @@ class RetrainReport(Contract):
     Attributes:
         same_bytes: whether both model files are the same.
         changed: why they need not be: what is other than when the model was made.
-        recorded: the metric of each split in the record; `found`: now.
+        recorded: the metric of each split, and of each fold, in the record; `found`: now.
     """
 
     kind: ClassVar[str] = "retrain-report"
@@ -107,8 +107,8 @@ def retrain_model(
             metric=bundle.metric,
             same_bytes=sha256_file(work / outcome.model_file) == digests[bundle.model_file],
             changed=_changed(bundle),
-            recorded=bundle.train_metrics,
-            found=outcome.train_metrics,
+            recorded=_figures(bundle.train_metrics, bundle.cross_validation),
+            found=_figures(outcome.train_metrics, outcome.cross_validation),
         )
     finally:
         discard(work)
@@ -154,7 +154,18 @@ def _request(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> 
         ),
         workers=workers,
         threads=settings.threads or 1,
+        folds=None if bundle.cross_validation is None else bundle.cross_validation.rule,
     )
+
+
+def _figures(metrics: dict[str, float], folds: CrossValidation | None) -> dict[str, float]:
+    """Return the metric of each split and of each fold that has one."""
+    by_fold = {
+        f"fold {number}": fold.value
+        for number, fold in enumerate(folds.folds if folds else (), 1)
+        if fold.value is not None
+    }
+    return {**metrics, **by_fold}
 
 
 def _changed(bundle: ModelBundle) -> tuple[str, ...]:

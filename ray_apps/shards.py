@@ -81,11 +81,13 @@ class Shard:
         tables: features f0, f1, … in the plan's order, float32 and int32, null for unknown.
         labels: float64, one per row; the class index of a multiclass task.
         pieces: where each part is read.
+        source: the files they are read from; None for rows in memory.
     """
 
     tables: Tables
     labels: tuple[Doubles, ...]
     pieces: tuple[Piece, ...] = ()
+    source: _Source | None = None
 
     @property
     def rows(self) -> int:
@@ -105,6 +107,15 @@ class Shard:
             dense(table, out[row : row + table.num_rows])
             row += table.num_rows
         return out
+
+    def stored(self, columns: Sequence[str], then: Callable[[pa.RecordBatch], T]) -> tuple[T, ...]:
+        """Return `then` of some stored columns of each part.
+
+        Raises:
+            IntegrityError: a column is not there.
+        """
+        assert self.source is not None, "rows in memory have no other columns"
+        return tuple(self.source.read(self.pieces, columns, then))
 
     def where(self, masks: Sequence[npt.NDArray[np.bool_]]) -> Shard:
         """Return the rows that a mask of each part chooses, without parts that have none."""
@@ -212,7 +223,7 @@ def read_shard(
         return labels_of(stored, manifest)
 
     labels = tuple(source.read(pieces, (manifest.label,), label))
-    return Shard(_Features(source, pieces, manifest.plan), labels, pieces)
+    return Shard(_Features(source, pieces, manifest.plan), labels, pieces, source)
 
 
 def labels_of(stored: pa.RecordBatch, manifest: DatasetManifest) -> Doubles:

@@ -46,13 +46,14 @@ def model_key(manifest: DatasetManifest, spec: Spec) -> str:
 
     The number of workers, threads and hosts is no part of it, nor how often it is saved.
     """
-    versions = library_versions()
+    versions, folds = library_versions(), fold_rule(spec, manifest)
     return digest_of(
         {
             "dataset": manifest.content_digest,
             "task": manifest.task,
             "train": spec.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"}),
             "metric": spec.metric,
+            "folds": folds and folds.model_dump(mode="json"),
             "code": code_digest(CODE),
             "library": {n: versions.get(n) for n in LIBRARY[spec.train.trainer]},
         }
@@ -137,7 +138,7 @@ def fit_request(catalog: Catalog, manifest: DatasetManifest, spec: Spec, crew: C
         train=spec.train,
         workers=crew.workers,
         threads=crew.threads,
-        folds=fold_rule(spec, manifest.key_columns),
+        folds=fold_rule(spec, manifest),
     )
 
 

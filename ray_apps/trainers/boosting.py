@@ -82,7 +82,8 @@ def boost(growing: Growing, job: TrainJob, watch: Watch, history: Sequence[float
     while len(found) < job.rounds and not is_over(found, job):
         growing.grow(len(found))
         found.append(growing.judge())
-        model = growing.model if growing.can_go_on_from(len(found)) else None
+        is_last = len(found) == job.rounds or is_over(found, job)  # nothing is drawn after it
+        model = growing.model if is_last or growing.can_go_on_from(len(found)) else None
         if not watch(found, model) or not math.isfinite(found[-1]):
             break  # numbers do not come back once there are none
     return found

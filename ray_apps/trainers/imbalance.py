@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ray_apps.trainers.labels import class_counts
+from arclight.bundle import WEIGHING
+from arclight.errors import SpecError
+from ray_apps.trainers.labels import check_rows, class_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import TrainJob
+
+
+SAMPLED = ("downsample", "upsample")
 
 
 def even_out(train: Shard, job: TrainJob, gang: Gang) -> tuple[Shard, TrainJob]:
@@ -33,8 +40,11 @@ def even_out(train: Shard, job: TrainJob, gang: Gang) -> tuple[Shard, TrainJob]:
         train: this worker's rows of train, of two classes.
         job: what to fit.
         gang: the workers that train together.
+
+    Raises:
+        DataError: a worker has no rows left.
     """
-    if job.imbalance not in ("downsample", "upsample"):
+    if job.imbalance not in SAMPLED:
         return train, job
     counts = class_counts(train.label, job, gang)
     rare = int(np.argmin(counts))
@@ -47,7 +57,29 @@ def even_out(train: Shard, job: TrainJob, gang: Gang) -> tuple[Shard, TrainJob]:
         (label == rare) | (_chances(train, place, job.seed) < 1 / factor)
         for place, label in enumerate(train.labels)
     ]
-    return train.where(masks), job
+    chosen = train.where(masks)
+    check_rows(chosen, "left by imbalance: downsample", gang)
+    return chosen, job
+
+
+def refuse_weights(params: Mapping[str, object], job: TrainJob) -> None:
+    """Refuse parameters that would make classes weigh otherwise once more.
+
+    Args:
+        params: the user's, by the library's main names.
+        job: what to fit.
+
+    Raises:
+        SpecError: one is set together with down- or upsampling.
+    """
+    if job.imbalance not in SAMPLED:
+        return
+    for name in (*WEIGHING, "base_score", "linear_tree"):
+        if name in params:
+            raise SpecError(
+                f"train.params: {name} must not be set with imbalance: {job.imbalance}, after "
+                "which scores are put right by the classes' own shares; leave one of them out."
+            )
 
 
 def put_right(scores: Doubles, shift: float) -> Doubles:

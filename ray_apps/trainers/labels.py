@@ -12,7 +12,7 @@ from ray_apps.gang.totals import total
 
 if TYPE_CHECKING:
     from ray_apps.gang import Gang
-    from ray_apps.shards import Doubles
+    from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import TrainJob
 
 _RANKED = ("auc", "average_precision", "macro_auc")
@@ -44,6 +44,21 @@ def check_labels(train: Doubles, valid: Doubles, job: TrainJob, gang: Gang) -> N
                 f"the {split} split must have rows of two classes at least, but all "
                 f"{counts.sum():,} are of class {found[0]}; split otherwise or add data."
             )
+
+
+def check_rows(shard: Shard, purpose: str, gang: Gang) -> None:
+    """Refuse, on every worker, rows of which a worker has none.
+
+    Raises:
+        DataError: a worker has no rows; it is named.
+    """
+    have = gang.agree(shard.rows.to_bytes(8), b"".join)
+    without = [rank for rank in range(gang.world) if not any(have[8 * rank : 8 * rank + 8])]
+    if without:
+        raise DataError(
+            f"there must be rows {purpose} on every worker, but worker {without[0] + 1} of "
+            f"{gang.world} has none; use fewer train.workers or more rows."
+        )
 
 
 def class_counts(labels: Doubles, job: TrainJob, gang: Gang) -> npt.NDArray[np.int64]:

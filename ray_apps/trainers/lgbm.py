@@ -24,6 +24,7 @@ from ray_apps.gang import Alone
 from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
+from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.lgbm_network import network
@@ -143,7 +144,8 @@ class LgbmTrainer:
         bins = _bins(train, common, gang)
         weights = row_weights(train.label, job, gang)
         binned = _binned(train, bins, known, common, weight=weights)
-        other = _binned(valid, binned, known, common)
+        # not by those of `binned`: rows without weights take theirs from there, as zeros
+        other = _binned(valid, bins, known, common)
         return LgbmData(binned, other, valid.label, start, begun)
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
@@ -486,11 +488,7 @@ def _check_names(job: TrainJob) -> None:
                 f"for a {job.task} task.{nearest(str(value), allowed)}"
             )
 
-    if "linear_tree" in seen and job.imbalance in ("downsample", "upsample"):
-        raise SpecError(
-            f"train.params: linear_tree must not be set with imbalance: {job.imbalance}: its "
-            "scores cannot be put right; use imbalance: weight."
-        )
+    refuse_weights(seen, job)
 
 
 def _probe(job: TrainJob) -> None:

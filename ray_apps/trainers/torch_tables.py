@@ -6,6 +6,7 @@ port of torch's is opened; each has the same weights after every step.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from contextlib import contextmanager
@@ -129,8 +130,8 @@ class TorchTrainer:
             history = boost(growing, job, watch, data.start.history)
             rounds = kept_rounds(history, job)
             network = growing.best(rounds)
-            gains = _gains(network, data, job, gang)
             _shift(network.net, job.shift)
+            gains = _gains(network, data, job, gang)
         return Fitted(
             model=pack(replace(network, gains=gains)),
             rounds=rounds,
@@ -235,9 +236,10 @@ class _Growing:
         return bytes(save({name: value.contiguous() for name, value in tensors.items()}))
 
     def best(self, rounds: int) -> Network:
-        """Return the network as it was after the round that is kept."""
-        self._net.load_state_dict(self._best)
-        return self._network(self._net, rounds)
+        """Return a network as this one was after the round that is kept."""
+        net = copy.deepcopy(self._net)
+        net.load_state_dict(self._best)
+        return self._network(net, rounds)
 
     def _network(self, net: nn.Module, rounds: int) -> Network:
         data = self._data

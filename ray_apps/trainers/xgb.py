@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
 import warnings
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from arclight.errors import EngineError, IntegrityError, SpecError, nearest, pri
 from ray_apps.gang.totals import highest
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
+from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.xgb_network import first_line, network
@@ -84,10 +85,10 @@ KNOWN = (
     "interaction_constraints", "max_cat_to_onehot", "max_cat_threshold", "base_score",
     "objective", "huber_slope", "tweedie_variance_power", "max_cached_hist_node",
 )  # fmt: skip
+NO_CHILD = -1
 SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 """Shares below 1 that make a round depend on chance."""
 _UNUSED = re.compile(r'"([^"]*)"')
-_BASE_SCORE = re.compile(rb"(base_scoreSL)\0{7}.(\[[^]]*\])", re.DOTALL)
 _PARAM_NAME = re.compile(r"^[A-Za-z0-9_]+$")
 
 
@@ -109,6 +110,7 @@ class XgbTrainer:
     def check_params(self, job: TrainJob) -> None:
         """Refuse parameters by name, then let the library itself judge them on four rows."""
         _check_names(job)
+        refuse_weights(job.params, job)
         unused = _probe(_params(job), job)
         if unused:
             raise SpecError(
@@ -205,11 +207,16 @@ class XgbModel:
 # --------------------------------------------------------------------------------- inside
 
 
+class _InterruptedError(Exception):
+    """Stands for an interrupt while the library calls back."""
+
+
 class _Parts(xgb.DataIter):
     """Gives one encoded row group at a time; the library asks for all of them several times.
 
     Attributes:
         top_codes: the highest code seen of each category feature, -1 for none.
+        interrupt: what ended it, if it was no Exception.
     """
 
     def __init__(
@@ -220,6 +227,7 @@ class _Parts(xgb.DataIter):
         self._tables = iter(shard.tables)
         self._place = self._row = 0
         self.top_codes = [-1] * len(job.categorical)
+        self.interrupt: BaseException | None = None
         super().__init__(release_data=True)
 
     def reset(self) -> None:
@@ -227,6 +235,17 @@ class _Parts(xgb.DataIter):
         self._place = self._row = 0
 
     def next(self, input_data: Callable[..., None]) -> bool:
+        try:
+            return self._next(input_data)
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            # the library lets only an Exception end what it is doing; after Ctrl-C it would go on
+            # with the last part once more
+            self.interrupt = interrupt
+            raise _InterruptedError from interrupt
+
+    def _next(self, input_data: Callable[..., None]) -> bool:
         table = next(self._tables, None)
         if table is None:
             return False
@@ -263,9 +282,13 @@ def _has_new_codes(train: _Parts, valid: _Parts, gang: Gang) -> bool:
 def _binned(
     parts: _Parts, job: TrainJob, like: xgb.QuantileDMatrix | None = None
 ) -> xgb.QuantileDMatrix:
-    return xgb.QuantileDMatrix(
-        parts, ref=like, enable_categorical=True, nthread=job.threads, **_bins(job)
-    )
+    try:
+        return xgb.QuantileDMatrix(
+            parts, ref=like, enable_categorical=True, nthread=job.threads, **_bins(job)
+        )
+    except _InterruptedError:
+        assert parts.interrupt is not None
+        raise parts.interrupt from None
 
 
 def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
@@ -302,8 +325,10 @@ class _Growing:
     def judge(self) -> float:
         if self._metric is not None:
             # the library hands a metric of ours on with six digits
-            found = self._booster.predict(self._data.valid)
-            return self._metric(found.astype(np.float64))
+            is_moved = bool(self._job.shift)  # of a margin no digits are lost
+            found = self._booster.predict(self._data.valid, output_margin=is_moved)
+            scores = found.astype(np.float64)
+            return self._metric(1 / (1 + np.exp(-scores)) if is_moved else scores)
         _, ours = NATIVE[self._job.task, self._job.metric]
         return ours(float(self._booster.eval(self._data.valid).rpartition(":")[2]))
 
@@ -329,16 +354,21 @@ class _Growing:
 
 
 def _shifted(model: bytes, shift: float) -> bytes:
-    """Add to the raw score of a binary model: its base score is a string in the file's head."""
+    """Add to the raw score of a binary model: every leaf of its first tree is that much more.
+
+    Not its base score, which the library keeps between 1e-6 and 1 - 1e-6.
+    """
     if not shift:
         return model
-    found = _BASE_SCORE.search(model)
-    assert found is not None, "a UBJSON model of this release has its base score as a string"
-    base = float(found[2].strip(b"[]"))
-    moved = 1 / (1 + math.exp(-(math.log(base / (1 - base)) + shift)))
-    text = f"[{moved:.9g}]".encode()
-    head = found[1] + len(text).to_bytes(8)
-    return model[: found.start()] + head + text + model[found.end() :]
+    booster = xgb.Booster(model_file=bytearray(model))
+    body = json.loads(booster.save_raw("json"))
+    first = body["learner"]["gradient_booster"]["model"]["trees"][0]
+    first["split_conditions"] = [
+        value + shift if child == NO_CHILD else value
+        for child, value in zip(first["left_children"], first["split_conditions"], strict=True)
+    ]
+    moved = xgb.Booster(model_file=bytearray(json.dumps(body).encode()))
+    return bytes(moved.save_raw("ubj"))
 
 
 def _plain(value: Any) -> Param:

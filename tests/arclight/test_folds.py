@@ -9,9 +9,12 @@ import pyarrow as pa
 import pytest
 
 from arclight.bundle import CrossValidation, FoldFigure
+from arclight.errors import SpecError
 from arclight.folds import FoldRule, fold_of, fold_rule, fold_starts, row_places
-from arclight.schema import TIMESTAMP
+from arclight.manifest import SplitProof
+from arclight.schema import TIMESTAMP, Column
 from arclight.spec import Etl, HashSplit, Source, Spec, TimeSplit, Train
+from tests.arclight.made_records import make_manifest
 
 ROWS = 6000
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -39,6 +42,20 @@ def spec_of(split, folds=4) -> Spec:
     )
 
 
+def manifest_of(split):
+    """Return a record of a dataset that was split so."""
+    by_time, group = isinstance(split, TimeSplit), getattr(split, "group", ())
+    proof = SplitProof(
+        keys=ROWS,
+        repeated_keys=0,
+        bounds={"train": ("2024", "2025")} if by_time else {},
+        groups={"train": 300} if group else {},
+    )
+    there = tuple(Column(name=name, type="int64") for name in ("id", "shop", "at"))
+    update = {"key_columns": ("id",), "proof": proof, "columns": there}
+    return make_manifest().model_copy(update=update)
+
+
 def folds_of(rule: FoldRule, rows: pa.RecordBatch):
     places = row_places(rule, rows)
     starts = fold_starts(rule, places)
@@ -46,7 +63,7 @@ def folds_of(rule: FoldRule, rows: pa.RecordBatch):
 
 
 def rule_of(split, folds=4) -> FoldRule:
-    rule = fold_rule(spec_of(split, folds), ("id",))
+    rule = fold_rule(spec_of(split, folds), manifest_of(split))
     assert rule is not None
     return rule
 
@@ -114,10 +131,22 @@ def test_by_time_a_fold_learns_from_what_came_before(gap):
 
 
 def test_without_folds_there_is_no_rule():
-    assert fold_rule(spec_of(HashSplit(by="hash"), None), ("id",)) is None
+    split = HashSplit(by="hash")
+    assert fold_rule(spec_of(split, None), manifest_of(split)) is None
+
+
+def test_a_group_that_the_dataset_does_not_carry_is_refused():
+    split = HashSplit(by="hash", group=("customer",))
+    with pytest.raises(SpecError, match=r"by group \(customer, id\); run `arclight etl`"):
+        fold_rule(spec_of(split), manifest_of(split))
 
 
 def test_a_cross_validation_is_said_in_a_few_words():
     folds = tuple(FoldFigure(learned=3, judged=1, value=v) for v in (0.5, 0.6, 0.7))
-    found = CrossValidation(by="key", folds=folds)
+    rule = rule_of(HashSplit(by="hash"))
+    found = CrossValidation(rule=rule, folds=folds)
     assert str(found) == "0.6000 ± 0.1000 over 3 folds by key (0.5000 to 0.7000)"
+    none = FoldFigure(learned=3, judged=1, value=None, reason="metric 'r2' is undefined.")
+    found = CrossValidation(rule=rule, folds=(*folds, none))
+    assert str(found) == "0.6000 ± 0.1000 over 3 of 4 folds by key (0.5000 to 0.7000)"
+    assert str(CrossValidation(rule=rule, folds=(none,))) == "a figure of 0 of 1 folds by key"

@@ -120,6 +120,7 @@ def make_dataset(
     row_groups: int = 5,
     label: dict[str, pa.Array] | None = None,
     files: int = 2,
+    by_time: bool = False,
 ) -> Made:
     """Write and publish a dataset; the same arguments give the same bytes.
 
@@ -130,6 +131,7 @@ def make_dataset(
         row_groups: about how many a split file has.
         label: split -> labels to store instead of the true ones.
         files: of the train split.
+        by_time: whether the record says so of its split.
     """
     catalog = Catalog(open_store(root))
     folder = catalog.store.stage("datasets", "demo")
@@ -154,7 +156,7 @@ def make_dataset(
     manifest = DatasetManifest(
         name="demo",
         number=0,
-        key=f"{task}-{rows}-{row_groups}-{files}-{label is not None}",
+        key=f"{task}-{rows}-{row_groups}-{files}-{label is not None}-{by_time}",
         folder=folder.relative_to(catalog.store.root).as_posix(),
         task=task,
         label="label",
@@ -178,7 +180,9 @@ def make_dataset(
         summaries={split: tuple(s.trim() for s in them) for split, them in summaries.items()},
         class_rows={},
         ledger=RowLedger(stages=(Stage(name="split", rows_in=total, rows_out=total),)),
-        proof=SplitProof(keys=total, repeated_keys=0),
+        proof=SplitProof(
+            keys=total, repeated_keys=0, bounds={"train": ("2024", "2025")} if by_time else {}
+        ),
         sources=(),
         lineage=Lineage(made_at=now(), spec_digest="", code_digest=""),
     )

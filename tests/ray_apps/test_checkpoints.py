@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from arclight.bundle import FoldFigure
 from arclight.errors import ArclightError, ConflictError, DataError, LostWorkerError
 from arclight.progress import silent, silent_tell
 from arclight.store import Store
@@ -254,14 +255,16 @@ def test_losses_in_a_row_end_the_training_and_progress_begins_the_count_anew(tmp
             rounds = 10 * len(runs)
             history = (0.5,) * rounds
             kept.write(Snapshot(b"m", history), RECORD.model_copy(update={"rounds": rounds}))
+        if len(runs) == 8:
+            kept.write_folds(50, 1, (FoldFigure(learned=3, judged=1, value=0.5),))
         raise LostWorkerError("training worker 2 is gone.")
 
     with pytest.raises(
         LostWorkerError, match=rf"lost {PATIENCE + 1} times in a row after round 50"
     ):
         go_on_after_losses(lose, kept, notes.append)
-    assert runs == [0, 0, 0, 30, 30, 50, 50, 50]
-    assert told == [0, 1, 2, 1, 2, 1, 2, 3]
+    assert runs == [0, 0, 0, 30, 30, 50, 50, 50, 50, 50, 50]
+    assert told == [0, 1, 2, 1, 2, 1, 2, 3, 1, 2, 3]
     assert notes[-1] == "training worker 2 is gone. Going on after round 50."
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from arclight.errors import DataError
+from arclight.errors import DataError, SpecError
 from arclight.folds import fold_rule
 from arclight.progress import silent
 from arclight.spec import Etl, TimeSplit
@@ -16,10 +17,11 @@ from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, job_of, run_fit
 from ray_apps.folds import deal
 from ray_apps.gang import Alone
-from ray_apps.shards import ALONE, Shard, dense, read_shard
-from ray_apps.train import fit_request
+from ray_apps.shards import Shard, dense, read_shard
+from ray_apps.train import fit_request, model_key
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.judge import own_metric
+from ray_apps.trainers.lgbm import LgbmTrainer
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.gang.test_mesh import gang_of
 from tests.ray_apps.make_dataset import make_dataset, make_spec
@@ -36,17 +38,18 @@ BY_TIME = Etl(
 @pytest.mark.parametrize("etl", [None, BY_TIME], ids=["by key", "by time"])
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_fold_is_judged_on_rows_it_has_not_seen(name, etl, tmp_path):
-    made = make_dataset(tmp_path / "store")
+    made = make_dataset(tmp_path / "store", by_time=etl is not None)
     spec = make_spec(trainer=name, folds=3, rounds=20)
     spec = spec if etl is None else spec.model_copy(update={"etl": etl})
     bundle = train(made, spec, tmp_path)
     found = bundle.cross_validation
-    assert found.by == ("key" if etl is None else "time")
+    assert found.rule.by == ("key" if etl is None else "time")
     home, manifest = made.catalog.folder(made.manifest), made.manifest
-    rule = fold_rule(spec, manifest.key_columns)
+    rule = fold_rule(spec, manifest)
+    assert found.rule == rule
     shard = read_shard(home, manifest, "train")
     whole, label = shard.matrix(), shard.label
-    dealt = deal(home, manifest, rule, ALONE, Alone())
+    dealt = deal(shard, rule, Alone())
     request = fit_request(made.catalog, manifest, spec, Crew(1, 1))
     job = replace(job_of(request, manifest), early_stopping=None)
     trainer = load_trainer(name)
@@ -63,7 +66,7 @@ def test_a_fold_is_judged_on_rows_it_has_not_seen(name, etl, tmp_path):
         path.write_bytes(fitted.model)
         scores = trainer.load(path, threads=1).predict(whole[judge])
         assert figure.value == pytest.approx(own_metric(label[judge], scores, job), abs=2e-5)
-    assert found.mean == pytest.approx(bundle.train_metrics["valid"], abs=0.05)
+    assert np.mean(found.values) == pytest.approx(bundle.train_metrics["valid"], abs=0.05)
 
 
 def test_the_model_is_the_one_without_folds(tmp_path, shared, trained):
@@ -77,7 +80,7 @@ def test_the_model_is_the_one_without_folds(tmp_path, shared, trained):
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_two_workers_judge_the_folds_of_one(name, tmp_path):
-    made = make_dataset(tmp_path / "store")
+    made = make_dataset(tmp_path / "store", by_time=True)
     spec = make_spec(trainer=name, folds=3, rounds=20, early_stopping=None)
     spec = spec.model_copy(update={"etl": BY_TIME})
     found = []
@@ -97,9 +100,13 @@ def test_two_workers_judge_the_folds_of_one(name, tmp_path):
         assert two.value == pytest.approx(one.value, abs=0.02)
 
 
-def test_T9_a_killed_cross_validation_goes_on_with_the_fold_it_was_in(tmp_path):
+BAGS = {"bagging_fraction": 0.7, "bagging_freq": 7}
+
+
+@pytest.mark.parametrize("params", [{}, BAGS], ids=["plain", "in the middle of a bag"])
+def test_T9_a_killed_cross_validation_goes_on_with_the_fold_it_was_in(tmp_path, params):
     made = make_dataset(tmp_path / "store")
-    spec = make_spec(trainer="lightgbm", folds=3, checkpoint_every="1h")
+    spec = make_spec(trainer="lightgbm", folds=3, checkpoint_every="1h", params=params)
     wanted = train(make_dataset(tmp_path / "other"), spec, tmp_path).cross_validation
     notes = []
 
@@ -136,9 +143,56 @@ def test_a_fold_without_rows_is_refused_by_name(tmp_path):
     made = make_dataset(tmp_path / "store", rows=(12, 100, 100))
     spec = make_spec(trainer="lightgbm", folds=20, metric="log_loss")
     notes = []
-    with pytest.raises(DataError, match=r"fold \d+ of 20 must have rows to be judged on"):
+    with pytest.raises(DataError, match=r"fold \d+ of 20 .*must be rows to be judged on"):
         train(made, spec, tmp_path, tick=lambda *said: notes.append(said[2]))
     assert set(notes) == {"reading"}
+
+
+def test_a_fold_that_cannot_be_judged_costs_its_figure_and_not_the_model(tmp_path):
+    """R2 of rows whose labels are all the same is undefined."""
+    labels = np.where(np.arange(2400) < 600, np.linspace(0, 1, 2400), 0.5)
+    made = make_dataset(
+        tmp_path / "store", task="regression", label={"train": labels}, by_time=True
+    )
+    spec = make_spec("regression", trainer="lightgbm", folds=3, metric="r2")
+    bundle = train(made, spec.model_copy(update={"etl": BY_TIME}), tmp_path)
+    last = bundle.cross_validation.folds[-1]
+    assert last.value is None
+    assert "metric 'r2' must be defined" in last.reason
+    assert "of 3 folds by time" in str(bundle.cross_validation)
+
+
+def test_only_one_folds_binned_rows_are_in_memory(tmp_path, monkeypatch):
+    made, alive, seen = make_dataset(tmp_path / "store"), weakref.WeakSet(), []
+    prepare = LgbmTrainer.prepare
+
+    def watched(self, *args, **kwargs):
+        seen.append(len(alive))
+        data = prepare(self, *args, **kwargs)
+        alive.add(data.train)
+        return data
+
+    monkeypatch.setattr(LgbmTrainer, "prepare", watched)
+    train(made, make_spec(trainer="lightgbm", folds=3, rounds=5), tmp_path)
+    assert seen == [0, 0, 0, 0]
+
+
+def test_a_dataset_that_was_split_otherwise_is_refused(tmp_path):
+    made = make_dataset(tmp_path / "store")
+    spec = make_spec(trainer="lightgbm", folds=3).model_copy(update={"etl": BY_TIME})
+    with pytest.raises(SpecError, match=r"was split by key, .* etl.split says by time \(at\)"):
+        train(made, spec, tmp_path)
+
+
+def test_another_gap_is_another_model(tmp_path):
+    made = make_dataset(tmp_path / "store", by_time=True)
+    gaps = [
+        BY_TIME.model_copy(update={"split": BY_TIME.split.model_copy(update={"gap": gap})})
+        for gap in ("1d", "9d")
+    ]
+    spec = make_spec(trainer="lightgbm", folds=3)
+    keys = {model_key(made.manifest, spec.model_copy(update={"etl": etl})) for etl in gaps}
+    assert len(keys) == 2
 
 
 def _in_memory(shard: Shard) -> Shard:

@@ -7,26 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from arclight.errors import ArclightError, DataError, EngineError
 from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME, REQUEST
 from ray_apps.gang import Alone
-from ray_apps.memory import memory_named
+from ray_apps.memory import begin_peak, memory_named, peak_bytes
 from ray_apps.train import fit_request
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 ROOT = Path(__file__).parents[2]
 SPARE_MIB = 4
 CHILD = """
-import resource, sys
+import resource, sys, threading
 from pathlib import Path
 import psutil
 from arclight.errors import ArclightError
 from arclight.progress import silent
 from ray_apps.fit import run_fit
 
+threading.stack_size(2**18)  # a thread that cannot start says nothing of memory
 small, large, spare = sys.argv[1:]
 run_fit(Path(small), silent)  # what is imported and started is there before the limit
 limit = psutil.Process().memory_info().data + int(spare) * 2**20
@@ -59,7 +61,7 @@ def test_T3_a_worker_without_memory_says_so_with_rank_and_sizes(name, tmp_path):
     )
     assert ended.returncode == 1, ended.stderr
     assert re.fullmatch(
-        r"EngineError: training worker 1 of 1 ran out of memory: it held \d+\.\d GiB of \d+\.\d "
+        r"NoMemoryError: training worker 1 of 1 ran out of memory: it held \d+\.\d GiB of \d+\.\d "
         r"GiB, for its part of 400,000 rows of 8 features; use more nodes, more memory or fewer "
         r"features\.",
         ended.stderr.strip(),
@@ -69,12 +71,31 @@ def test_T3_a_worker_without_memory_says_so_with_rank_and_sizes(name, tmp_path):
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), EngineError("XGBoost failed: std::bad_alloc; see the run's log.")],
+    [MemoryError(), EngineError("LightGBM failed: bad allocation; see the run's log.")],
 )
 def test_what_libraries_say_of_memory_is_known(error, shared):
     with pytest.raises(EngineError, match="worker 1 of 1 ran out of memory"):  # noqa: SIM117
         with memory_named(Alone(), shared("binary").manifest):
             raise error
+
+
+def test_what_another_worker_says_of_its_memory_is_left_to_it(shared):
+    """XGBoost's workers agree on one sentence; each knows its own cause."""
+    said = EngineError("XGBoost failed: worker 1: Ring allreduce failed; worker 2: std::bad_alloc")
+    said.__cause__ = RuntimeError("Ring allreduce failed")
+    with pytest.raises(EngineError) as found, memory_named(Alone(), shared("binary").manifest):
+        raise said
+    assert found.value is said
+
+
+def test_the_peak_is_that_of_this_training():
+    begin_peak()
+    before = peak_bytes()
+    whole = np.ones(40_000_000)
+    assert peak_bytes() - before > whole.nbytes / 2
+    del whole
+    begin_peak()
+    assert peak_bytes() < before + 100_000_000
 
 
 def test_other_errors_stay_as_they_are(shared):

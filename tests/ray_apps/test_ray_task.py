@@ -14,7 +14,7 @@ import pytest
 from arclight.errors import DataError, EngineError
 from arclight.progress import silent
 from ray_apps.fit import OUTCOME, run_fit
-from ray_apps.ray_task import fit_in_task
+from ray_apps.ray_task import END_S, fit_in_task
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -118,6 +118,25 @@ def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
     assert len(workers) == 1
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+def test_a_task_that_is_interrupted_before_its_first_word_ends(
+    ray_cluster, fit_folder, monkeypatch
+):
+    folder = fit_folder(rounds=100_000, early_stopping=None)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray_apps.ray_task.check_room", interrupt)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fit_in_task(folder, silent, threads=1)
+    assert time.monotonic() - begun < END_S + 5
+    left = [p for p in psutil.Process().children(recursive=True) if _is_fit(p)]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert alive == []
+    assert not (folder / OUTCOME).exists()
 
 
 def _is_fit(process: psutil.Process) -> bool:

@@ -131,7 +131,13 @@ def test_what_can_be_known_is_refused_before_anything_starts(
 
 def test_more_rows_than_memory_are_refused_before_anything_is_read(shared, tmp_path):
     made = shared("binary")
-    many = made.manifest.model_copy(update={"rows": {**made.manifest.rows, "train": 10**9}})
+    rows = {**made.manifest.rows, "train": 10**9}
+    summaries = {
+        "train": tuple(
+            s.model_copy(update={"nulls": 0, "zeros": 0}) for s in made.manifest.summaries["train"]
+        )
+    }
+    many = made.manifest.model_copy(update={"rows": rows, "summaries": summaries})
     with pytest.raises(RefusedError, match=r"needs 29\.8 GiB at least, and has 4\.0 GiB"):
         train(replace(made, manifest=many), make_spec(seed=98), tmp_path)
     assert not (tmp_path / "fit").exists()

@@ -192,7 +192,10 @@ EVEN = {"settings": TrainSettings(rounds=9, early_stopping=None, imbalance="none
 @pytest.mark.parametrize(
     ("update", "reason"),
     [({}, None), (EVEN, None), (WEIGHTED, "imbalance: weight"),
-     ({"params": {"scale_pos_weight": 4.0}}, "scale_pos_weight: 4.0")],
+     ({"params": {"scale_pos_weight": 4.0}}, "scale_pos_weight: 4.0"),
+     ({"params": {"is_unbalance": True}}, "is_unbalance: True"),
+     ({"params": {"is_unbalance": False, "pos_bagging_fraction": 1.0}}, None),
+     ({"params": {"neg_bagging_fraction": 0.1}}, "neg_bagging_fraction: 0.1")],
 )  # fmt: skip
 def test_a_card_calls_no_weighted_score_a_probability(manifest, update, reason):
     bundle = model_bundle(manifest).model_copy(update=update)

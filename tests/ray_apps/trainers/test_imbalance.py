@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 import pytest
+import xgboost as xgb
 
-from arclight.errors import SpecError
+from arclight.errors import DataError, SpecError
 from arclight.metrics import measure
 from ray_apps.gang import Alone
 from ray_apps.shards import Reader, Shard, read_shard
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.imbalance import even_out, put_right
 from ray_apps.trainers.judge import own_metric
+from ray_apps.trainers.lgbm import _shifted as lgbm_shifted
+from ray_apps.trainers.xgb import _shifted as xgb_shifted
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import fit, go_on, load, make_job
@@ -38,8 +40,8 @@ def uneven(rows: int, *, seed: int = 0, flip: bool = False) -> Shard:
 
 
 def job_of(**changes):
-    params = {"learning_rate": 0.2}
-    return make_job(categorical=(2,), metric="log_loss", params=params, **changes)
+    section = {"params": {"learning_rate": 0.2}, "metric": "log_loss", **changes}
+    return make_job(categorical=(2,), **section)
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["rare ones", "rare zeros"])
@@ -111,7 +113,8 @@ class _Whole(Alone):
         self.counts = np.bincount(labels.astype(int))
 
     def agree(self, part, judge, *, kind=b"a"):
-        return self.counts.astype(np.int64).tobytes()
+        is_count = len(part) == self.counts.nbytes
+        return self.counts.astype(np.int64).tobytes() if is_count else judge([part])
 
 
 def test_odds_are_moved_by_the_same_factor():
@@ -121,11 +124,55 @@ def test_odds_are_moved_by_the_same_factor():
     assert put_right(found, -np.log(3)) == pytest.approx(scores)
 
 
-def test_linear_leaves_are_refused_by_name():
-    job = job_of(imbalance="upsample")
-    job = replace(job, params={"linear_tree": True})
-    with pytest.raises(SpecError, match="linear_tree must not be set with imbalance: upsample"):
-        load_trainer("lightgbm").check_params(job)
+@pytest.mark.parametrize(
+    ("name", "param"),
+    [
+        ("lightgbm", {"linear_tree": True}),
+        ("lightgbm", {"is_unbalance": True}),
+        ("lightgbm", {"neg_bagging_fraction": 0.5, "bagging_freq": 1}),
+        ("lightgbm", {"scale_pos_weight": 2.0}),
+        ("xgboost", {"scale_pos_weight": 2.0}),
+        ("xgboost", {"base_score": 0.01}),
+    ],
+)
+def test_parameters_that_weigh_classes_are_refused_by_name(name, param):
+    trainer = load_trainer(name)
+    trainer.check_params(job_of(params=param))
+    with pytest.raises(SpecError, match=f"{next(iter(param))} must not be set with imbalance: up"):
+        trainer.check_params(job_of(params=param, imbalance="upsample"))
+
+
+@pytest.mark.parametrize("shift", [-20.0, -0.5, 3.0, 20.0])
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_a_shift_moves_every_raw_score_by_itself(name, shift, tmp_path):
+    train_rows, valid = uneven(5000), uneven(300, seed=1)
+    plain = fit(name, job_of(rounds=10), train_rows, valid)
+    shifted = SHIFTED[name](plain.model, shift)
+    margins = [_margins(name, model, valid.matrix()) for model in (plain.model, shifted)]
+    assert margins[1] - margins[0] == pytest.approx(shift, rel=1e-5)
+    assert SHIFTED[name](plain.model, 0.0) == plain.model
+
+
+SHIFTED = {"xgboost": xgb_shifted, "lightgbm": lgbm_shifted}
+
+
+def _margins(name, model, matrix):
+    if name == "xgboost":
+        return (
+            xgb.Booster(model_file=bytearray(model))
+            .inplace_predict(matrix, predict_type="margin")
+            .astype(float)
+        )
+    return lgb.Booster(model_str=model.decode()).predict(matrix, raw_score=True)
+
+
+def test_a_worker_without_rows_is_refused_everywhere():
+    label = np.zeros(4000)
+    label[:2] = 1.0
+    rows = uneven(4000)
+    shard = Shard((rows.tables[0].slice(0, 3),), (np.zeros(3),))
+    with pytest.raises(DataError, match="rows left by imbalance: downsample on every worker"):
+        even_out(shard, job_of(imbalance="downsample"), _Whole(label))
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

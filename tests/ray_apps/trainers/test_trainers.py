@@ -17,6 +17,7 @@ from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.judge import is_over, kept_rounds
 from ray_apps.trainers.labels import check_labels, row_weights
+from ray_apps.trainers.xgb import _Parts
 from tests.ray_apps.make_dataset import SMALL_NET
 
 TREES = ("xgboost", "lightgbm")
@@ -215,6 +216,41 @@ def test_weights_give_both_classes_the_same_say(name, tmp_path):
         matrix = dense(pa.concat_tables(valid.tables))
         mean[imbalance] = load(name, fitted, tmp_path).predict(matrix).mean()
     assert mean["weight"] > 3 * mean["none"]
+
+
+@pytest.mark.parametrize("metric", ["auc", "average_precision", "log_loss"])
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_weights_are_of_train_alone(name, metric, tmp_path):
+    """Valid rows that weigh other than 1, or nothing, would stop a training by another number."""
+    job, valid = make_job(metric=metric, imbalance="weight"), make_shard(500, seed=1)
+    fitted = fit(name, job, make_shard(3000), valid)
+    scores = load(name, fitted, tmp_path).predict(valid_matrix(valid))
+    assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=2e-5)
+    assert fitted.rounds > 1
+
+
+def valid_matrix(valid: Shard):
+    return dense(pa.concat_tables(valid.tables))
+
+
+@pytest.mark.parametrize("call", range(1, 30, 2))
+def test_an_interrupt_ends_xgboosts_binning(call, monkeypatch):
+    """The library calls back for rows; what is no Exception would be lost there."""
+    calls = []
+
+    def interrupted(self, input_data):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return give(self, input_data)
+
+    give = _Parts._next
+    monkeypatch.setattr(_Parts, "_next", interrupted)
+    job, train, valid = make_job(), make_shard(800, parts=4), make_shard(300, seed=1)
+    trainer = load_trainer("xgboost")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.prepare(train, valid, job, Alone())
+    assert len(calls) == call
 
 
 @pytest.mark.parametrize(
