@@ -28,17 +28,22 @@ def make_race(setting: Setting) -> Race:
     rounds = GATE_ROUNDS[setting.size]
     job = published.job(threads=setting.cores, rounds=rounds)
 
-    def ours(trainer: str) -> Contender:
+    def ours(trainer: str, *, from_disk: bool = False) -> Contender:
         body = {
+            "from_disk": from_disk,
             "store": str(published.store),
             "dataset": published.ref,
             "trainer": trainer,
             "rounds": rounds,
             "cores": setting.cores,
         }
-        note = "read_shard and prepare: hashes checked, a few row groups in memory at a time"
+        note = "read_shard and prepare, hashes checked"
+        held = "as of many rows, a few row groups in memory at a time"
         return Contender(
-            name=f"arclight-{trainer}", module="benchmarks.ours.bins", params=body, note=note
+            name=f"arclight-{trainer}{'-disk' * from_disk}",
+            module="benchmarks.ours.bins",
+            params=body,
+            note=f"{note}; {held}" if from_disk else note,
         )
 
     def raw(lane: str) -> Contender:
@@ -52,10 +57,15 @@ def make_race(setting: Setting) -> Race:
     return Race(
         name="bins",
         metric="seconds from call to return, Parquet to binned train and valid, page cache warm",
-        contenders=tuple(side for name in LIBRARIES for side in (ours(name), raw(name))),
-        comparisons=tuple(
-            Comparison(ours=f"arclight-{name}", peer=f"raw-{name}", target=NEAR_RAW)
+        contenders=tuple(
+            side
             for name in LIBRARIES
+            for side in (ours(name), raw(name), ours(name, from_disk=True))
+        ),
+        comparisons=tuple(
+            Comparison(ours=f"arclight-{name}{way}", peer=f"raw-{name}", target=target)
+            for name in LIBRARIES
+            for way, target in (("", NEAR_RAW), ("-disk", None))
         ),
         judge=functools.partial(judge, allowed=AUC_GAP[setting.size]),
         about={

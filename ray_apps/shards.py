@@ -3,14 +3,15 @@
 A row group is the unit of work; where the rows would not come out even, two workers read one
 and each keeps its rows of it. A file is checked against the manifest before anything parses it,
 and the rows that came out are proven against the rows that were published. Features are decoded
-again by everybody who goes through them, so that at most a few row groups are ever in memory.
+again by everybody who goes through them, so that a few row groups at a time are in memory, and
+more only where they are few.
 """
 
 from __future__ import annotations
 
 import functools
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from arclight.plan import Feature, FeaturePlan, Matrix
 
 Doubles = npt.NDArray[np.float64]
+VALUE_BYTES = 4
 T = TypeVar("T")
+HELD_BYTES = 1 << 30
+"""Decoded rows up to this size are held while they are binned, which saves reading them again."""
 HEAD_PARTS = 8
 """Enough for rows that come in order of time to be of all times."""
 
@@ -98,6 +102,18 @@ class Shard:
     def label(self) -> Doubles:
         """The labels of all parts in one array."""
         return np.concatenate(self.labels)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all parts are in memory."""
+        return isinstance(self.tables, tuple)
+
+    def held(self) -> Shard:
+        """Return these rows in memory where they are few (`HELD_BYTES`), else as they are."""
+        columns = self.tables[0].num_columns if self.labels else 0
+        if self.is_held or self.rows * columns * VALUE_BYTES > HELD_BYTES:
+            return self
+        return replace(self, tables=tuple(self.tables))
 
     def matrix(self) -> Matrix:
         """Return the features of all rows as one matrix, as `dense` does."""

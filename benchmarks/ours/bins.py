@@ -10,6 +10,7 @@ import pyarrow as pa
 from arclight.catalog import Catalog
 from arclight.store import open_store
 from benchmarks.ingest_job import PARAMS
+from ray_apps import shards
 from ray_apps.gang import Alone
 from ray_apps.shards import Reader, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
@@ -36,6 +37,8 @@ class BinSide:
             threads=params["cores"],
         )
         pa.set_cpu_count(params["cores"])
+        if params["from_disk"]:
+            shards.HELD_BYTES = 0
 
     def ready(self, number: int) -> None:
         """Nothing is written."""

@@ -68,7 +68,9 @@ def bin_lightgbm(job: Job) -> tuple[lgb.Dataset, lgb.Dataset]:
     train = lgb.Dataset(with_codes(job, x), label=y, categorical_feature=places, params=params)
     train.construct()
     x, y = read_split(job, "valid")
-    valid = lgb.Dataset(with_codes(job, x), label=y, reference=train, params=params)
+    valid = lgb.Dataset(
+        with_codes(job, x), label=y, reference=train, categorical_feature=places, params=params
+    )
     return train, valid.construct()
 
 

@@ -132,7 +132,7 @@ class XgbTrainer:
         """Bin train, and valid by the same cuts; margins to go on from come from the bins."""
         weights = row_weights(train.label, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
-            ours, theirs = _Parts(train, job, weights), _Parts(valid, job)
+            ours, theirs = _Parts(train.held(), job, weights), _Parts(valid.held(), job)
             binned = _binned(ours, job)
             other: xgb.DMatrix = _binned(theirs, job, like=binned)
             if _has_new_codes(ours, theirs, gang):

@@ -15,6 +15,7 @@ from arclight.errors import DataError, EngineError, SpecError
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TrainJob, load_trainer
+from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.judge import is_over, kept_rounds
 from ray_apps.trainers.labels import check_labels, row_weights
 from ray_apps.trainers.xgb import _Parts
@@ -455,14 +456,70 @@ def test_XG2_a_matrix_of_another_width_is_refused(name, tmp_path):
         model.predict(np.zeros((2, 3), dtype=np.float32))
 
 
+class FromDisk:
+    """Parts that are not all in memory."""
+
+    def __init__(self, tables) -> None:
+        self.tables, self.passes = tables, 0
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __getitem__(self, place: int) -> pa.Table:
+        return self.tables[place]
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.tables)
+
+
+def from_disk(shard: Shard) -> Shard:
+    return replace(shard, tables=FromDisk(shard.tables))
+
+
+def test_few_rows_are_held_and_many_are_not(monkeypatch):
+    shard = from_disk(make_shard(3000))
+    assert shard.held().is_held
+    assert shard.tables.passes == 1
+    monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 3000 * 4 * 4)
+    assert shard.held().is_held
+    monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 3000 * 4 * 4 - 1)
+    assert shard.held() is shard
+
+
+@pytest.mark.parametrize("imbalance", ["none", "weight"])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_rows_from_disk_give_the_bytes_of_rows_in_memory(name, task, imbalance, monkeypatch):
+    job = make_job(task, imbalance=imbalance, rounds=12, early_stopping=None)
+    job = replace(job, params={**SMALL_NET, **job.params}) if name == "torch" else job
+    train, valid = make_shard(3000, task=task), make_shard(500, seed=1, task=task)
+    trainer, halves, snapshots = load_trainer(name), [], []
+
+    def keep(history, model) -> bool:
+        snapshots.append(Snapshot(model(), tuple(history)))
+        return len(history) < 5
+
+    trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), keep)
+    for start in (BEGINNING, snapshots[-1]):  # from the start, and going on
+        for read in (lambda shard: shard, from_disk):
+            monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
+            data = trainer.prepare(read(train), read(valid), job, Alone(), start)
+            halves.append(trainer.fit(data, job, Alone(), go_on))
+    assert halves[0] == halves[1]
+    assert halves[2] == halves[3]
+
+
 @pytest.mark.parametrize("sample", [500, 200_000])
-def test_rows_pushed_in_parts_have_the_bins_the_library_gives_all_of_them(sample):
+@pytest.mark.parametrize("read", [from_disk, lambda shard: shard], ids=["disk", "memory"])
+def test_lightgbms_rows_have_the_bins_the_library_gives_all_of_them(sample, read, monkeypatch):
     """Of more rows than a sample the library chooses which; so do we, or models would differ."""
     lgb = pytest.importorskip("lightgbm")
     params = {"bin_construct_sample_cnt": sample, "max_bin": 63}
     job = make_job(early_stopping=None, params=params)
     train, valid = make_shard(3000), make_shard(500, seed=1)
-    ours = fit("lightgbm", job, train, valid)
+    monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
+    ours = fit("lightgbm", job, read(train), read(valid))
     table = pa.concat_tables(train.tables)
     raw = lgb.Booster(
         ours.params,
