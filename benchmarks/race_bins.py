@@ -67,7 +67,7 @@ def make_race(setting: Setting) -> Race:
             for name in LIBRARIES
             for way, target in (("", NEAR_RAW), ("-disk", None))
         ),
-        judge=functools.partial(judge, allowed=AUC_GAP[setting.size]),
+        judge=functools.partial(judge, allowed=AUC_GAP[setting.size], split="valid"),
         about={
             "rows": published.rows["train"],
             "warm_up": "the same",

@@ -75,11 +75,13 @@ def make_race(setting: Setting) -> Race:
     )
 
 
-def judge(ours: Facts, theirs: Facts, *, allowed: float = AUC_GAP["full"]) -> Verdict:
-    """Compare the AUC on the same test rows."""
+def judge(
+    ours: Facts, theirs: Facts, *, allowed: float = AUC_GAP["full"], split: str = "test"
+) -> Verdict:
+    """Compare the AUC on the same rows of a split."""
     gap = abs(ours["auc"] - theirs["auc"])
     seen = (
-        f"AUC {ours['auc']:.5f} against {theirs['auc']:.5f} on {theirs['rows']:,} test rows, "
+        f"AUC {ours['auc']:.5f} against {theirs['auc']:.5f} on {theirs['rows']:,} {split} rows, "
         f"difference {gap:.1e}"
     )
     return Verdict(holds=gap <= allowed and ours["rows"] == theirs["rows"], seen=seen)

@@ -55,7 +55,7 @@ class BinSide:
     def facts(self, result: Any) -> dict[str, Any]:
         """Return the AUC on valid of a short training."""
         fitted = self._trainer.fit(result, self._job, Alone(), lambda *_: True)
-        return {"auc": fitted.valid, "rows": self._manifest.rows["train"]}
+        return {"auc": fitted.valid, "rows": self._manifest.rows["valid"]}
 
 
 @contextmanager

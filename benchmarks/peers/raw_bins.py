@@ -36,7 +36,7 @@ class RawBins:
     def facts(self, result: Any) -> dict[str, Any]:
         """Return the AUC on valid of a short training."""
         train, valid = result
-        rows = train.num_row() if hasattr(train, "num_row") else train.num_data()
+        rows = valid.num_row() if hasattr(valid, "num_row") else valid.num_data()
         return {"auc": self._boost(self._job, train, valid)[1], "rows": int(rows)}
 
 
