@@ -72,6 +72,10 @@ class LostWorkerError(EngineError):
     """A worker's process or node is gone or silent; nothing is wrong with what it was asked."""
 
 
+class DivergedError(EngineError):
+    """A training came to no finite number."""
+
+
 class NoMemoryError(EngineError):
     """A worker ran out of memory."""
 

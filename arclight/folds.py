@@ -75,12 +75,16 @@ def fold_rule(spec: Spec, manifest: DatasetManifest) -> FoldRule | None:
         rule = FoldRule(count=count, by=by, key=key, group=split.group, seed=seed)
     proof = manifest.proof
     built = "time" if proof.bounds else "group" if proof.groups else "key"
-    there = {column.name for column in manifest.columns}
-    if rule.by != built or not there.issuperset(rule.columns):
+    columns = {
+        "time": (manifest.time_column,), "group": proof.group_columns, "key": manifest.key_columns
+    }[built]  # fmt: skip
+    asked = {"time": (rule.time,), "group": rule.group, "key": rule.key}[rule.by]
+    if (rule.by, asked) != (built, columns):
         raise SpecError(
-            f"train.folds: dataset '{manifest.ref}' was split by {built}, so that its folds must "
-            f"be, but etl.split says by {rule.by} ({', '.join(rule.columns)}); run `arclight etl` "
-            "with this spec first."
+            f"train.folds: dataset '{manifest.ref}' was split by {built} "
+            f"({', '.join(map(str, columns)) or 'not recorded'}), so that its folds must be, but "
+            f"etl.split says by {rule.by} ({', '.join(map(str, asked))}); run `arclight etl` with "
+            "this spec first."
         )
     return rule
 

@@ -38,6 +38,8 @@ class SplitProof(Contract):
     """Rows of repeated keys that went to quarantine."""
     groups: dict[str, int] = {}
     """Split -> distinct groups, for a split by group."""
+    group_columns: tuple[str, ...] = ()
+    """Whose values make a group; empty also in a record of an older release."""
     group_overlap: int = 0
     bounds: dict[str, tuple[str, str]] = {}
     """Split -> first and last time (ISO), for a split by time."""

@@ -9,7 +9,7 @@ from arclight.errors import RefusedError
 from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew, check_memory, plan_crew, plan_sizes
-from ray_apps.trainers import load_trainer
+from ray_apps.trainers import Values, load_trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,13 +77,13 @@ def _least_row_bytes(train: Train, manifest: DatasetManifest) -> int:
     if train.imbalance == "downsample":
         return LABEL_BYTES  # most rows are left out
     rows = max(1, manifest.rows["train"])
-    # what is null or zero nearly everywhere is stored by place, or not at all
-    held = sum(
-        1 - (s.nulls + s.zeros) / rows
-        for s in manifest.summaries["train"]
-        if s.name in manifest.plan.names and not s.is_constant
+    found = [s for s in manifest.summaries["train"] if s.name in manifest.plan.names]
+    values = Values(
+        all=len(manifest.plan.names),
+        known=sum(1 - s.nulls / rows for s in found),
+        told=sum(1 - (s.nulls + s.zeros) / rows for s in found if not s.is_constant),
     )
-    return load_trainer(train.trainer).least_row_bytes(int(held))
+    return int(load_trainer(train.trainer).least_row_bytes(values))
 
 
 def _nodes() -> list[int]:

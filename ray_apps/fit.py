@@ -77,6 +77,8 @@ class FitRequest(Contract):
     """Of each worker."""
     folds: FoldRule | None = None
     """Of a cross-validation beside the model."""
+    keeps: bool = True
+    """Whether it leaves in the store where it would go on."""
 
 
 class FitOutcome(Contract):
@@ -326,14 +328,15 @@ def _train(
     def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:
         nonlocal last
         last = history, model
-        if gang.rank == 0:
+        if gang.rank == 0 and request.keeps:
             begun.keeper.offer(history, model)
         trouble = begun.keeper.trouble and f"; {begun.keeper.trouble}"
         tick(len(history), job.rounds, f"valid {job.metric} {history[-1]:.5f}{trouble}")
         return True
 
     fitted = trainer.fit(data, job, gang, watch)
-    if request.folds is not None and gang.rank == 0 and last[1] is not None:
+    keeps = request.keeps and gang.rank == 0
+    if request.folds is not None and keeps and last[1] is not None:
         begun.keeper.keep(last[0], last[1])  # folds take long, and must not cost these rounds
     laps.append(time.monotonic())
     spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
@@ -353,7 +356,7 @@ def _cross_validate(
     asked = FoldJob(load_trainer(request.train.trainer), job_of(request, manifest), rounds)
     for figure in fold_figures(rows.whole, rows.dealt, asked, gang, tick, begin=begin):
         found = (*found, figure)
-        if gang.rank == 0:
+        if gang.rank == 0 and request.keeps:
             with contextlib.suppress(OSError):  # then a training that goes on does it again
                 checkpoints.write_folds(rounds, gang.world, found)
     return CrossValidation(rule=rows.dealt.rule, folds=found)

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.bundle import FoldFigure
-from arclight.errors import DataError, EngineError, LostWorkerError
+from arclight.errors import DataError, DivergedError
 from arclight.folds import fold_of, fold_starts, row_places
 from ray_apps.gang.totals import to_first, total
-from ray_apps.memory import is_no_memory
 from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels, check_rows
 
@@ -115,8 +114,7 @@ def fold_figures(
         begin: how many folds are done already.
 
     Raises:
-        LostWorkerError: another worker is gone.
-        ArclightError: a fold of several workers cannot be trained or judged.
+        EngineError: the library failed, or another worker is gone.
     """
     for number in range(begin, dealt.rule.count):
         # of a fold nothing is left when the next one begins
@@ -139,10 +137,7 @@ def _fold_figure(
     try:
         data = asked.trainer.prepare(learn, judge, job, gang)
         value = asked.trainer.fit(data, job, gang, _until(rounds, tick, said)).valid
-    except (DataError, EngineError) as error:
-        # of several workers only one may know, and the others would wait
-        if gang.world > 1 or isinstance(error, LostWorkerError) or is_no_memory(error):
-            raise
+    except (DataError, DivergedError) as error:  # which every worker comes to alike
         reason = error.message
     rows = total(gang, np.array([learn.rows, judge.rows]))
     return FoldFigure(learned=int(rows[0]), judged=int(rows[1]), value=value, reason=reason)

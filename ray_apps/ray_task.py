@@ -35,7 +35,8 @@ END_S = 10.0
 
 def fit_worker(folder: str) -> None:
     """Run a fit in a process of Ray; progress and result are files."""
-    (Path(folder) / STARTED).touch()
+    with contextlib.suppress(OSError):  # a folder that is not seen here is named below
+        (Path(folder) / STARTED).touch()
     with lean_imports(), _ended_on_demand(Path(folder)):
         run_fit(Path(folder), write_progress(Path(folder)))
 
@@ -87,7 +88,7 @@ def _ended_on_demand(folder: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(POLL_S):
-            if STOP in _names(folder):
+            if STOP in _names(folder) and not done.is_set():
                 os._exit(1)
 
     thread = threading.Thread(target=watch, name="ended-on-demand", daemon=True)

@@ -23,6 +23,7 @@ from arclight.errors import DataError, IntegrityError, LockedError, printable
 from arclight.features import FLOAT32_MAX, level_names
 from arclight.plan import Encoder, class_codes
 from arclight.store import check_file
+from cluster.machine import usable_memory_bytes
 from ray_apps.pipeline import run_ahead
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ VALUE_BYTES = 4
 T = TypeVar("T")
 HELD_BYTES = 1 << 30
 """Decoded rows up to this size are held while they are binned, which saves reading them again."""
+HELD_SHARE = 16
+"""And up to this part of the memory there is: other workers may be on the same machine."""
 HEAD_PARTS = 8
 """Enough for rows that come in order of time to be of all times."""
 
@@ -110,8 +113,10 @@ class Shard:
 
     def held(self) -> Shard:
         """Return these rows in memory where they are few (`HELD_BYTES`), else as they are."""
-        columns = self.tables[0].num_columns if self.labels else 0
-        if self.is_held or self.rows * columns * VALUE_BYTES > HELD_BYTES:
+        if self.is_held or not self.labels:
+            return self
+        size = self.rows * self.tables[0].num_columns * VALUE_BYTES
+        if size > min(HELD_BYTES, usable_memory_bytes() // HELD_SHARE):
             return self
         return replace(self, tables=tuple(self.tables))
 

@@ -173,7 +173,11 @@ def _proof(spec: Spec, totals: Totals) -> SplitProof:
     if by_time and not _in_order(totals):
         raise IntegrityError(f"splits by time must not overlap, got {bounds}; report it.")
     return SplitProof(
-        keys=keys, repeated_keys=repeated, groups=totals.groups, bounds=bounds if by_time else {}
+        keys=keys,
+        repeated_keys=repeated,
+        groups=totals.groups,
+        group_columns=spec.etl.group,
+        bounds=bounds if by_time else {},
     )
 
 

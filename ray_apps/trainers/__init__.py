@@ -71,6 +71,21 @@ class Fitted:
     params: dict[str, Param]
 
 
+@dataclass(frozen=True)
+class Values:
+    """How many values a row has on the average.
+
+    Attributes:
+        all: whatever they are.
+        known: those that are not null.
+        told: those that are neither null nor zero, of features that are not constant.
+    """
+
+    all: float
+    known: float
+    told: float
+
+
 class Model(Protocol):
     """A loaded model."""
 
@@ -106,7 +121,7 @@ class Trainer(Protocol):
             SpecError: unknown, reserved or out of range.
         """
 
-    def least_row_bytes(self, features: int) -> int:
+    def least_row_bytes(self, values: Values) -> float:
         """Return what a row of train takes in memory at the very least, while training."""
 
     def goes_on_exactly(self, job: TrainJob) -> bool:

@@ -30,12 +30,12 @@ class Snapshot:
 BEGINNING = Snapshot()
 
 
-def least_row_bytes(features: int) -> int:
+def least_row_bytes(bins: float) -> float:
     """Return what a row of train takes at least: both libraries keep bins by rows and by columns.
 
     A byte a bin, the label as a double, gradient and curvature as floats.
     """
-    return 2 * features + 16
+    return 2 * bins + 16
 
 
 class Growing(Protocol):
@@ -79,11 +79,15 @@ def boost(growing: Growing, job: TrainJob, watch: Watch, history: Sequence[float
         The metric after each round, the old ones included.
     """
     found = list(history)
+    if found and not math.isfinite(found[-1]):
+        return found  # it ended there
     while len(found) < job.rounds and not is_over(found, job):
         growing.grow(len(found))
         found.append(growing.judge())
-        is_last = len(found) == job.rounds or is_over(found, job)  # nothing is drawn after it
+        is_lost = not math.isfinite(found[-1])
+        # nothing is drawn after the last one
+        is_last = len(found) == job.rounds or is_over(found, job) or is_lost
         model = growing.model if is_last or growing.can_go_on_from(len(found)) else None
-        if not watch(found, model) or not math.isfinite(found[-1]):
+        if not watch(found, model) or is_lost:
             break  # numbers do not come back once there are none
     return found

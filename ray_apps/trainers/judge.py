@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arclight.errors import DataError, EngineError
+from arclight.errors import DataError, DivergedError
 from arclight.metrics import measure, metric_for
 from ray_apps.gang.totals import from_first, to_first
 from ray_apps.trainers.imbalance import put_right
@@ -41,10 +42,13 @@ class ValidMetric:
         if self._job.shift:
             predictions = put_right(predictions, self._job.shift)
         self.last = from_first(self._gang, predictions, self._measure)
+        if math.isnan(self.last):
+            raise _undefined(self._job)  # by every worker alike
         return self.last
 
     def _measure(self, predictions: Doubles) -> float:
-        return own_metric(self._label, predictions, self._job)
+        value = measure(self._job.task, self._job.metric, self._label, predictions)
+        return math.nan if value is None else value
 
 
 def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
@@ -55,11 +59,15 @@ def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
     """
     value = measure(job.task, job.metric, labels, predictions)
     if value is None:
-        raise DataError(
-            f"metric '{job.metric}' must be defined on the valid split to choose a round by it, "
-            "but it is not for these labels; choose another train.metric."
-        )
+        raise _undefined(job)
     return value
+
+
+def _undefined(job: TrainJob) -> DataError:
+    return DataError(
+        f"metric '{job.metric}' must be defined on the rows that judge a round, but it is not for "
+        "these labels; choose another train.metric."
+    )
 
 
 def is_over(history: Sequence[float], job: TrainJob) -> bool:
@@ -75,12 +83,12 @@ def kept_rounds(history: Sequence[float], job: TrainJob) -> int:
     """Return how many rounds to keep: up to the first best one, or all without early stopping.
 
     Raises:
-        EngineError: no round has a finite metric, or the last one has none and is to be kept.
+        DivergedError: no round has a finite metric, or the last one has none and is to be kept.
     """
     values = np.asarray(history, dtype=np.float64)
     is_last = job.early_stopping is None
     if not np.isfinite(values[-1:] if is_last else values).any():
-        raise EngineError(
+        raise DivergedError(
             f"the training diverged: '{job.metric}' on the valid split was no finite number "
             f"after {len(values)} rounds; lower the learning rate."
         )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
+    from ray_apps.trainers import Values
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.lgbm_network import Network
 
@@ -117,9 +118,9 @@ class LgbmTrainer:
         _check_names(job)
         _probe(job)
 
-    def least_row_bytes(self, features: int) -> int:
-        """Bins, twice, and gradients."""
-        return least_row_bytes(features)
+    def least_row_bytes(self, values: Values) -> float:
+        """Bins of what is neither null nor zero, twice, and gradients."""
+        return least_row_bytes(values.told)
 
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Not where rounds depend on more than the model, the bins and seeds of their own."""
@@ -135,7 +136,7 @@ class LgbmTrainer:
     ) -> LgbmData:
         """Bin train, and valid by the same bins; margins to go on from come from the features."""
         _check_types(train)
-        train, valid = train.held(), valid.held()
+        train = train.held()
         common: dict[str, Any] = {
             "categorical_feature": list(job.categorical),
             "params": _params(job, gang),
@@ -146,7 +147,8 @@ class LgbmTrainer:
         weights = row_weights(train.label, job, gang)
         binned = _binned(train, bins, known, common, weight=weights)
         # not by those of `binned`: rows without weights take theirs from there, as zeros
-        other = _binned(valid, bins, known, common)
+        del train
+        other = _binned(valid.held(), bins, known, common)
         return LgbmData(binned, other, valid.label, start, begun)
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
+    from ray_apps.trainers import Values
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.torch_inputs import Inputs, Seen
     from ray_apps.trainers.torch_nets import Shape
@@ -97,9 +98,9 @@ class TorchTrainer:
         """Refuse unknown names and values that cannot be."""
         params_of(job)
 
-    def least_row_bytes(self, features: int) -> int:
+    def least_row_bytes(self, values: Values) -> float:
         """Numbers as they are read and as the network sees them, and the label."""
-        return 8 * features + 8
+        return 8 * values.all + 8
 
     def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
         """Every epoch draws from its own seed, and a snapshot has the optimizer's state."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
-    from ray_apps.trainers import Param
+    from ray_apps.trainers import Param, Values
     from ray_apps.trainers.boosting import Snapshot, Watch
 
 # Our metric -> theirs, and how theirs becomes ours; only where both compute the same number.
@@ -118,9 +118,9 @@ class XgbTrainer:
                 f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
             )
 
-    def least_row_bytes(self, features: int) -> int:
-        """Bins, twice, and gradients."""
-        return least_row_bytes(features)
+    def least_row_bytes(self, values: Values) -> float:
+        """Bins of what is not null, twice, and gradients."""
+        return least_row_bytes(values.known)
 
     def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
         """Every round begins anew from its own seed, so chance is the same after a restart."""
@@ -132,10 +132,11 @@ class XgbTrainer:
         """Bin train, and valid by the same cuts; margins to go on from come from the bins."""
         weights = row_weights(train.label, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
-            ours, theirs = _Parts(train.held(), job, weights), _Parts(valid.held(), job)
-            binned = _binned(ours, job)
-            other: xgb.DMatrix = _binned(theirs, job, like=binned)
-            if _has_new_codes(ours, theirs, gang):
+            binned, known = _binned(_Parts(train.held(), job, weights), job)
+            valid = valid.held()
+            other: xgb.DMatrix
+            other, found = _binned(_Parts(valid, job), job, like=binned)
+            if _has_new_codes(known, found, gang):
                 other = _unbinned(valid, job)
             return XgbData(binned, other, valid.label, start)
 
@@ -268,27 +269,29 @@ def _types(table: pa.Table, categorical: Sequence[int]) -> list[str]:
     return ["c" if i in categorical else "q" for i in range(table.num_columns)]
 
 
-def _has_new_codes(train: _Parts, valid: _Parts, gang: Gang) -> bool:
+def _has_new_codes(train: list[int], valid: list[int], gang: Gang) -> bool:
     """Say whether valid has a category code that train never had, on any worker.
 
     Bound to train's cuts, XGBoost takes such a code for the nearest known one, so the metric
     would be that of other rows than the model will score: such rows stay unbinned.
     """
-    codes = [train.top_codes, valid.top_codes]
-    known, found = highest(gang, np.array(codes, dtype=np.int64).ravel()).reshape(2, -1)
+    codes = np.array([train, valid], dtype=np.int64)
+    known, found = highest(gang, codes.ravel()).reshape(2, -1)
     return bool((found > known).any())
 
 
 def _binned(
     parts: _Parts, job: TrainJob, like: xgb.QuantileDMatrix | None = None
-) -> xgb.QuantileDMatrix:
+) -> tuple[xgb.QuantileDMatrix, list[int]]:
+    """Return rows as bins, and the highest code of each category feature."""
     try:
-        return xgb.QuantileDMatrix(
+        made = xgb.QuantileDMatrix(
             parts, ref=like, enable_categorical=True, nthread=job.threads, **_bins(job)
         )
     except _InterruptedError:
         assert parts.interrupt is not None
         raise parts.interrupt from None
+    return made, parts.top_codes
 
 
 def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:

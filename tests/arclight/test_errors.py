@@ -18,6 +18,8 @@ STATUS = {
     "IntegrityError": 1,
     "EngineError": 1,
     "LostWorkerError": 1,
+    "NoMemoryError": 1,
+    "DivergedError": 1,
 }
 
 

@@ -50,9 +50,10 @@ def manifest_of(split):
         repeated_keys=0,
         bounds={"train": ("2024", "2025")} if by_time else {},
         groups={"train": 300} if group else {},
+        group_columns=("shop",) if group else (),
     )
     there = tuple(Column(name=name, type="int64") for name in ("id", "shop", "at"))
-    update = {"key_columns": ("id",), "proof": proof, "columns": there}
+    update = {"key_columns": ("id",), "time_column": "at", "proof": proof, "columns": there}
     return make_manifest().model_copy(update=update)
 
 
@@ -135,9 +136,9 @@ def test_without_folds_there_is_no_rule():
     assert fold_rule(spec_of(split, None), manifest_of(split)) is None
 
 
-def test_a_group_that_the_dataset_does_not_carry_is_refused():
+def test_another_group_than_the_datasets_is_refused():
     split = HashSplit(by="hash", group=("customer",))
-    with pytest.raises(SpecError, match=r"by group \(customer, id\); run `arclight etl`"):
+    with pytest.raises(SpecError, match=r"by group \(shop\), .* by group \(customer\); run"):
         fold_rule(spec_of(split), manifest_of(split))
 
 

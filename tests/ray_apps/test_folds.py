@@ -83,21 +83,22 @@ def test_two_workers_judge_the_folds_of_one(name, tmp_path):
     made = make_dataset(tmp_path / "store", by_time=True)
     spec = make_spec(trainer=name, folds=3, rounds=20, early_stopping=None)
     spec = spec.model_copy(update={"etl": BY_TIME})
-    found = []
-    for world in (1, 2):
-        folder = tmp_path / str(world)
-        folder.mkdir()
-        request = fit_request(made.catalog, made.manifest, spec, Crew(world, 1))
-        (folder / REQUEST).write_text(request.to_json())
-        if world == 1:
-            run_fit(folder, silent)
-        else:
-            gang_of(world, partial(run_fit, folder, silent), deadline_s=60)
-        outcome = FitOutcome.from_json((folder / OUTCOME).read_bytes(), source="outcome")
-        found.append(outcome.cross_validation)
+    found = [_folds_of(made, spec, tmp_path / str(world), world) for world in (1, 2)]
     for one, two in zip(*(cross.folds for cross in found), strict=True):
         assert (one.learned, one.judged) == (two.learned, two.judged)
         assert two.value == pytest.approx(one.value, abs=0.02)
+
+
+def _folds_of(made, spec, folder, world):
+    folder.mkdir()
+    request = fit_request(made.catalog, made.manifest, spec, Crew(world, 1))
+    (folder / REQUEST).write_text(request.to_json())
+    if world == 1:
+        run_fit(folder, silent)
+    else:
+        gang_of(world, partial(run_fit, folder, silent), deadline_s=60)
+    outcome = FitOutcome.from_json((folder / OUTCOME).read_bytes(), source="outcome")
+    return outcome.cross_validation
 
 
 BAGS = {"bagging_fraction": 0.7, "bagging_freq": 7}
@@ -148,18 +149,18 @@ def test_a_fold_without_rows_is_refused_by_name(tmp_path):
     assert set(notes) == {"reading"}
 
 
-def test_a_fold_that_cannot_be_judged_costs_its_figure_and_not_the_model(tmp_path):
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_fold_that_cannot_be_judged_costs_its_figure_and_not_the_model(tmp_path, world):
     """R2 of rows whose labels are all the same is undefined."""
     labels = np.where(np.arange(2400) < 600, np.linspace(0, 1, 2400), 0.5)
     made = make_dataset(
         tmp_path / "store", task="regression", label={"train": labels}, by_time=True
     )
     spec = make_spec("regression", trainer="lightgbm", folds=3, metric="r2")
-    bundle = train(made, spec.model_copy(update={"etl": BY_TIME}), tmp_path)
-    last = bundle.cross_validation.folds[-1]
-    assert last.value is None
-    assert "metric 'r2' must be defined" in last.reason
-    assert "of 3 folds by time" in str(bundle.cross_validation)
+    found = _folds_of(made, spec.model_copy(update={"etl": BY_TIME}), tmp_path / "fit", world)
+    assert found.folds[-1].value is None
+    assert "metric 'r2' must be defined" in found.folds[-1].reason
+    assert "of 3 folds by time" in str(found)
 
 
 def test_only_one_folds_binned_rows_are_in_memory(tmp_path, monkeypatch):
@@ -180,7 +181,7 @@ def test_only_one_folds_binned_rows_are_in_memory(tmp_path, monkeypatch):
 def test_a_dataset_that_was_split_otherwise_is_refused(tmp_path):
     made = make_dataset(tmp_path / "store")
     spec = make_spec(trainer="lightgbm", folds=3).model_copy(update={"etl": BY_TIME})
-    with pytest.raises(SpecError, match=r"was split by key, .* etl.split says by time \(at\)"):
+    with pytest.raises(SpecError, match=r"split by key \(id\), .* etl.split says by time \(at\)"):
         train(made, spec, tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from arclight.errors import DataError, EngineError
 from arclight.progress import silent
 from ray_apps.fit import OUTCOME, run_fit
-from ray_apps.ray_task import END_S, fit_in_task
+from ray_apps.ray_task import END_S, STOP, _ended_on_demand, fit_in_task, fit_worker
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -137,6 +138,48 @@ def test_a_task_that_is_interrupted_before_its_first_word_ends(
     _, alive = psutil.wait_procs(left, timeout=10)
     assert alive == []
     assert not (folder / OUTCOME).exists()
+
+
+@pytest.mark.fault
+def test_a_worker_that_does_not_see_the_file_is_ended_by_ray(ray_cluster, fit_folder, monkeypatch):
+    """A network's file system may show it too late."""
+    folder = fit_folder(rounds=1_000_000, early_stopping=None)
+    workers = []
+
+    def interrupt(done, _total, _note):
+        if done > 10:
+            workers.extend(p for p in psutil.Process().children(recursive=True) if _is_fit(p))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray_apps.ray_task.STOP", "another")  # in this process only
+    with pytest.raises(KeyboardInterrupt):
+        fit_in_task(folder, interrupt, threads=1)
+    assert len(workers) == 1
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
+    with pytest.raises(EngineError, match="put the store on a folder that every node mounts"):
+        fit_worker(str(tmp_path / "elsewhere"))
+
+
+def test_a_slow_look_at_a_folder_does_not_end_what_comes_after(tmp_path, monkeypatch):
+    """The task is over and its folder is gone before an answer comes."""
+    begun = threading.Event()
+
+    def slow(_folder):
+        begun.set()
+        time.sleep(1)
+        return {STOP}
+
+    monkeypatch.setattr("ray_apps.ray_task._names", slow)
+    monkeypatch.setattr("ray_apps.ray_task.POLL_S", 0.01)
+    monkeypatch.setattr("os._exit", lambda _: pytest.fail("the process was ended"))
+    with _ended_on_demand(tmp_path):
+        begun.wait(5)
+    time.sleep(1.5)
+    assert not [t for t in threading.enumerate() if t.name == "ended-on-demand"]
 
 
 def _is_fit(process: psutil.Process) -> bool:

@@ -9,7 +9,7 @@ from arclight.errors import IntegrityError, RefusedError, SpecError
 from arclight.progress import silent
 from ray_apps.retrain import RetrainReport, retrain_model
 from ray_apps.train import train_model
-from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 
@@ -26,6 +26,23 @@ def test_a_record_gives_the_same_bytes_again_and_publishes_nothing(trained, tmp_
     assert report.found == bundle.train_metrics
     assert sorted(made.catalog.store.root.rglob("*")) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folds_are_trained_again_too_and_count(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=(600, 200, 100))
+    run = tmp_path / "run"
+    run.mkdir()
+    bundle = train_here(made, make_spec(trainer="lightgbm", folds=3, rounds=5), run)
+    before = sorted(made.catalog.store.root.rglob("*"))
+    report = again(made, bundle, run)
+    assert (report.ok, report.same_bytes, report.changed) == (True, True, ())
+    assert {"fold 1", "fold 2", "fold 3"} < report.found.keys()
+    assert sorted(made.catalog.store.root.rglob("*")) == before
+    folds = tuple(f.model_copy(update={"value": 0.1}) for f in bundle.cross_validation.folds)
+    told = bundle.cross_validation.model_copy(update={"folds": folds})
+    other = bundle.model_copy(update={"cross_validation": told})
+    report = again(made, other, run)
+    assert (report.ok, report.same_bytes) == (False, True)
 
 
 def test_parameters_of_every_section_are_kept(tmp_path):
