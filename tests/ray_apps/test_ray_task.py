@@ -143,7 +143,7 @@ def test_a_task_that_is_interrupted_before_its_first_word_ends(
 @pytest.mark.fault
 def test_a_worker_that_does_not_see_the_file_is_ended_by_ray(ray_cluster, fit_folder, monkeypatch):
     """A network's file system may show it too late."""
-    folder = fit_folder(rounds=1_000_000, early_stopping=None)
+    folder = fit_folder(rounds=100_000, early_stopping=None)
     workers = []
 
     def interrupt(done, _total, _note):
