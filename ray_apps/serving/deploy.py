@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import random
 import socket
 import time
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
@@ -46,6 +47,10 @@ HEALTH_CHECK_PERIOD_S = 5.0
 GRACE_S = 5.0
 LISTEN_S = 30.0
 MAX_PORT = 65_535
+QUIET_PORTS = range(20_000, 32_768)
+"""Above those that Ray gives its workers, below those that systems give connections: a port that
+was found free stays so while Ray starts."""
+TRIES = 20
 # The replica answers small requests in its one loop and large ones in a thread of ours.
 VARIABLES: dict[str, str | None] = {
     "RAY_SERVE_ENABLE_HA_PROXY": None,  # it binds all interfaces, whatever the host
@@ -186,16 +191,25 @@ def find_port(host: str, port: int) -> int:
     """
     if not 0 <= port <= MAX_PORT:
         raise SpecError(f"port must be 0 (a free one) to {MAX_PORT}, got {port}; use --port.")
+    if port == 0:
+        for quiet in random.sample(QUIET_PORTS, TRIES):
+            with suppress(OSError):
+                return _bound(host, quiet)
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        raise SpecError(
+            f"port {port} of '{printable(host)}' must be free, but {error.strerror}; "
+            "stop what listens there or give another with --port."
+        ) from error
+
+
+def _bound(host: str, port: int) -> int:
+    """Return a port that can be bound now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise SpecError(
-                f"port {port} of '{printable(host)}' must be free, but {error.strerror}; "
-                "stop what listens there or give another with --port."
-            ) from error
+        probe.bind((host, port))
         return int(probe.getsockname()[1])
 
 

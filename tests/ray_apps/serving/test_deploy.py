@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -26,7 +27,6 @@ from tests.ray_apps.serving.small_model import ROW, publish_small_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from arclight.bundle import ModelBundle
     from tests.ray_apps.make_dataset import Made
@@ -278,6 +278,18 @@ def test_a_taken_port_is_said_before_anything_starts(
 def test_a_free_port_is_found() -> None:
     port = find_port("127.0.0.1", 0)
     assert find_port("127.0.0.1", port) == port
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert port < low  # else a connection might take it before Ray listens there
+
+
+def test_another_port_is_found_where_those_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(deploy, "QUIET_PORTS", range(port, port + 1))
+        monkeypatch.setattr(deploy, "TRIES", 1)
+        assert find_port("127.0.0.1", 0) != port
 
 
 @pytest.mark.parametrize(
