@@ -276,6 +276,8 @@ class Costs(Contract):
     false_negative: float = Field(gt=0)
 
 
+SAMPLED = ("downsample", "upsample")
+"""Values of `train.imbalance` after which a model's scores are put right."""
 AT_ONE_HALF = ("accuracy", "precision", "recall", "f1")
 """Metrics of a binary task that judge each round at a threshold of 0.5."""
 
@@ -374,10 +376,10 @@ class Spec(Contract):
             raise FieldError(
                 "a regression has no classes to weigh; leave it out.", "train", "imbalance"
             )
-        if self.task != "binary" and self.train.imbalance in ("downsample", "upsample"):
+        if self.task != "binary" and self.train.imbalance in SAMPLED:
             text = f"{self.train.imbalance} is for a binary task; use weight."
             raise FieldError(text, "train", "imbalance")
-        if self.train.imbalance in ("downsample", "upsample") and self.metric in AT_ONE_HALF:
+        if self.train.imbalance in SAMPLED and self.metric in AT_ONE_HALF:
             text = (
                 f"{self.metric} calls a score of 0.5 and more a 1, which few rows of a rare class "
                 f"reach once {self.train.imbalance} has been put right; use auc, "

@@ -15,6 +15,7 @@ import numpy as np
 
 from arclight.bundle import WEIGHING
 from arclight.errors import SpecError
+from arclight.spec import SAMPLED
 from ray_apps.trainers.labels import check_rows, class_counts
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import TrainJob
-
-
-SAMPLED = ("downsample", "upsample")
 
 
 def even_out(train: Shard, job: TrainJob, gang: Gang) -> tuple[Shard, TrainJob]:

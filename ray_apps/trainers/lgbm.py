@@ -1,19 +1,16 @@
-"""LightGBM: bins of a sample, rows pushed part by part, alone or with others, text models."""
+"""LightGBM: trains alone or with others, text models."""
 
 from __future__ import annotations
 
-import ctypes
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
 import numpy as np
-import pyarrow as pa
-from lightgbm.basic import _LIB, _ConfigAliases, _InnerPredictor, _param_dict_to_str, _safe_call
+from lightgbm.basic import _ConfigAliases, _InnerPredictor
 
 from arclight.errors import (
-    DataError,
     EngineError,
     IntegrityError,
     SpecError,
@@ -21,16 +18,16 @@ from arclight.errors import (
     printable,
 )
 from ray_apps.gang import Alone
-from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.lgbm_bins import bin_rows, check_types, common_bins
 from ray_apps.trainers.lgbm_network import network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -42,8 +39,6 @@ if TYPE_CHECKING:
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.lgbm_network import Network
 
-# Anything else makes LightGBM end the process from C++, where nothing can catch it.
-SAFE_TYPES = frozenset({pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()})
 NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
     ("binary", "auc"): ("auc", float),
     ("binary", "log_loss"): ("binary_logloss", float),
@@ -64,8 +59,6 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
 BOOSTINGS = ("gbdt",)
 ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
 """What its data-parallel learner has not, by the value that it has."""
-SAMPLE_ROWS = 200_000
-"""Rows the library makes its bins from, when `bin_construct_sample_cnt` says nothing else."""
 BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
 COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
 SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed")
@@ -135,7 +128,7 @@ class LgbmTrainer:
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> LgbmData:
         """Bin train, and valid by the same bins; margins to go on from come from the features."""
-        _check_types(train)
+        check_types(train)
         train = train.held()
         common: dict[str, Any] = {
             "categorical_feature": list(job.categorical),
@@ -143,12 +136,12 @@ class LgbmTrainer:
         }
         begun = lgb.Booster(model_str=start.model.decode()) if start.model else None
         known = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
-        bins = _bins(train, common, gang)
+        bins = common_bins(train, common, gang)
         weights = row_weights(train.label, job, gang)
-        binned = _binned(train, bins, known, common, weight=weights)
+        binned = bin_rows(train, bins, known, common, weight=weights)
         # not by those of `binned`: rows without weights take theirs from there, as zeros
         del train
-        other = _binned(valid.held(), bins, known, common)
+        other = bin_rows(valid.held(), bins, known, common)
         return LgbmData(binned, other, valid.label, start, begun)
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
@@ -326,114 +319,6 @@ def _seeds(params: dict[str, Any], number: int) -> dict[str, int]:
         for place, name in enumerate(SEEDS)
     }
     return {name: int(found.generate_state(1)[0] >> 1) for name, found in drawn.items()}
-
-
-def _check_types(shard: Shard) -> None:
-    """Refuse what LightGBM cannot take.
-
-    Raises:
-        DataError: a column of another type, or no rows.
-    """
-    if not shard.rows:
-        raise DataError("a shard must have rows for LightGBM, got none; use fewer workers.")
-    for field in shard.tables[0].schema:
-        if field.type not in SAFE_TYPES:
-            raise DataError(
-                f"feature column '{field.name}' must be one of "
-                f"{', '.join(sorted(map(str, SAFE_TYPES)))} for LightGBM, got {field.type}."
-            )
-
-
-class _Part(lgb.Sequence):
-    """One of the parts that come one after another; the library asks for each once, as a whole."""
-
-    def __init__(self, tables: Iterator[pa.Table], rows: int) -> None:
-        self._tables, self.batch_size = tables, rows
-
-    def __len__(self) -> int:
-        return self.batch_size
-
-    def __getitem__(self, _: Any) -> Matrix:
-        return dense(next(self._tables))
-
-
-def _binned(
-    shard: Shard,
-    bins: lgb.Dataset,
-    known: _InnerPredictor | None,
-    common: dict[str, Any],
-    weight: npt.NDArray[np.float32] | None = None,
-) -> lgb.Dataset:
-    """Return rows binned by the bins of another data set, pushed part by part where they are many.
-
-    With margins of what is known already; a booster made of these rows goes on from there.
-    """
-    if shard.is_held or common["params"].get("linear_tree"):
-        # column by column is faster; and linear leaves need the numbers themselves
-        rows: Any = pa.concat_tables(shard.tables)
-    else:
-        tables = iter(shard.tables)
-        rows = [_Part(tables, len(part)) for part in shard.labels]
-    made = lgb.Dataset(
-        rows,
-        label=shard.label,
-        weight=weight,
-        reference=bins,
-        **common,
-    )
-    if known is not None:
-        margins = [known.predict(dense(table), raw_score=True) for table in shard.tables]
-        made.init_score = np.concatenate(margins)
-    made.construct()
-    made._predictor = known  # only now: it cannot predict on parts
-    return made
-
-
-def _bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset:
-    """Return a data set whose bins are those of rows of every worker.
-
-    Every worker bins the same sample: the rows that the library itself would choose of one
-    worker's. Its own way for several gives each worker some features to bin by its own rows
-    alone, which are not like those of the others when data are in order.
-    """
-    wanted = int(common["params"].get("bin_construct_sample_cnt", SAMPLE_ROWS))
-    places = _sample(shard.rows, -(-wanted // gang.world), common["params"])
-    mine, row = [], 0
-    for table in shard.tables:
-        here = places[np.searchsorted(places, row) : np.searchsorted(places, row + len(table))]
-        mine.append(table.take(here - row))
-        row += len(table)
-    sample = pa.concat_tables(mine)
-    if gang.world > 1:
-        found = gang.exchange([_as_stream(sample)] * gang.world)
-        sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
-    return lgb.Dataset(sample, **common).construct()
-
-
-def _sample(rows: int, wanted: int, params: dict[str, Any]) -> npt.NDArray[np.int32]:
-    """Return the rows that the library would choose of so many, in order.
-
-    `Dataset._create_sample_indices` leaves `seed` out, so that it finds others.
-    """
-    places = np.empty(min(rows, wanted), dtype=np.int32)
-    text = _param_dict_to_str({**params, "bin_construct_sample_cnt": wanted})
-    found = ctypes.c_int32()
-    _safe_call(
-        _LIB.LGBM_SampleIndices(
-            ctypes.c_int32(rows),
-            ctypes.c_char_p(text.encode()),
-            places.ctypes.data_as(ctypes.c_void_p),
-            ctypes.byref(found),
-        )
-    )
-    return places[: found.value]
-
-
-def _as_stream(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()
 
 
 def _params(job: TrainJob, gang: Gang) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, t
     assert sum("Ray lost the training worker" in note for note in notes) == 2
 
 
-def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
-    folder = fit_folder(rounds=100_000, early_stopping=None)
+def interrupted_in_its_rounds(folder):
+    """Interrupt a training and see that its worker is gone."""
     workers = []
 
     def interrupt(done, _total, _note):
@@ -119,6 +119,10 @@ def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
     assert len(workers) == 1
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+def test_an_interrupted_training_writes_no_more(ray_cluster, fit_folder):
+    interrupted_in_its_rounds(fit_folder(rounds=100_000, early_stopping=None))
 
 
 def test_a_task_that_is_interrupted_before_its_first_word_ends(
@@ -143,20 +147,8 @@ def test_a_task_that_is_interrupted_before_its_first_word_ends(
 @pytest.mark.fault
 def test_a_worker_that_does_not_see_the_file_is_ended_by_ray(ray_cluster, fit_folder, monkeypatch):
     """A network's file system may show it too late."""
-    folder = fit_folder(rounds=100_000, early_stopping=None)
-    workers = []
-
-    def interrupt(done, _total, _note):
-        if done > 10:
-            workers.extend(p for p in psutil.Process().children(recursive=True) if _is_fit(p))
-            raise KeyboardInterrupt
-
     monkeypatch.setattr("ray_apps.ray_task.STOP", "another")  # in this process only
-    with pytest.raises(KeyboardInterrupt):
-        fit_in_task(folder, interrupt, threads=1)
-    assert len(workers) == 1
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    assert alive == []
+    interrupted_in_its_rounds(fit_folder(rounds=100_000, early_stopping=None))
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):

@@ -1,0 +1,139 @@
+"""How rows become LightGBM's bins: by one sample for all workers, many rows part by part."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import lightgbm as lgb
+import numpy as np
+import pyarrow as pa
+from lightgbm.basic import _LIB, _InnerPredictor, _param_dict_to_str, _safe_call
+
+from arclight.errors import DataError
+from ray_apps.shards import dense
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from arclight.plan import Matrix
+    from ray_apps.gang import Gang
+    from ray_apps.shards import Shard
+
+# Anything else makes LightGBM end the process from C++, where nothing can catch it.
+SAFE_TYPES = frozenset({pa.float32(), pa.float64(), pa.int8(), pa.int16(), pa.int32(), pa.int64()})
+SAMPLE_ROWS = 200_000
+"""Rows the library makes its bins from, when `bin_construct_sample_cnt` says nothing else."""
+
+
+def check_types(shard: Shard) -> None:
+    """Refuse what LightGBM cannot take.
+
+    Raises:
+        DataError: a column of another type, or no rows.
+    """
+    if not shard.rows:
+        raise DataError("a shard must have rows for LightGBM, got none; use fewer workers.")
+    for field in shard.tables[0].schema:
+        if field.type not in SAFE_TYPES:
+            raise DataError(
+                f"feature column '{field.name}' must be one of "
+                f"{', '.join(sorted(map(str, SAFE_TYPES)))} for LightGBM, got {field.type}."
+            )
+
+
+def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset:
+    """Return a data set whose bins are those of rows of every worker.
+
+    Every worker bins the same sample: the rows that the library itself would choose of one
+    worker's. Its own way for several gives each worker some features to bin by its own rows
+    alone, which are not like those of the others when data are in order.
+    """
+    wanted = int(common["params"].get("bin_construct_sample_cnt", SAMPLE_ROWS))
+    places = _sample(shard.rows, -(-wanted // gang.world), common["params"])
+    mine, row = [], 0
+    for table in shard.tables:
+        here = places[np.searchsorted(places, row) : np.searchsorted(places, row + len(table))]
+        mine.append(table.take(here - row))
+        row += len(table)
+    sample = pa.concat_tables(mine)
+    if gang.world > 1:
+        found = gang.exchange([_as_stream(sample)] * gang.world)
+        sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
+    return lgb.Dataset(sample, **common).construct()
+
+
+def bin_rows(
+    shard: Shard,
+    bins: lgb.Dataset,
+    known: _InnerPredictor | None,
+    common: dict[str, Any],
+    weight: npt.NDArray[np.float32] | None = None,
+) -> lgb.Dataset:
+    """Return rows binned by the bins of another data set, pushed part by part where they are many.
+
+    With margins of what is known already; a booster made of these rows goes on from there.
+    """
+    if shard.is_held or common["params"].get("linear_tree"):
+        # column by column is faster; and linear leaves need the numbers themselves
+        rows: Any = pa.concat_tables(shard.tables)
+    else:
+        tables = iter(shard.tables)
+        rows = [_Part(tables, len(part)) for part in shard.labels]
+    made = lgb.Dataset(
+        rows,
+        label=shard.label,
+        weight=weight,
+        reference=bins,
+        **common,
+    )
+    if known is not None:
+        margins = [known.predict(dense(table), raw_score=True) for table in shard.tables]
+        made.init_score = np.concatenate(margins)
+    made.construct()
+    made._predictor = known  # only now: it cannot predict on parts
+    return made
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+class _Part(lgb.Sequence):
+    """One of the parts that come one after another; the library asks for each once, as a whole."""
+
+    def __init__(self, tables: Iterator[pa.Table], rows: int) -> None:
+        self._tables, self.batch_size = tables, rows
+
+    def __len__(self) -> int:
+        return self.batch_size
+
+    def __getitem__(self, _: Any) -> Matrix:
+        return dense(next(self._tables))
+
+
+def _sample(rows: int, wanted: int, params: dict[str, Any]) -> npt.NDArray[np.int32]:
+    """Return the rows that the library would choose of so many, in order.
+
+    `Dataset._create_sample_indices` leaves `seed` out, so that it finds others.
+    """
+    places = np.empty(min(rows, wanted), dtype=np.int32)
+    text = _param_dict_to_str({**params, "bin_construct_sample_cnt": wanted})
+    found = ctypes.c_int32()
+    _safe_call(
+        _LIB.LGBM_SampleIndices(
+            ctypes.c_int32(rows),
+            ctypes.c_char_p(text.encode()),
+            places.ctypes.data_as(ctypes.c_void_p),
+            ctypes.byref(found),
+        )
+    )
+    return places[: found.value]
+
+
+def _as_stream(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
