@@ -221,10 +221,13 @@ def test_weights_give_both_classes_the_same_say(name, tmp_path):
 
 @pytest.mark.parametrize("metric", ["auc", "average_precision", "log_loss"])
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_weights_are_of_train_alone(name, metric, tmp_path):
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_weights_are_of_train_alone(name, metric, place, tmp_path, monkeypatch):
     """Valid rows that weigh other than 1, or nothing, would stop a training by another number."""
     job, valid = make_job(metric=metric, imbalance="weight"), make_shard(500, seed=1)
-    fitted = fit(name, job, make_shard(3000), valid)
+    monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
+    read = from_disk if place == "disk" else as_it_is
+    fitted = fit(name, job, read(make_shard(3000)), read(valid))
     scores = load(name, fitted, tmp_path).predict(valid_matrix(valid))
     assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=2e-5)
     assert fitted.rounds > 1
@@ -477,6 +480,10 @@ def from_disk(shard: Shard) -> Shard:
     return replace(shard, tables=FromDisk(shard.tables))
 
 
+def as_it_is(shard: Shard) -> Shard:
+    return shard
+
+
 def test_few_rows_are_held_and_many_are_not(monkeypatch):
     shard = from_disk(make_shard(3000))
     assert shard.held().is_held
@@ -502,7 +509,7 @@ def test_rows_from_disk_give_the_bytes_of_rows_in_memory(name, task, imbalance, 
 
     trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), keep)
     for start in (BEGINNING, snapshots[-1]):  # from the start, and going on
-        for read in (lambda shard: shard, from_disk):
+        for read in (as_it_is, from_disk):
             monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
             data = trainer.prepare(read(train), read(valid), job, Alone(), start)
             halves.append(trainer.fit(data, job, Alone(), go_on))
@@ -511,7 +518,7 @@ def test_rows_from_disk_give_the_bytes_of_rows_in_memory(name, task, imbalance, 
 
 
 @pytest.mark.parametrize("sample", [500, 200_000])
-@pytest.mark.parametrize("read", [from_disk, lambda shard: shard], ids=["disk", "memory"])
+@pytest.mark.parametrize("read", [from_disk, as_it_is], ids=["disk", "memory"])
 def test_lightgbms_rows_have_the_bins_the_library_gives_all_of_them(sample, read, monkeypatch):
     """Of more rows than a sample the library chooses which; so do we, or models would differ."""
     lgb = pytest.importorskip("lightgbm")
