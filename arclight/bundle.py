@@ -10,9 +10,11 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from arclight.contract import Contract, InnerPath, digest_of
 from arclight.folds import FoldRule
 from arclight.lineage import Lineage
+from arclight.metrics import METRICS
 from arclight.plan import FeaturePlan
 from arclight.report import EvalReport
 from arclight.schema import Column
+from arclight.spec import Init
 
 WEIGHING: dict[str, float | bool] = {
     "scale_pos_weight": 1,
@@ -55,7 +57,9 @@ class TrainSettings(Contract):
     imbalance: Literal["none", "weight", "downsample", "upsample"]
     seed: int
     params: dict[str, str | int | float | bool] | None = None
-    """As the spec has them; None, as the next four, in a record of an older release."""
+    """As the spec has them; None, as the next five, in a record of an older release."""
+    init: Init | None = None
+    """What it started from, by its number; None: from scratch."""
     costs: dict[str, float] | None = None
     """Of a false positive and a false negative, if the threshold was chosen by them."""
     workers: int | None = None
@@ -118,6 +122,59 @@ class CrossValidation(Contract):
         )
 
 
+class Transfer(Contract):
+    """What it was worth to start from a registered model, by the metric on valid."""
+
+    metric: str
+    model: str
+    """NAME@N of the model it started from."""
+    model_digest: str
+    rounds: int
+    """Of that model; they are the first ones of this model."""
+    is_unseen: bool
+    """Whether the splits show that no row of valid or test was in what that model learned from."""
+    before: float | None
+    """The figure of that model as it was; None when its last layer was not kept."""
+    tuned: float | None
+    """The figure of this model."""
+    scratch: float | None = None
+    """The figure of the same training from scratch; None when it was not asked for, or failed."""
+    scratch_rounds: int | None = None
+    """That it kept."""
+    scratch_reason: str = ""
+    """Why it has no figure though it was asked for."""
+    gain: tuple[float, float] | None = None
+    """95% interval of this model's figure less that of the one from scratch."""
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether training from scratch is better, beyond chance."""
+        if self.gain is None:
+            return False
+        low, high = self.gain
+        return high < 0 if METRICS[self.metric].higher_is_better else low > 0
+
+    def __str__(self) -> str:
+        """Say it in a sentence without its end."""
+        said = f"{_figure(self.tuned)} after starting from {self.model}"
+        if self.before is not None:
+            said += f" ({_figure(self.before)} as it was)"
+        if self.scratch_reason:
+            return f"{said}; from scratch there is no figure: {self.scratch_reason}"
+        if self.scratch is None:
+            return said
+        said += f", {_figure(self.scratch)} from scratch"
+        if self.gain is None:
+            return said
+        low, high = self.gain
+        verdict = "negative transfer: " if self.is_negative else ""
+        return f"{said}; {verdict}difference {low:+.4f} to {high:+.4f} (95%)"
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
 class ModelBundle(Contract):
     """One version of a model."""
 
@@ -138,7 +195,7 @@ class ModelBundle(Contract):
     threshold: float | None
     """Chosen on the valid split; a score at or above it means class 1."""
     rounds: int
-    """Trees kept, after early stopping."""
+    """Trees kept, after early stopping, those of the model it started from included."""
     metric: str
     train_metrics: dict[str, float]
     """`train` and `valid` value of `metric`, as the library gave them at the kept round."""
@@ -150,6 +207,8 @@ class ModelBundle(Contract):
     """None in a record of a release that did not keep them."""
     resumed: tuple[Resumed, ...] = ()
     cross_validation: CrossValidation | None = None
+    transfer: Transfer | None = None
+    """What starting from another model was worth; None for one from scratch."""
     dataset: str
     """NAME@N of the dataset."""
     dataset_digest: str
@@ -165,6 +224,8 @@ class ModelBundle(Contract):
             del body["resumed"]
         if self.cross_validation is None:
             del body["cross_validation"]
+        if self.transfer is None:
+            del body["transfer"]
         return body
 
     @property

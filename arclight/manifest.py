@@ -41,6 +41,8 @@ class SplitProof(Contract):
     group_columns: tuple[str, ...] = ()
     """Whose values make a group; empty also in a record of an older release."""
     group_overlap: int = 0
+    hashed: dict[str, float] = {}
+    """Share of each split, and the `seed`, of a split by hash; empty in an older record."""
     bounds: dict[str, tuple[str, str]] = {}
     """Split -> first and last time (ISO), for a split by time."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from arclight.alias_moves import ALIAS
 from arclight.contract import NAME, Contract
 from arclight.ddl import check_ddl
 from arclight.decision import GateRule
@@ -95,6 +96,14 @@ def _name(text: str) -> str:
     return text
 
 
+def _model(text: str) -> str:
+    name, _, version = text.partition("@")
+    is_version = bool(re.fullmatch(r"[1-9][0-9]{0,8}", version)) or bool(ALIAS.match(version))
+    if not NAME.match(name) or not is_version:
+        raise ValueError(f"'{text}' must be NAME@NUMBER or NAME@ALIAS of a registered model.")
+    return text
+
+
 def _view(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", text):
         raise ValueError(
@@ -125,6 +134,7 @@ Name = Annotated[str, AfterValidator(_name)]
 ViewName = Annotated[str, AfterValidator(_view)]
 Instant = Annotated[str, AfterValidator(_instant)]
 Duration = Annotated[str, AfterValidator(_duration)]
+ModelRef = Annotated[str, AfterValidator(_model)]
 Names = Annotated[tuple[Text, ...], AfterValidator(_unlike)]
 
 
@@ -282,6 +292,24 @@ AT_ONE_HALF = ("accuracy", "precision", "recall", "f1")
 """Metrics of a binary task that judge each round at a threshold of 0.5."""
 
 
+class Init(Contract):
+    """A registered model that a training starts from."""
+
+    model: ModelRef
+    freeze: int = Field(default=0, ge=0, le=64)
+    """Of a network: so many layers stay as they are, and what is below them; 0 moves all."""
+    head: Literal["kept", "new"] = "kept"
+    """Of a network: whether its last layer is kept, or drawn anew for another label."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Of a network's last layer; None is that of the others."""
+    against_scratch: bool = False
+    """Whether the same is trained from scratch as well, for as many rounds, and compared."""
+
+
+def _init(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
 class Train(Contract):
     """One training: the library, its own parameters, and when to stop."""
 
@@ -290,6 +318,10 @@ class Train(Contract):
     early_stopping: int | None = Field(default=20, ge=1)
     metric: str | None = None
     params: dict[str, str | int | float | bool] = {}
+    init: Annotated[
+        Init | None, BeforeValidator(_init, json_schema_input_type=Init | str | None)
+    ] = None
+    """What it starts from; None starts from scratch."""
     imbalance: Literal["none", "weight", "downsample", "upsample"] = "none"
     costs: Costs | None = None
     """What the threshold is chosen by, on valid; None chooses the best F1."""
@@ -300,6 +332,27 @@ class Train(Contract):
     """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""
     checkpoint_every: Duration = "30s"
     """What a killed training loses at most."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.init is None:
+            return self
+        if self.folds is not None:
+            raise FieldError(
+                "folds of a training that starts from a model would be judged on rows which that "
+                "model may have learned from; leave folds or init out.",
+                "folds",
+            )
+        for name in ("freeze", "head", "head_learning_rate"):
+            is_set = getattr(self.init, name) != Init.model_fields[name].default
+            if is_set and self.trainer != "torch":
+                raise FieldError(
+                    f"{name} is for a network; trees are added to those of {self.trainer} as they "
+                    "are. Leave it out.",
+                    "init",
+                    name,
+                )
+        return self
 
 
 class Tune(Contract):

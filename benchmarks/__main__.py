@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import race_bins, race_etl, race_fit, race_ingest, race_scaling, race_torch
+from benchmarks import (
+    race_bins,
+    race_etl,
+    race_fit,
+    race_ingest,
+    race_scaling,
+    race_torch,
+    race_train,
+)
 from benchmarks.harness import Conditions, run_race
 from benchmarks.machine import (
     copy_bandwidth,
@@ -34,6 +42,7 @@ RACES = {
     "fit": race_fit.make_race,
     "bins": race_bins.make_race,
     "ingest": race_ingest.make_race,
+    "train": race_train.make_race,
     "torch": race_torch.make_race,
     "scaling": race_scaling.make_race,
 }

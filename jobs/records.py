@@ -24,6 +24,17 @@ def _folds(bundle: ModelBundle) -> list[Line]:
     return [] if found is None else [(f"{bundle.metric} of cross-validation", str(found))]
 
 
+def _start(bundle: ModelBundle) -> list[Line]:
+    found = bundle.transfer
+    if found is None:
+        return []
+    unseen = "yes" if found.is_unseen else "not shown"
+    return [
+        (f"{found.metric} on valid", str(found)),
+        (f"valid and test new to {found.model}", unseen),
+    ]
+
+
 def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
     """Print what a model is; its golden rows, which are raw data, are counted and not shown."""
     signed = ", ".join(s.key_id for s in catalog.signatures(bundle))
@@ -36,6 +47,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         *((f"parameter {name}", value) for name, value in bundle.params.items()),
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
         *_folds(bundle),
+        *_start(bundle),
         *_test_figures(catalog, bundle),
         ("threshold", "none" if bundle.threshold is None else f"{bundle.threshold:.6g}"),
         ("dataset", bundle.dataset),

@@ -18,6 +18,7 @@ from jobs.reports import write_dataset_page, write_model_page
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, say
 from jobs.train import train_step
+from ray_apps.finetune import find_init
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,7 @@ def run_spec(
         if run.resumed:
             say(f"run: going on with {run.id}, which did not end.")
         check_rival(run.catalog, loaded.spec)
+        find_init(run.catalog, loaded.spec)  # known to be there before anything is built
         context = Context(run=run, loaded=loaded, profile=place)
         manifest = etl_step(context, accept_schema=accept_schema)
         reports = [write_dataset_page(run, manifest)]

@@ -5,19 +5,23 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from arclight.errors import printable
+from arclight.finetune import new_levels, plan_from
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
 from cluster.ray_session import ray_session
 from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, progress, say
-from ray_apps.train import model_key, train_model
+from ray_apps.finetune import find_init
+from ray_apps.train import check_training, model_key, train_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.bundle import ModelBundle
     from arclight.manifest import DatasetManifest
+    from arclight.spec import Init
 
 
 def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: bool) -> None:
@@ -35,12 +39,16 @@ def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: 
 def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
     """Return the model of the dataset and the train section, trained now or published before."""
     run, spec = context.run, context.loaded.spec
-    key = model_key(manifest, spec)
+    origin = find_init(run.catalog, spec)
+    key = model_key(manifest, spec, origin)
     known = run.catalog.find_model(spec.name, key)
     if known is not None:
         run.skip("train", key=key, result=known.ref)
         say(f"train: dataset, parameters and code are unchanged: model {known.ref} stands.")
         return known
+    check_training(run.catalog, manifest, spec, origin)
+    if origin is not None and spec.train.init is not None:
+        _say_start(origin, manifest, spec.train.init)
     with run.step("train", key=key) as note, progress("train") as tick:
         with _workers(context):
             bundle = train_model(
@@ -57,7 +65,26 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
     say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
     if bundle.cross_validation is not None:
         say(f"train: cross-validation, {bundle.metric}: {bundle.cross_validation}.")
+    if bundle.transfer is not None:
+        style = "yellow" if bundle.transfer.is_negative else ""
+        say(f"train: {bundle.metric} on valid {bundle.transfer}.", style=style)
+        if not bundle.transfer.is_unseen:
+            say(
+                "train: nothing shows that the rows of valid and test are new to "
+                f"{bundle.transfer.model}: if it learned from them, figures are too good.",
+                style="yellow",
+            )
     return bundle
+
+
+def _say_start(origin: ModelBundle, manifest: DatasetManifest, init: Init) -> None:
+    say(f"train: starting from {origin.ref} ({origin.rounds:,} rounds, dataset {origin.dataset}).")
+    for name, count in new_levels(plan_from(origin, manifest, init), manifest).items():
+        say(
+            f"train: {origin.ref} does not know {count:,} levels of '{printable(name)}', which "
+            "are all one to it.",
+            style="yellow",
+        )
 
 
 def _workers(context: Context) -> AbstractContextManager[object]:

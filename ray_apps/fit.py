@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from arclight.bundle import CrossValidation, GoldenRows, Resumed
+from arclight.bundle import CrossValidation, GoldenRows, Resumed, Transfer
 from arclight.catalog import Catalog
 from arclight.contract import Contract
 from arclight.errors import EngineError, IntegrityError
 from arclight.features import FeatureBuilder
 from arclight.folds import FoldRule
 from arclight.lineage import code_digest, library_versions, python_version
-from arclight.manifest import DatasetManifest
 from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
 from arclight.plan import Encoder
 from arclight.spec import Costs, Train, parse_duration_s
 from arclight.store import Store, replace_file
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
-from ray_apps.folds import FoldJob, check_folds, deal, fold_figures
+from ray_apps.finetune import (
+    Comparison,
+    Scores,
+    as_learned,
+    check_init,
+    datasets_learned,
+    init_model,
+    what_it_was_worth,
+)
+from ray_apps.folds import FoldJob, check_folds, deal, fold_figures, told_until
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
 from ray_apps.gang.totals import to_first
@@ -43,12 +51,14 @@ from ray_apps.trainers.labels import check_labels
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from arclight.bundle import ModelBundle
+    from arclight.manifest import DatasetManifest
     from arclight.plan import Matrix
     from arclight.progress import Tick
     from ray_apps.folds import Deal
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
-    from ray_apps.trainers import Fitted, Model
+    from ray_apps.trainers import Fitted, InitModel, Model
 
 REQUEST, OUTCOME, PROGRESS, MODEL = "request.json", "outcome.json", "progress.json", "model"
 CODE = ("arclight", "ray_apps")
@@ -77,6 +87,10 @@ class FitRequest(Contract):
     """Of each worker."""
     folds: FoldRule | None = None
     """Of a cross-validation beside the model."""
+    init: str = ""
+    """NAME@N of the model it starts from; nothing: from scratch."""
+    init_digest: str = ""
+    """Of that model."""
     keeps: bool = True
     """Whether it leaves in the store where it would go on."""
 
@@ -95,6 +109,7 @@ class FitOutcome(Contract):
     golden: GoldenRows
     resumed: tuple[Resumed, ...] = ()
     cross_validation: CrossValidation | None = None
+    transfer: Transfer | None = None
     trouble: str = ""
     """Why the last checkpoint could not be written; nothing when it could."""
     seconds: dict[str, float]
@@ -112,8 +127,16 @@ class FitProgress(Contract):
     """Memory of the worker."""
 
 
-def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
-    """Return the trainer's view of a request."""
+def job_of(
+    request: FitRequest, manifest: DatasetManifest, init: InitModel | None = None
+) -> TrainJob:
+    """Return the trainer's view of a request.
+
+    Args:
+        request: what is trained.
+        manifest: the dataset, with the plan of the model to start from if there is one.
+        init: that model.
+    """
     return TrainJob(
         task=request.task,
         categorical=manifest.plan.categorical,
@@ -126,6 +149,7 @@ def job_of(request: FitRequest, manifest: DatasetManifest) -> TrainJob:
         seed=request.train.seed,
         threads=request.threads,
         workers=request.workers,
+        init=init,
     )
 
 
@@ -148,9 +172,9 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     catalog = Catalog(Store(Path(request.store)))
     versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
     prove_same_versions(gang, {**versions, **library_versions()})
-    manifest = _dataset(catalog, request)
-    with memory_named(gang, manifest):
-        _fit(folder, (catalog.folder(manifest), manifest, request), gang, tick)
+    place = _place(catalog, request)
+    with memory_named(gang, place.manifest):
+        _fit(folder, place, gang, tick)
 
 
 def write_progress(folder: Path, rank: int = 0) -> Tick:
@@ -225,15 +249,46 @@ class _Begun:
     keeper: Keeper
 
 
-Place = tuple[Path, DatasetManifest, FitRequest]
-"""The dataset's folder and record, and what is to be done with it."""
+@dataclass(frozen=True)
+class _Place:
+    """A dataset, and what is to be done with it.
+
+    Attributes:
+        catalog: where it lies.
+        own: its record.
+        manifest: the same with the plan of the model to train.
+        request: what to train.
+        origin: the model to start from; None: from scratch.
+    """
+
+    catalog: Catalog
+    own: DatasetManifest
+    manifest: DatasetManifest
+    request: FitRequest
+    origin: ModelBundle | None
+
+    @property
+    def home(self) -> Path:
+        return self.catalog.folder(self.own)
+
+    @property
+    def job(self) -> TrainJob:
+        asked, init = self.request.train.init, None
+        if self.origin is not None and asked is not None:
+            init = init_model(self.catalog, self.origin, asked)
+        return job_of(self.request, self.manifest, init)
+
+    def shards(self, manifest: DatasetManifest, gang: Gang) -> tuple[Shard, Shard]:
+        """Return this worker's train and valid rows by the plan of a record."""
+        reader = Reader(rank=gang.rank, world=gang.world, threads=self.request.threads)
+        train = read_shard(self.home, manifest, "train", reader=reader)
+        return train, read_shard(self.home, manifest, "valid", reader=reader)
 
 
-def _fit(folder: Path, place: Place, gang: Gang, tick: Tick) -> None:
+def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
     """Train, judge and leave what came out."""
-    home, manifest, request = place
+    request, job = place.request, place.job
     trainer = load_trainer(request.train.trainer)
-    job = job_of(request, manifest)
     begun = _begin(Store(Path(request.store)), request, job, gang)
     fitted, measured, seconds = _train(place, begun, gang, tick)
     prove_same_model(gang, fitted.model)
@@ -245,19 +300,20 @@ def _fit(folder: Path, place: Place, gang: Gang, tick: Tick) -> None:
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)
     judged = _judge(model, measured, job, gang, request.train.costs)
-    if judged is None:
+    transfer = _compare(folder, place, (judged.valid, measured.valid), gang, tick)
+    if gang.rank:
         return  # the first worker leaves the outcome
-    threshold, figures = judged
     outcome = FitOutcome(
         model_file=path.name,
         rounds=fitted.rounds,
-        threshold=threshold,
-        train_metrics=figures,
+        threshold=judged.threshold,
+        train_metrics=judged.figures,
         importance=_shares(model.gains()),
         params=fitted.params,
-        golden=golden_rows(home, manifest, model),
+        golden=golden_rows(place.home, place.manifest, model),
         resumed=begun.resumed,
         cross_validation=folds,
+        transfer=transfer,
         trouble=begun.keeper.trouble,
         seconds={**seconds, "folds": done - start, "judge": time.monotonic() - done},
     )
@@ -298,19 +354,17 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
 
 
 def _train(
-    place: Place, begun: _Begun, gang: Gang, tick: Tick
+    place: _Place, begun: _Begun, gang: Gang, tick: Tick
 ) -> tuple[Fitted, _Measured, dict[str, float]]:
     """Read, check, bin and train; of train only labels and bins are held while training."""
-    home, manifest, request = place
-    job, trainer = job_of(request, manifest), load_trainer(request.train.trainer)
+    request, job = place.request, place.job
+    trainer = load_trainer(request.train.trainer)
     laps = [time.monotonic()]
     there = len(begun.start.history)
     again = f", to go on after round {there}" if there else ""
     tick(there, job.rounds, f"reading{again}")
-    reader = _reader(request, gang)
-    train = read_shard(home, manifest, "train", reader=reader)
-    valid = read_shard(home, manifest, "valid", reader=reader)
-    prove_rows(gang, manifest, (train, valid))
+    train, valid = place.shards(place.manifest, gang)
+    prove_rows(gang, place.manifest, (train, valid))
     check_labels(train.label, valid.label, job, gang)
     dealt = None
     if request.folds is not None:
@@ -336,24 +390,30 @@ def _train(
 
     fitted = trainer.fit(data, job, gang, watch)
     keeps = request.keeps and gang.rank == 0
-    if request.folds is not None and keeps and last[1] is not None:
-        begun.keeper.keep(last[0], last[1])  # folds take long, and must not cost these rounds
+    if _takes_long_after(request) and keeps and last[1] is not None:
+        begun.keeper.keep(last[0], last[1])  # what follows must not cost these rounds
     laps.append(time.monotonic())
     spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
     return fitted, measured, spent
 
 
+def _takes_long_after(request: FitRequest) -> bool:
+    """Say whether more is trained after the model."""
+    init = request.train.init
+    return request.folds is not None or (init is not None and init.against_scratch)
+
+
 def _cross_validate(
-    place: Place, rows: _Measured, rounds: int, gang: Gang, tick: Tick
+    place: _Place, rows: _Measured, rounds: int, gang: Gang, tick: Tick
 ) -> CrossValidation | None:
     """Train and judge the folds that are asked for; those that are done are in the store."""
-    _, manifest, request = place
+    request = place.request
     if rows.dealt is None:
         return None
     checkpoints = Checkpoints(Store(Path(request.store)), request.name, request.key)
     found = checkpoints.folds(rounds, gang.world) if gang.rank == 0 else ()
     begin = int.from_bytes(gang.agree(b"", lambda _: bytes([len(found)])))
-    asked = FoldJob(load_trainer(request.train.trainer), job_of(request, manifest), rounds)
+    asked = FoldJob(load_trainer(request.train.trainer), place.job, rounds)
     for figure in fold_figures(rows.whole, rows.dealt, asked, gang, tick, begin=begin):
         found = (*found, figure)
         if gang.rank == 0 and request.keeps:
@@ -362,8 +422,26 @@ def _cross_validate(
     return CrossValidation(rule=rows.dealt.rule, folds=found)
 
 
-def _reader(request: FitRequest, gang: Gang) -> Reader:
-    return Reader(rank=gang.rank, world=gang.world, threads=request.threads)
+def _compare(
+    folder: Path, place: _Place, valid: tuple[Scores, Shard], gang: Gang, tick: Tick
+) -> Transfer | None:
+    """Say what it was worth to start from a model; every worker goes through it."""
+    request, asked = place.request, place.request.train.init
+    if place.origin is None or asked is None:
+        return None
+    rounds = request.train.rounds
+    said = (0, rounds, f"from scratch, {request.metric}")
+    found = Comparison(
+        bundle=place.origin,
+        learned=datasets_learned(place.catalog, place.origin),
+        trainer=load_trainer(request.train.trainer),
+        job=place.job,
+        own=place.own,
+        shards=lambda manifest: place.shards(manifest, gang),
+        folder=folder,
+    )
+    watch = told_until(rounds, tick, said) if asked.against_scratch else None
+    return what_it_was_worth(found, *valid, gang, watch)
 
 
 def _request(folder: Path, gang: Gang) -> FitRequest:
@@ -377,6 +455,20 @@ def _request(folder: Path, gang: Gang) -> FitRequest:
         ) from error
 
 
+def _place(catalog: Catalog, request: FitRequest) -> _Place:
+    own, origin = _dataset(catalog, request), None
+    if request.init:
+        origin = catalog.model(request.init)
+        if origin.model_digest != request.init_digest:
+            raise IntegrityError(
+                f"model '{request.init}' must be the one the training was asked to start from, "
+                "but its record changed; run again."
+            )
+        check_init(catalog, origin)
+    manifest = as_learned(own, origin, request.train.init)
+    return _Place(catalog, own, manifest, request, origin)
+
+
 def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
     manifest = catalog.dataset(request.dataset)
     if manifest.content_digest != request.dataset_digest:
@@ -387,24 +479,32 @@ def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
     return manifest
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """A model on the rows of all workers; of the others than the first one nothing."""
+
+    valid: Scores
+    threshold: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+
 def _judge(
     model: Model, rows: _Measured, job: TrainJob, gang: Gang, costs: Costs | None
-) -> tuple[float | None, dict[str, float]] | None:
-    """Return the threshold, and the metric on train and valid, of the model as read back.
-
-    The rows of all workers count; only the first one gets an answer.
-    """
+) -> _Judged:
+    """Return the threshold, and the metric on train and valid, of the model as read back."""
     scores = np.concatenate([model.predict(dense(table)) for table in rows.valid.tables])
     mine = (rows.valid.label, scores, rows.train_label, model.predict(rows.train))
     label, whole, train_label, train_whole = (to_first(gang, values) for values in mine)
+    judged = Scores(label, whole)
     if gang.rank:
-        return None
+        return _Judged(judged)
     threshold = _threshold(label, whole, costs) if job.task == "binary" else None
     found = {
         "train": measure(job.task, job.metric, train_label, train_whole),
         "valid": measure(job.task, job.metric, label, whole),
     }
-    return threshold, {split: value for split, value in found.items() if value is not None}
+    known = {split: value for split, value in found.items() if value is not None}
+    return _Judged(judged, threshold, known)
 
 
 def _threshold(label: Doubles, scores: Doubles, costs: Costs | None) -> float:

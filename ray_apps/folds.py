@@ -121,6 +121,23 @@ def fold_figures(
         yield _fold_figure(dealt.parts(train, number), number, dealt.rule.count, asked, gang, tick)
 
 
+def told_until(rounds: int, tick: Tick, said: tuple[int, int, str]) -> Watch:
+    """Return what ends a training after so many rounds, and says how far it is.
+
+    Args:
+        rounds: after which it ends.
+        tick: is told.
+        said: rounds before these, rounds in all, and what they are of.
+    """
+    before, total_rounds, note = said
+
+    def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:  # noqa: ARG001
+        tick(before + len(history), total_rounds, f"{note} {history[-1]:.5f}")
+        return len(history) < rounds
+
+    return watch
+
+
 # --------------------------------------------------------------------------------- inside
 
 
@@ -136,19 +153,8 @@ def _fold_figure(
     reason = ""
     try:
         data = asked.trainer.prepare(learn, judge, job, gang)
-        value = asked.trainer.fit(data, job, gang, _until(rounds, tick, said)).valid
+        value = asked.trainer.fit(data, job, gang, told_until(rounds, tick, said)).valid
     except (DataError, DivergedError) as error:  # which every worker comes to alike
         reason = error.message
     rows = total(gang, np.array([learn.rows, judge.rows]))
     return FoldFigure(learned=int(rows[0]), judged=int(rows[1]), value=value, reason=reason)
-
-
-def _until(rounds: int, tick: Tick, said: tuple[int, int, str]) -> Watch:
-    """Return what ends a training after so many rounds, and says how far all folds are."""
-    before, total_rounds, note = said
-
-    def watch(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:  # noqa: ARG001
-        tick(before + len(history), total_rounds, f"{note} {history[-1]:.5f}")
-        return len(history) < rounds
-
-    return watch

@@ -12,6 +12,7 @@ from arclight.lineage import code_digest, library_versions, processor_name, pyth
 from arclight.spec import Costs, Train
 from arclight.store import discard, make_folder, open_private, sha256_file
 from cluster.sizing import Crew
+from ray_apps.finetune import check_init
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
 from ray_apps.predictor import check_bundle_files
 from ray_apps.train import LIBRARY, check_request, run_crew
@@ -95,8 +96,9 @@ def retrain_model(
             f"dataset '{bundle.dataset}' must be the one that '{bundle.ref}' was trained on, but "
             "its record changed; restore it from a backup."
         )
-    request = _request(catalog, bundle, settings)
-    check_request(request, manifest)
+    origin = _origin(catalog, bundle, settings)
+    request = _request(catalog, bundle, settings, origin)
+    check_request(catalog, request, manifest, origin)
     work = folder / f"retrain-{uuid.uuid4().hex[:8]}"
     make_folder(work)
     try:
@@ -134,8 +136,26 @@ def settings_of(bundle: ModelBundle) -> TrainSettings:
 # --------------------------------------------------------------------------------- inside
 
 
-def _request(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> FitRequest:
-    workers = settings.workers or 1
+def _origin(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> ModelBundle | None:
+    """Return the model that a training started from, as it was then."""
+    if settings.init is None or bundle.transfer is None:
+        return None
+    found = catalog.model(settings.init.model)
+    if found.model_digest != bundle.transfer.model_digest:
+        raise IntegrityError(
+            f"model '{settings.init.model}' must be the one that '{bundle.ref}' started from, but "
+            "its record changed; restore it from a backup."
+        )
+    check_init(catalog, found)
+    return found
+
+
+def _request(
+    catalog: Catalog, bundle: ModelBundle, settings: TrainSettings, origin: ModelBundle | None
+) -> FitRequest:
+    workers, init = settings.workers or 1, settings.init
+    if init is not None:
+        init = init.model_copy(update={"against_scratch": False})  # which is no part of the model
     return FitRequest(
         store=str(catalog.store.root),
         name=bundle.name,
@@ -149,12 +169,15 @@ def _request(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> 
             rounds=settings.rounds,
             early_stopping=settings.early_stopping,
             params=settings.params or {},
+            init=init,
             imbalance=settings.imbalance,
             costs=None if settings.costs is None else Costs(**settings.costs),
             seed=settings.seed,
             workers=workers if workers > 1 else 0,
         ),
         keeps=False,
+        init=origin.ref if origin else "",
+        init_digest=origin.model_digest if origin else "",
         workers=workers,
         threads=settings.threads or 1,
         folds=None if bundle.cross_validation is None else bundle.cross_validation.rule,

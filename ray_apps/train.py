@@ -25,6 +25,7 @@ from arclight.workers import bounds_of
 from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.crews import first_crew, next_crew
+from ray_apps.finetune import as_learned, find_init, init_model
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
 from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
@@ -41,17 +42,25 @@ if TYPE_CHECKING:
 LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
-def model_key(manifest: DatasetManifest, spec: Spec) -> str:
+def model_key(manifest: DatasetManifest, spec: Spec, origin: ModelBundle | None = None) -> str:
     """Return what decides whether a model is there already: data, train section, code, library.
 
     The number of workers, threads and hosts is no part of it, nor how often it is saved.
+
+    Args:
+        manifest: the dataset.
+        spec: what is trained.
+        origin: the model that `train.init` names; what it is counts, not what it is called.
     """
     versions, folds = library_versions(), fold_rule(spec, manifest)
+    left_out: dict[str, bool | set[str]] = {"workers": True, "checkpoint_every": True}
+    left_out["init"] = {"model"}
     return digest_of(
         {
             "dataset": manifest.content_digest,
             "task": manifest.task,
-            "train": spec.train.model_dump(mode="json", exclude={"workers", "checkpoint_every"}),
+            "train": spec.train.model_dump(mode="json", exclude=left_out),
+            "init": origin and origin.model_digest,
             "metric": spec.metric,
             "folds": folds and folds.model_dump(mode="json"),
             "code": code_digest(CODE),
@@ -89,12 +98,12 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
         LostWorkerError: workers were lost again and again; the same command goes on.
         ArclightError: the training failed; nothing is published.
     """
-    key = model_key(manifest, spec)
+    origin = find_init(catalog, spec)
+    key = model_key(manifest, spec, origin)
     known = catalog.find_model(spec.name, key)
     if known is not None:
         return known
-    fewest = Crew(bounds_of(spec.train.workers).least, 1)
-    check_request(fit_request(catalog, manifest, spec, fewest), manifest)
+    check_training(catalog, manifest, spec, origin)
     discard(run_folder / "fit")  # what a killed process of this run left
     checkpoints = Checkpoints(catalog.store, spec.name, key)
     crew, work = first_crew(spec.train, manifest, profile, run_folder), run_folder
@@ -102,8 +111,8 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
     def attempt(losses: int) -> None:
         nonlocal crew, work
         crew = next_crew(crew, spec.train, profile) if losses else crew
-        request = fit_request(catalog, manifest, spec, crew)
-        check_request(request, manifest)
+        request = fit_request(catalog, manifest, spec, crew, origin)
+        check_request(catalog, request, manifest, origin)
         # its own: what was lost may still be there somewhere, and write
         work = run_folder / "fit" / f"{key[:12]}-{uuid.uuid4().hex[:8]}"
         make_folder(work)
@@ -115,7 +124,9 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
             go_on_after_losses(attempt, checkpoints, tell)
             done = (work / OUTCOME).read_bytes()
             outcome = FitOutcome.from_json(done, source=str(work / OUTCOME))
-            published = _publish(catalog, manifest, spec, _Made(work, outcome, crew))
+            learned = as_learned(manifest, origin, spec.train.init)
+            made = _Made(work, outcome, crew, key, learned, origin)
+            published = _publish(catalog, manifest, spec, made)
             checkpoints.clear()
         if outcome.trouble:
             tell(f"training went on without its last checkpoints: {outcome.trouble}")
@@ -125,29 +136,55 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
             discard(left)
 
 
-def fit_request(catalog: Catalog, manifest: DatasetManifest, spec: Spec, crew: Crew) -> FitRequest:
+def check_training(
+    catalog: Catalog, manifest: DatasetManifest, spec: Spec, origin: ModelBundle | None
+) -> None:
+    """Refuse what can be known to fail, before any engine starts.
+
+    Raises:
+        SpecError, RefusedError: as `check_request`.
+    """
+    fewest = Crew(bounds_of(spec.train.workers).least, 1)
+    check_request(catalog, fit_request(catalog, manifest, spec, fewest, origin), manifest, origin)
+
+
+def fit_request(
+    catalog: Catalog,
+    manifest: DatasetManifest,
+    spec: Spec,
+    crew: Crew,
+    origin: ModelBundle | None = None,
+) -> FitRequest:
     """Return the request of one training."""
     return FitRequest(
         store=str(catalog.store.root),
         name=spec.name,
-        key=model_key(manifest, spec),
+        key=model_key(manifest, spec, origin),
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         task=manifest.task,
         metric=spec.metric,
         train=spec.train,
+        init=origin.ref if origin else "",
+        init_digest=origin.model_digest if origin else "",
         workers=crew.workers,
         threads=crew.threads,
         folds=fold_rule(spec, manifest),
     )
 
 
-def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
+def check_request(
+    catalog: Catalog,
+    request: FitRequest,
+    manifest: DatasetManifest,
+    origin: ModelBundle | None = None,
+) -> None:
     """Refuse what can be known to fail, before any engine starts.
 
     Raises:
         SpecError: a parameter is wrong, or the trainer is not there.
-        RefusedError: more workers than rows.
+        RefusedError: more workers than rows, or features that are not those of the model that
+            the training starts from.
     """
     fewest = min(manifest.rows["train"], manifest.rows["valid"])
     if request.workers > max(1, fewest):  # where there are none, the data say so
@@ -155,7 +192,10 @@ def check_request(request: FitRequest, manifest: DatasetManifest) -> None:
             f"train.workers must be at most {fewest:,}, the rows of the smaller of train and "
             f"valid in '{manifest.ref}', got {request.workers:,}; use fewer workers."
         )
-    load_trainer(request.train.trainer).check_params(job_of(request, manifest))
+    init = request.train.init
+    learned = as_learned(manifest, origin, init)
+    start = init_model(catalog, origin, init) if origin and init else None
+    load_trainer(request.train.trainer).check_params(job_of(request, learned, start))
 
 
 def run_crew(train: Train, crew: Crew, work: Path, tick: Tick) -> None:
@@ -185,6 +225,10 @@ class _Made:
     work: Path
     outcome: FitOutcome
     crew: Crew
+    key: str
+    learned: DatasetManifest
+    """The dataset with the plan of the model."""
+    origin: ModelBundle | None
 
 
 def _publish(
@@ -197,7 +241,7 @@ def _publish(
     stage = catalog.store.stage("models", spec.name)
     try:
         _put(stage / outcome.model_file, (work / outcome.model_file).read_bytes())
-        _put(stage / "plan.json", manifest.plan.to_json().encode())
+        _put(stage / "plan.json", made.learned.plan.to_json().encode())
         files = tuple(
             BundleFile(path=p.name, size_bytes=p.stat().st_size, sha256=sha256_file(p))
             for p in sorted(stage.iterdir())
@@ -223,20 +267,23 @@ class _Stored:
 
 
 def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored) -> ModelBundle:
-    outcome = made.outcome
+    outcome, plan = made.outcome, made.learned.plan
+    init = spec.train.init
+    if init is not None and made.origin is not None:
+        init = init.model_copy(update={"model": made.origin.ref})
     return ModelBundle(
         name=spec.name,
         number=0,
-        key=model_key(manifest, spec),
+        key=made.key,
         folder=stored.folder,
         task=manifest.task,
         trainer=spec.train.trainer,
         model_file=outcome.model_file,
         files=stored.files,
-        plan=manifest.plan,
+        plan=plan,
         signature=Signature(
-            inputs=manifest.plan.layout.inputs,
-            outputs=outputs_of(manifest.task, manifest.plan.classes),
+            inputs=plan.layout.inputs,
+            outputs=outputs_of(manifest.task, plan.classes),
         ),
         threshold=outcome.threshold,
         rounds=outcome.rounds,
@@ -251,6 +298,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             imbalance=spec.train.imbalance,
             seed=spec.train.seed,
             params=dict(spec.train.params),
+            init=init,
             costs=None if spec.train.costs is None else spec.train.costs.model_dump(),
             workers=made.crew.workers,
             threads=made.crew.threads,
@@ -258,13 +306,17 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
         ),
         resumed=outcome.resumed,
         cross_validation=outcome.cross_validation,
+        transfer=outcome.transfer,
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         lineage=Lineage(
             made_at=now(),
             spec_digest=spec.digest,
             code_digest=code_digest(CODE),
-            inputs={"dataset": manifest.content_digest},
+            inputs={
+                "dataset": manifest.content_digest,
+                **({"init": made.origin.model_digest} if made.origin else {}),
+            },
             libraries=library_versions(),
             python=python_version(),
         ),

@@ -14,6 +14,7 @@ from arclight.lineage import Lineage, code_digest, library_versions, python_vers
 from arclight.manifest import SPLITS, DatasetManifest, SplitProof
 from arclight.plan import FeaturePlan, fit_plan
 from arclight.schema import NAMES, Column
+from arclight.spec import TimeSplit
 from spark.files import CODEC
 from spark.partfiles import stored_schema
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arclight.layout import TableLayout
-    from arclight.spec import Spec
+    from arclight.spec import HashSplit, Spec
     from arclight.summary import ColumnSummary
     from spark.etl_plan import EtlPlan
     from spark.read import SourceTable
@@ -168,7 +169,8 @@ def _proof(spec: Spec, totals: Totals) -> SplitProof:
         )
     keys = sum(f.rows for f in totals.files if f.part in SPLITS)
     repeated = totals.stages[0].quarantined.get("key_repeated", 0)
-    by_time = spec.etl.split.by == "time"
+    split = spec.etl.split
+    by_time = isinstance(split, TimeSplit)
     bounds = {s: (_iso(low), _iso(high)) for s, (low, high) in totals.times.items()}
     if by_time and not _in_order(totals):
         raise IntegrityError(f"splits by time must not overlap, got {bounds}; report it.")
@@ -177,8 +179,13 @@ def _proof(spec: Spec, totals: Totals) -> SplitProof:
         repeated_keys=repeated,
         groups=totals.groups,
         group_columns=spec.etl.group,
+        hashed={} if isinstance(split, TimeSplit) else _hashed(split),
         bounds=bounds if by_time else {},
     )
+
+
+def _hashed(split: HashSplit) -> dict[str, float]:
+    return {"train": split.train, "valid": split.valid, "test": split.test, "seed": split.seed}
 
 
 def _in_order(totals: Totals) -> bool:

@@ -321,6 +321,10 @@ def _training(bundle: ModelBundle) -> Facts:
     ]
     if bundle.cross_validation is not None:
         metrics.append((f"{bundle.metric}, cross-validation", str(bundle.cross_validation)))
+    if bundle.transfer is not None:
+        metrics.append((f"{bundle.metric}, valid", str(bundle.transfer)))
+        unseen = "yes" if bundle.transfer.is_unseen else "nothing shows it"
+        metrics.append((f"valid and test new to {bundle.transfer.model}", unseen))
     asked = {} if bundle.settings is None else bundle.settings.model_dump()
     settings = [
         (f"train.{name}", "none" if value is None else str(value)) for name, value in asked.items()

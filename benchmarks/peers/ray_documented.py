@@ -39,8 +39,8 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train on this worker's shard."""
     job = Job(**config)
     train_shard, valid_shard = (ray.train.get_dataset_shard(s) for s in ("train", "valid"))
-    train_x, train_y = _frame(train_shard.materialize().to_pandas(), job)
-    valid_x, valid_y = _frame(valid_shard.materialize().to_pandas(), job)
+    train_x, train_y = frame_of(train_shard.materialize().to_pandas(), job)
+    valid_x, valid_y = frame_of(valid_shard.materialize().to_pandas(), job)
     options = {"enable_categorical": True, "nthread": 1}
     train = xgb.QuantileDMatrix(
         train_x, label=train_y, max_bin=PARAMS["xgboost"]["max_bin"], **options
@@ -64,7 +64,7 @@ def train_worker(config: dict[str, Any]) -> None:
     )
 
 
-def _frame(frame: pd.DataFrame, job: Job) -> tuple[pd.DataFrame, pd.Series]:
+def frame_of(frame: pd.DataFrame, job: Job) -> tuple[pd.DataFrame, pd.Series]:
     """Return features and label; every worker gives the same level the same code."""
     features = frame[job.features].copy()
     for name, levels in job.levels.items():
@@ -107,7 +107,7 @@ class RayDocumented:
         """Return the AUC on the test rows."""
 
         def score(table: pa.Table) -> Any:
-            frame, _ = _frame(table.to_pandas().assign(**{LABEL: 0.0}), self._job)
+            frame, _ = frame_of(table.to_pandas().assign(**{LABEL: 0.0}), self._job)
             return result.predict(xgb.DMatrix(frame, enable_categorical=True))
 
         return test_facts(self._job, score)
@@ -115,7 +115,14 @@ class RayDocumented:
 
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[RayDocumented]:
-    """Start a cluster on loopback; the poll interval comes from the contender's environment."""
+    """Start a cluster; the poll interval comes from the contender's environment."""
+    with cluster_up():
+        yield RayDocumented(Job(**params["job"]), Path(params["scratch"]))
+
+
+@contextmanager
+def cluster_up() -> Iterator[None]:
+    """Have a cluster on loopback for the length of a block."""
     folder = Path(tempfile.mkdtemp(prefix="race-"))  # Ray's sockets need a short path
     context = ray.init(
         address="local",
@@ -129,7 +136,7 @@ def open_side(params: dict[str, Any]) -> Iterator[RayDocumented]:
     )
     os.environ["RAY_ADDRESS"] = str(context.address_info["gcs_address"])
     try:
-        yield RayDocumented(Job(**params["job"]), Path(params["scratch"]))
+        yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

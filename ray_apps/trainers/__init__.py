@@ -24,6 +24,23 @@ if TYPE_CHECKING:
 Param = str | int | float | bool
 
 
+@dataclass(frozen=True)
+class InitModel:
+    """A model that a training starts from.
+
+    Attributes:
+        path: its file, checked.
+        freeze: layers of a network that stay as they are.
+        has_new_head: whether a network's last layer is drawn anew.
+        head_rate: that layer's learning rate; None is that of the others.
+    """
+
+    path: Path
+    freeze: int = 0
+    has_new_head: bool = False
+    head_rate: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
     """What to fit, by our names; each trainer turns it into its library's parameters.
@@ -38,6 +55,7 @@ class TrainJob:
         workers: that train together.
         shift: added to the raw score of class 1 of a binary task, by every metric and in the
             model file, since the rows to train on were evened out (`ray_apps.trainers.imbalance`).
+        init: what the training starts from; None: from scratch.
     """
 
     task: Literal["binary", "multiclass", "regression"]
@@ -52,6 +70,7 @@ class TrainJob:
     threads: int = 1
     workers: int = 1
     shift: float = 0.0
+    init: InitModel | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class Fitted:
 
     Attributes:
         model: the bytes of the model file, the kept rounds only.
-        rounds: rounds kept.
+        rounds: rounds in that file, those of the model it started from included.
         valid: the metric on the valid rows at the kept round, as the library computed it.
         params: everything that was passed to the library.
     """
@@ -118,8 +137,11 @@ class Trainer(Protocol):
         """Refuse parameters the library would not use, before anything is started.
 
         Raises:
-            SpecError: unknown, reserved or out of range.
+            SpecError: unknown, reserved, out of range, or not those of the model it starts from.
         """
+
+    def from_scratch(self, job: TrainJob) -> TrainJob:
+        """Return a job without the model it starts from, of the same size and as many rounds."""
 
     def least_row_bytes(self, values: Values) -> float:
         """Return what a row of train takes in memory at the very least, while training."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
@@ -91,7 +91,8 @@ class LgbmData:
 
     Attributes:
         start: what to go on from; its margins are in both.
-        begun: its booster, which both refer to.
+        begun: its booster, or that of the model the training starts from, which both refer to.
+        before: rounds of that model.
     """
 
     train: lgb.Dataset
@@ -99,6 +100,7 @@ class LgbmData:
     valid_label: Doubles
     start: Snapshot = BEGINNING
     begun: lgb.Booster | None = None
+    before: int = 0
 
 
 class LgbmTrainer:
@@ -109,7 +111,13 @@ class LgbmTrainer:
     def check_params(self, job: TrainJob) -> None:
         """Refuse parameters by the library's own list, then let it judge the values."""
         _check_names(job)
-        _probe(job)
+        objective = _probe(job)
+        if job.init is not None:
+            _check_init(job, objective)
+
+    def from_scratch(self, job: TrainJob) -> TrainJob:
+        """Return the job without the model it starts from."""
+        return replace(job, init=None)
 
     def least_row_bytes(self, values: Values) -> float:
         """Bins of what is neither null nor zero, twice, and gradients."""
@@ -134,7 +142,9 @@ class LgbmTrainer:
             "categorical_feature": list(job.categorical),
             "params": _params(job, gang),
         }
-        begun = lgb.Booster(model_str=start.model.decode()) if start.model else None
+        init = lgb.Booster(model_file=job.init.path) if job.init else None
+        # the model of a snapshot has the rounds it started from as well
+        begun = lgb.Booster(model_str=start.model.decode()) if start.model else init
         known = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
         bins = common_bins(train, common, gang)
         weights = row_weights(train.label, job, gang)
@@ -142,7 +152,8 @@ class LgbmTrainer:
         # not by those of `binned`: rows without weights take theirs from there, as zeros
         del train
         other = bin_rows(valid.held(), bins, known, common)
-        return LgbmData(binned, other, valid.label, start, begun)
+        before = init.current_iteration() if init else 0
+        return LgbmData(binned, other, valid.label, start, begun, before)
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
@@ -157,11 +168,12 @@ class LgbmTrainer:
                 history = boost(growing, job, watch, data.start.history)
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
-        rounds = kept_rounds(history, job)
+        kept = kept_rounds(history, job)
+        rounds = data.before + kept
         return Fitted(
             model=_shifted(growing.model(rounds), job.shift / float(params.get("sigmoid", 1))),
             rounds=rounds,
-            valid=history[rounds - 1],
+            valid=history[kept - 1],
             params=params,
         )
 
@@ -232,7 +244,7 @@ class _Growing:
         self._metric, self._net = judged
         self._booster = lgb.Booster(params, data.train)  # which has the rounds to go on from
         self._booster.add_valid(data.valid, "valid")
-        self._rounds = len(data.start.history)
+        self._rounds = data.before + len(data.start.history)
         self._shares = {n: float(params[n]) for n in BAG_SHARES if n in params}
         has_bags = (
             int(params.get("bagging_freq", 0)) > 0 and min(self._shares.values(), default=1) < 1
@@ -380,13 +392,34 @@ def _check_names(job: TrainJob) -> None:
     refuse_weights(seen, job)
 
 
-def _probe(job: TrainJob) -> None:
+def _check_init(job: TrainJob, objective: str) -> None:
+    """Refuse an objective other than that of the model a training starts from.
+
+    Raises:
+        SpecError: it is another, or has other settings.
+    """
+    assert job.init is not None
+    theirs = _objective(lgb.Booster(model_file=job.init.path))
+    if theirs != objective:
+        raise SpecError(
+            f"train.params: the objective must be '{theirs}', that of the model in train.init, "
+            f"got '{objective}'; set it so."
+        )
+
+
+def _objective(booster: lgb.Booster) -> str:
+    """Return the objective and its settings as a model file names them."""
+    lines = booster.model_to_string(num_iteration=1).splitlines()
+    return next((li.removeprefix("objective=") for li in lines if li.startswith("objective=")), "")
+
+
+def _probe(job: TrainJob) -> str:
     """Train one round on a few rows, so that LightGBM refuses a bad value now."""
     classes = max(job.classes, 2)
     features = np.arange(40 * classes, dtype=np.float32).reshape(-1, 1)
     labels = np.arange(40 * classes) % classes if job.task != "regression" else features[:, 0] + 1
     params = {**_params(job, Alone()), "num_threads": 1}
     try:
-        lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1)
+        return _objective(lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1))
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:
         raise SpecError(f"train.params: LightGBM refuses them: {_said(error)}") from error

@@ -22,10 +22,27 @@ EPSILON = 1e-8
 
 
 class AdamW:
-    """Steps of some parameters along their gradients."""
+    """Steps of some parameters along their gradients.
 
-    def __init__(self, parameters: Sequence[Tensor], *, weight_decay: float) -> None:
+    Args:
+        parameters: what is moved.
+        weight_decay: of all of them.
+        last: how many of the parameters, the last ones, have a rate of their own.
+        last_rate: times the rate of the others.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        weight_decay: float,
+        last: int = 0,
+        last_rate: float = 1.0,
+    ) -> None:
         self._parameters, self._weight_decay = list(parameters), weight_decay
+        whole = len(self._parameters)
+        parts = [(slice(0, whole - last), 1.0), (slice(whole - last, whole), last_rate)]
+        self._parts = [(part, rate) for part, rate in parts if part.start < part.stop]
         self._means = [torch.zeros_like(one) for one in self._parameters]
         self._squares = [torch.zeros_like(one) for one in self._parameters]
         self._steps = [torch.zeros(()) for _ in self._parameters]
@@ -33,25 +50,26 @@ class AdamW:
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], rate: float) -> None:
         """Move every parameter by its gradient at a learning rate."""
-        adamw(
-            self._parameters,
-            list(grads),
-            self._means,
-            self._squares,
-            [],
-            self._steps,
-            foreach=False,
-            fused=True,
-            capturable=False,
-            differentiable=False,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=rate,
-            weight_decay=self._weight_decay,
-            eps=EPSILON,
-            maximize=False,
-        )
+        for part, times in self._parts:
+            adamw(
+                self._parameters[part],
+                list(grads)[part],
+                self._means[part],
+                self._squares[part],
+                [],
+                self._steps[part],
+                foreach=False,
+                fused=True,
+                capturable=False,
+                differentiable=False,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=rate * times,
+                weight_decay=self._weight_decay,
+                eps=EPSILON,
+                maximize=False,
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Return what later steps depend on."""

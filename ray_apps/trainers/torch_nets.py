@@ -50,6 +50,25 @@ class Shape:
         return tokens * (self.heads * tokens + 8 * self.width)
 
 
+HEAD = "head."
+"""Begins the names of the last layer's weights, of every network."""
+
+
+def lower_names(net: nn.Module, layers: int) -> list[str]:
+    """Return the names of the weights of so many layers and of what is below them.
+
+    Args:
+        net: what `build` returned.
+        layers: from 0, which is none and nothing, to the network's depth.
+    """
+    if not layers:
+        return []
+    kind = type(net)
+    places = range(0, layers * kind.STEP, kind.STEP)  # type: ignore[attr-defined]
+    below = (*kind.BELOW, *(kind.LAYER.format(place) for place in places))  # type: ignore[attr-defined]
+    return [name for name, _ in net.named_parameters() if name.startswith(below)]
+
+
 def build(shape: Shape) -> nn.Module:
     """Return a network with fresh weights, drawn from torch's generator.
 
@@ -105,6 +124,8 @@ class _Flat(nn.Module):
 
 
 class _Mlp(nn.Module):
+    BELOW, LAYER, STEP = ("flat.",), "body.{}.", 3
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.flat = _Flat(shape)
@@ -125,6 +146,8 @@ class _Mlp(nn.Module):
 
 
 class _ResNet(nn.Module):
+    BELOW, LAYER, STEP = ("flat.", "first."), "blocks.{}.", 1
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.flat = _Flat(shape)
@@ -153,6 +176,9 @@ class _ResNet(nn.Module):
 
 class _FtTransformer(nn.Module):
     """Every feature a token; the answer is read from one more."""
+
+    BELOW = ("scale", "shift", "null", "categories.", "answer")
+    LAYER, STEP = "blocks.layers.{}.", 1
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from arclight.errors import SpecError, nearest, printable
@@ -82,6 +82,32 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "warmup": ("at least 0 and less than 1", lambda v: _is_number(v) and 0 <= v < 1),
     "clip": ("more than 0", lambda v: _is_number(v) and v > 0),
 }
+
+
+SHAPE = ("net", "width", "depth", "embedding", "heads")
+"""What makes a network's weights fit; those of a model that a training starts from are its own."""
+
+
+def params_from(job: TrainJob, shape: Shape) -> Params:
+    """Return the parameters of a job that starts from a network of a shape, checked.
+
+    Raises:
+        SpecError: as `params_of`, or one would make another network.
+    """
+    own = {name: getattr(shape, name) for name in SHAPE}
+    for name, value in own.items():
+        if job.params.get(name, value) != value:
+            raise SpecError(
+                f"train.params: {name} must be {value}, that of the network in train.init, got "
+                f"{printable(job.params[name])}; leave it out."
+            )
+    init = job.init
+    if init is not None and init.freeze > shape.depth:
+        raise SpecError(
+            f"train.init: freeze must be at most {shape.depth}, the layers of the network, got "
+            f"{init.freeze}."
+        )
+    return params_of(replace(job, params={"dropout": shape.dropout, **job.params, **own}))
 
 
 def params_of(job: TrainJob) -> Params:

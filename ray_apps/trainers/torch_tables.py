@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from arclight.errors import DataError
+from arclight.errors import DataError, SpecError
 from arclight.metrics import measure, metric_for
 from ray_apps.gang.totals import from_first, highest, to_first, total
 from ray_apps.trainers import Fitted, TrainJob
@@ -29,8 +29,8 @@ from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.torch_adam import AdamW
 from ray_apps.trainers.torch_file import Network, pack, unpack
 from ray_apps.trainers.torch_inputs import fit_inputs
-from ray_apps.trainers.torch_nets import build
-from ray_apps.trainers.torch_params import params_of
+from ray_apps.trainers.torch_nets import HEAD, build, lower_names
+from ray_apps.trainers.torch_params import SHAPE, params_from, params_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -87,6 +87,7 @@ class TorchData:
     inputs: Inputs
     label: tuple[float, float]
     start: Snapshot
+    init: Network | None = None
 
 
 class TorchTrainer:
@@ -96,7 +97,15 @@ class TorchTrainer:
 
     def check_params(self, job: TrainJob) -> None:
         """Refuse unknown names and values that cannot be."""
-        params_of(job)
+        _params(job, _init(job))
+
+    def from_scratch(self, job: TrainJob) -> TrainJob:
+        """Return the job without the network it starts from, for one of that size."""
+        init = _init(job)
+        if init is None:
+            return job
+        params = asdict(_params(job, init))
+        return replace(job, init=None, params={**job.params, **{n: params[n] for n in SHAPE}})
 
     def least_row_bytes(self, values: Values) -> float:
         """Numbers as they are read and as the network sees them, and the label."""
@@ -110,9 +119,13 @@ class TorchTrainer:
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> TorchData:
         """Learn ranks and levels from train, and lay both splits out as tensors."""
-        matrix = _matrix(train)
-        inputs = fit_inputs(matrix, job.categorical, gang, seed=job.seed)
-        scale = _label_scale(train.label, job, gang)
+        matrix, init = _matrix(train), _init(job)
+        if init is None:
+            inputs = fit_inputs(matrix, job.categorical, gang, seed=job.seed)
+        else:
+            inputs = init.inputs
+        is_kept = init is not None and job.init is not None and not job.init.has_new_head
+        scale = init.label if init and is_kept else _label_scale(train.label, job, gang)
         weights = row_weights(train.label, job, gang)
         return TorchData(
             train=_rows(inputs.see(matrix), train.label, weights, job, scale),
@@ -121,11 +134,12 @@ class TorchTrainer:
             inputs=inputs,
             label=scale,
             start=start,
+            init=init,
         )
 
     def fit(self, data: TorchData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best epoch by the metric on valid (the last without stopping)."""
-        params = params_of(job)
+        params = _params(job, data.init)
         with _threads(job.threads), torch.random.fork_rng(devices=[]):
             growing = _Growing(data, job, params, gang)
             history = boost(growing, job, watch, data.start.history)
@@ -135,7 +149,7 @@ class TorchTrainer:
             gains = _gains(network, data, job, gang)
         return Fitted(
             model=pack(replace(network, gains=gains)),
-            rounds=rounds,
+            rounds=network.rounds,
             valid=history[rounds - 1],
             params={**asdict(params), "seed": job.seed, "threads": job.threads},
         )
@@ -187,14 +201,16 @@ class _Growing:
     def __init__(self, data: TorchData, job: TrainJob, params: Params, gang: Gang) -> None:
         self._data, self._job, self._params, self._gang = data, job, params, gang
         self._metric = ValidMetric(gang, data.valid_label, job)
-        outputs = job.classes if job.task == "multiclass" else 1
-        self._shape = params.shape(data.inputs, outputs)
+        self._shape = params.shape(data.inputs, _outputs(job))
         with _ONE_AT_A_TIME:
             torch.manual_seed(job.seed)
             self._net = build(self._shape)
+        self._before = data.init.rounds if data.init else 0
+        if data.init is not None:
+            _take_over(self._net, data.init.net, job)
         _take_first_ones(self._net, gang)
-        self._parameters = list(self._net.parameters())
-        self._adam = AdamW(self._parameters, weight_decay=params.weight_decay)
+        self._parameters = _moving(self._net, job)
+        self._adam = _adam(self._net, self._parameters, job, params)
         mine = np.array([len(data.train)])
         most = int(highest(gang, mine)[0])
         self._rows = -(-params.batch(int(total(gang, mine)[0])) // gang.world)
@@ -243,7 +259,7 @@ class _Growing:
         return self._network(net, rounds)
 
     def _network(self, net: nn.Module, rounds: int) -> Network:
-        data = self._data
+        data, rounds = self._data, self._before + rounds
         return Network(
             self._shape, data.inputs, self._job.task, data.label, rounds, (), net.eval()
         )
@@ -277,6 +293,60 @@ class _Growing:
         self._net.load_state_dict(_below(tensors, NET))
         self._best = _below(tensors, BEST)
         self._adam.restore(_below(tensors, ADAM))
+
+
+def _init(job: TrainJob) -> Network | None:
+    """Return the network that a job starts from.
+
+    Raises:
+        SpecError: it has other outputs, and its last layer is to be kept.
+    """
+    if job.init is None:
+        return None
+    network = unpack(job.init.path)
+    outputs = _outputs(job)
+    if network.shape.outputs != outputs and not job.init.has_new_head:
+        raise SpecError(
+            f"train.init: the network must have {outputs} outputs for this task, has "
+            f"{network.shape.outputs}; `head: new` trains a last layer of its own."
+        )
+    return network
+
+
+def _params(job: TrainJob, init: Network | None) -> Params:
+    return params_of(job) if init is None else params_from(job, init.shape)
+
+
+def _outputs(job: TrainJob) -> int:
+    return job.classes if job.task == "multiclass" else 1
+
+
+def _take_over(net: nn.Module, init: nn.Module, job: TrainJob) -> None:
+    """Give a network the weights of the one it starts from."""
+    assert job.init is not None
+    weights, has_new_head = init.state_dict(), job.init.has_new_head
+    kept = {n: t for n, t in weights.items() if not (has_new_head and n.startswith(HEAD))}
+    net.load_state_dict(kept, strict=not has_new_head)
+
+
+def _moving(net: nn.Module, job: TrainJob) -> list[nn.Parameter]:
+    """Return the weights that are trained, the last layer's at the end; the others are frozen."""
+    frozen = set(lower_names(net, job.init.freeze if job.init else 0))
+    for name, weight in net.named_parameters():
+        weight.requires_grad_(name not in frozen)
+    return [weight for name, weight in net.named_parameters() if name not in frozen]
+
+
+def _adam(net: nn.Module, weights: list[nn.Parameter], job: TrainJob, params: Params) -> AdamW:
+    """Return what moves the weights, the last layer's at a rate of their own if it has one."""
+    rate = job.init.head_rate if job.init else None
+    last = sum(n.startswith(HEAD) for n, _ in net.named_parameters()) if rate else 0
+    return AdamW(
+        weights,
+        weight_decay=params.weight_decay,
+        last=last,
+        last_rate=(rate or 0.0) / params.learning_rate,
+    )
 
 
 def _take_first_ones(net: nn.Module, gang: Gang) -> None:

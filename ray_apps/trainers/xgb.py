@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import xgboost as xgb
 
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from ray_apps.gang.totals import highest
+from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.imbalance import refuse_weights
@@ -100,6 +101,7 @@ class XgbData:
     valid: xgb.DMatrix
     valid_label: Doubles
     start: Snapshot = BEGINNING
+    init: _Init | None = None
 
 
 class XgbTrainer:
@@ -111,12 +113,18 @@ class XgbTrainer:
         """Refuse parameters by name, then let the library itself judge them on four rows."""
         _check_names(job)
         refuse_weights(job.params, job)
+        if job.init is not None:
+            _check_init(job)
         unused = _probe(_params(job), job)
         if unused:
             raise SpecError(
                 f"train.params: XGBoost does not use '{printable(unused[0])}' with these "
                 f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
             )
+
+    def from_scratch(self, job: TrainJob) -> TrainJob:
+        """Return the job without the model it starts from."""
+        return replace(job, init=None)
 
     def least_row_bytes(self, values: Values) -> float:
         """Bins of what is not null, twice, and gradients."""
@@ -129,16 +137,20 @@ class XgbTrainer:
     def prepare(
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> XgbData:
-        """Bin train, and valid by the same cuts; margins to go on from come from the bins."""
+        """Bin train, and valid by the same cuts.
+
+        Margins to go on from come from the bins; those of a model of other bins from the features.
+        """
         weights = row_weights(train.label, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
-            binned, known = _binned(_Parts(train.held(), job, weights), job)
+            init = _Init(job) if job.init else None
+            binned, known = _binned(_Parts(train.held(), job, weights, init), job)
             valid = valid.held()
             other: xgb.DMatrix
-            other, found = _binned(_Parts(valid, job), job, like=binned)
+            other, found = _binned(_Parts(valid, job, init=init), job, like=binned)
             if _has_new_codes(known, found, gang):
-                other = _unbinned(valid, job)
-            return XgbData(binned, other, valid.label, start)
+                other = _unbinned(valid, job, init)
+            return XgbData(binned, other, valid.label, start, init)
 
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
@@ -156,9 +168,12 @@ class XgbTrainer:
                 f"XGBoost failed: {first_line(error)}; see the run's log."
             ) from error
         rounds = kept_rounds(history, job)
+        model, before = growing.model(rounds), 0
+        if data.init is not None:
+            model, before = data.init.joined(model), data.init.rounds
         return Fitted(
-            model=_shifted(growing.model(rounds), job.shift),
-            rounds=rounds,
+            model=_shifted(model, job.shift),
+            rounds=before + rounds,
             valid=history[rounds - 1],
             params={name: _plain(value) for name, value in params.items()},
         )
@@ -221,9 +236,14 @@ class _Parts(xgb.DataIter):
     """
 
     def __init__(
-        self, shard: Shard, job: TrainJob, weights: npt.NDArray[np.float32] | None = None
+        self,
+        shard: Shard,
+        job: TrainJob,
+        weights: npt.NDArray[np.float32] | None = None,
+        init: _Init | None = None,
     ) -> None:
-        self._shard, self._weights = shard, weights
+        self._shard, self._weights, self._init = shard, weights, init
+        self._margins: dict[int, npt.NDArray[np.float32]] = {}
         self._categorical = job.categorical
         self._tables = iter(shard.tables)
         self._place = self._row = 0
@@ -253,11 +273,19 @@ class _Parts(xgb.DataIter):
         label = self._shard.labels[self._place]
         rows = slice(self._row, self._row + len(label))
         weight = {} if self._weights is None else {"weight": self._weights[rows]}
+        margin = {} if self._init is None else {"base_margin": self._margin(table)}
         self._see(table)
         types = _types(table, self._categorical)
-        input_data(data=table, label=label, feature_types=types, **weight)
+        input_data(data=table, label=label, feature_types=types, **weight, **margin)
         self._place, self._row = self._place + 1, rows.stop
         return True
+
+    def _margin(self, table: pa.Table) -> npt.NDArray[np.float32]:
+        """Return the raw scores of a part, computed once for all the times it is asked for."""
+        assert self._init is not None
+        if self._place not in self._margins:
+            self._margins[self._place] = self._init.margins(table)
+        return self._margins[self._place]
 
     def _see(self, table: pa.Table) -> None:
         for i, place in enumerate(self._categorical):
@@ -294,11 +322,12 @@ def _binned(
     return made, parts.top_codes
 
 
-def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
+def _unbinned(valid: Shard, job: TrainJob, init: _Init | None) -> xgb.DMatrix:
     table = pa.concat_tables(t for t in valid.tables if t.num_rows)
     return xgb.DMatrix(
         table,
         label=valid.label,
+        base_margin=None if init is None else init.margins(table),
         feature_types=_types(table, job.categorical),
         enable_categorical=True,
         nthread=job.threads,
@@ -307,6 +336,41 @@ def _unbinned(valid: Shard, job: TrainJob) -> xgb.DMatrix:
 
 def _bins(job: TrainJob) -> dict[str, Any]:
     return {name: value for name, value in job.params.items() if name == "max_bin"}
+
+
+class _Init:
+    """The model that a training starts from: raw scores to start at, and trees to put before."""
+
+    def __init__(self, job: TrainJob) -> None:
+        assert job.init is not None
+        self._booster = xgb.Booster(params={"nthread": job.threads}, model_file=job.init.path)
+        self._booster.set_param({"nthread": job.threads})
+        self.rounds = int(self._booster.num_boosted_rounds())
+
+    @property
+    def objective(self) -> str:
+        """What it was trained to do, by the library's name."""
+        config = json.loads(self._booster.save_config())
+        return str(config["learner"]["objective"]["name"])
+
+    def margins(self, table: pa.Table) -> npt.NDArray[np.float32]:
+        """Return the raw scores of encoded rows: float32 [rows] or [rows, classes]."""
+        found = self._booster.inplace_predict(
+            dense(table), predict_type="margin", missing=np.nan, validate_features=False
+        )
+        return found.astype(np.float32)  # type: ignore[no-any-return]
+
+    def joined(self, model: bytes) -> bytes:
+        """Return one model file of these trees and those that grew from their raw scores."""
+        body, more = (_as_json(one) for one in (self._booster, _booster(model)))
+        trees, new = (one["learner"]["gradient_booster"]["model"] for one in (body, more))
+        count = len(trees["trees"])
+        trees["trees"] += [{**tree, "id": count + tree["id"]} for tree in new["trees"]]
+        trees["tree_info"] += new["tree_info"]
+        trees["iteration_indptr"] += [count + end for end in new["iteration_indptr"][1:]]
+        trees["gbtree_model_param"]["num_trees"] = str(len(trees["trees"]))
+        body["learner"]["objective"] = more["learner"]["objective"]
+        return _as_ubj(body)
 
 
 class _Growing:
@@ -363,15 +427,25 @@ def _shifted(model: bytes, shift: float) -> bytes:
     """
     if not shift:
         return model
-    booster = xgb.Booster(model_file=bytearray(model))
-    body = json.loads(booster.save_raw("json"))
+    body = _as_json(_booster(model))
     first = body["learner"]["gradient_booster"]["model"]["trees"][0]
     first["split_conditions"] = [
         value + shift if child == NO_CHILD else value
         for child, value in zip(first["left_children"], first["split_conditions"], strict=True)
     ]
-    moved = xgb.Booster(model_file=bytearray(json.dumps(body).encode()))
-    return bytes(moved.save_raw("ubj"))
+    return _as_ubj(body)
+
+
+def _booster(model: bytes) -> xgb.Booster:
+    return xgb.Booster(model_file=bytearray(model))
+
+
+def _as_json(booster: xgb.Booster) -> Any:
+    return json.loads(booster.save_raw("json"))
+
+
+def _as_ubj(body: Any) -> bytes:
+    return bytes(_booster(json.dumps(body).encode()).save_raw("ubj"))
 
 
 def _plain(value: Any) -> Param:
@@ -409,6 +483,25 @@ def _check_names(job: TrainJob) -> None:
             f"train.params: objective '{printable(objective)}' must be one of "
             f"{', '.join(OBJECTIVES[job.task])} for a {job.task} task."
             f"{nearest(str(objective), OBJECTIVES[job.task])}"
+        )
+
+
+def _check_init(job: TrainJob) -> None:
+    """Refuse what cannot go on from another model's trees.
+
+    Raises:
+        SpecError: another objective, or a score to start at.
+    """
+    if "base_score" in job.params:
+        raise SpecError(
+            "train.params: base_score must not be set with train.init, whose model gives the "
+            "scores to start at; leave it out."
+        )
+    mine, theirs = _params(job)["objective"], _Init(job).objective
+    if mine != theirs:
+        raise SpecError(
+            f"train.params: objective must be '{theirs}', that of the model in train.init, got "
+            f"'{mine}'; set it so."
         )
 
 

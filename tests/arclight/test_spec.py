@@ -289,6 +289,7 @@ SECTIONS = {
     "Train": "train.",
     "WorkerRange": "train.workers.",
     "Costs": "train.costs.",
+    "Init": "train.init.",
     "Tune": "tune.",
     "IntRange": "tune.space.NAME.",
     "FloatRange": "tune.space.NAME.",

@@ -121,6 +121,7 @@ def make_dataset(
     label: dict[str, pa.Array] | None = None,
     files: int = 2,
     by_time: bool = False,
+    seed: int = 0,
 ) -> Made:
     """Write and publish a dataset; the same arguments give the same bytes.
 
@@ -132,12 +133,13 @@ def make_dataset(
         label: split -> labels to store instead of the true ones.
         files: of the train split.
         by_time: whether the record says so of its split.
+        seed: of the rows.
     """
     catalog = Catalog(open_store(root))
     folder = catalog.store.stage("datasets", "demo")
     raw, first = {}, 0
     for place, (split, count) in enumerate(zip(("train", "valid", "test"), rows, strict=True)):
-        raw[split] = raw_table(count, seed=place + 1, task=task, first_id=first)
+        raw[split] = raw_table(count, seed=100 * seed + place + 1, task=task, first_id=first)
         first += count
     stored = {split: _stored(table, (label or {}).get(split)) for split, table in raw.items()}
     names = _sample_columns()
@@ -156,7 +158,7 @@ def make_dataset(
     manifest = DatasetManifest(
         name="demo",
         number=0,
-        key=f"{task}-{rows}-{row_groups}-{files}-{label is not None}-{by_time}",
+        key=f"{task}-{rows}-{row_groups}-{files}-{label is not None}-{by_time}-{seed}",
         folder=folder.relative_to(catalog.store.root).as_posix(),
         task=task,
         label="label",

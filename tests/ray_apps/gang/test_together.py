@@ -36,10 +36,10 @@ TREES = ("xgboost", "lightgbm")
 LIBRARIES = (*TREES, "torch")
 
 
-def outcomes(made, spec, folder, world):
+def outcomes(made, spec, folder, world, origin=None):
     """Train with a gang and return the outcome; the folder keeps every worker's model."""
     folder.mkdir()
-    request = fit_request(made.catalog, made.manifest, spec, Crew(spec.train.workers, 1))
+    request = fit_request(made.catalog, made.manifest, spec, Crew(spec.train.workers, 1), origin)
     (folder / REQUEST).write_text(request.to_json())
     if world == 1:
         run_fit(folder, silent)

@@ -1,0 +1,178 @@
+"""Starting from a registered model: whether it fits a dataset, whether it has seen its rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arclight.errors import RefusedError, SpecError, printable
+from arclight.metrics import measure
+from arclight.spec import parse_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arclight.bundle import ModelBundle
+    from arclight.manifest import DatasetManifest
+    from arclight.plan import FeaturePlan
+    from arclight.samples import Floats, Ints, Task
+    from arclight.spec import Init, Spec
+
+RESAMPLES = 200
+COMPARED_ROWS = 20_000
+"""Rows of valid that a difference is resampled on."""
+
+
+def check_kind(bundle: ModelBundle, spec: Spec) -> None:
+    """Refuse a model of another kind than the spec trains.
+
+    Raises:
+        SpecError: another trainer, or another task with the last layer kept.
+    """
+    init = spec.train.init
+    assert init is not None
+    if bundle.trainer != spec.train.trainer:
+        raise SpecError(
+            f"train.init: '{bundle.ref}' must be a model of trainer {spec.train.trainer} to go on "
+            f"from, but it is one of {bundle.trainer}; change train.trainer or leave init out."
+        )
+    if bundle.task != spec.task and init.head == "kept":
+        raise SpecError(
+            f"train.init: '{bundle.ref}' must be of task {spec.task} to go on from, but it is of "
+            f"{bundle.task}; with trainer torch, `head: new` trains a last layer of its own."
+        )
+
+
+def plan_from(bundle: ModelBundle, manifest: DatasetManifest, init: Init) -> FeaturePlan:
+    """Return the plan that a training on a dataset must have to go on from a model: the model's.
+
+    Raises:
+        RefusedError: the features, or the classes, are not those of the model; the first
+            difference is named.
+    """
+    mine, theirs = manifest.plan.layout, bundle.plan.layout
+    sides = (f"dataset '{manifest.ref}'", f"'{bundle.ref}'")
+    found = (
+        _first_difference("feature", [(f.name, f.type) for f in mine.features],
+                          [(f.name, f.type) for f in theirs.features], sides)
+        or _first_difference("derived feature", [(d.name, d.expression) for d in mine.derive],
+                             [(d.name, d.expression) for d in theirs.derive], sides)
+        or _first_difference("input", [(c.name, c.type) for c in mine.inputs],
+                             [(c.name, c.type) for c in theirs.inputs], sides)
+    )  # fmt: skip
+    if found:
+        raise RefusedError(
+            f"train.init: the features of {sides[0]} must be those of {sides[1]}, but {found}; "
+            "select and derive them alike, or train from scratch."
+        )
+    if init.head == "new":
+        return bundle.plan.model_copy(update={"classes": manifest.plan.classes})
+    if manifest.plan.classes != bundle.plan.classes:
+        ours, others = (", ".join(map(printable, p.classes)) for p in (manifest.plan, bundle.plan))
+        raise RefusedError(
+            f"train.init: the classes of {sides[0]} ({ours}) must be those of {sides[1]} "
+            f"({others}); a network can have a new last layer (`head: new`)."
+        )
+    return bundle.plan
+
+
+def new_levels(plan: FeaturePlan, manifest: DatasetManifest) -> dict[str, int]:
+    """Return feature -> levels that a dataset's own plan has and another plan has not."""
+    own = {feature.name: set(feature.levels) for feature in manifest.plan.features}
+    found = {f.name: len(own[f.name] - set(f.levels)) for f in plan.features}
+    return {name: count for name, count in found.items() if count}
+
+
+def is_unseen(manifest: DatasetManifest, learned: Iterable[DatasetManifest | None]) -> bool:
+    """Say whether splits show that valid and test of a dataset are new to what was learned.
+
+    What counts as learned of a dataset is its train split, and its valid split where the test
+    rows are asked about. Same data in the same splits, a split by the same time column whose
+    rows end before, and one by the same hash of the same columns show it.
+
+    Args:
+        manifest: whose valid and test rows are asked about.
+        learned: the datasets that a model and those it came from were trained on; None for one
+            that is not there any more.
+    """
+    return all(other is not None and _shows(manifest, other) for other in learned)
+
+
+def difference(
+    task: Task, metric: str, label: Floats, pair: tuple[Floats, Floats], *, seed: int
+) -> tuple[float, float] | None:
+    """Return the 95% interval of a metric's difference between two models on the same rows.
+
+    A percentile bootstrap of pairs: both models are measured on each resample (Efron 1979). Of
+    more than 20,000 rows it draws on so many and scales what it finds to all of them, by the root
+    of the rows (Politis and Romano 1994).
+
+    Args:
+        task: of both models.
+        metric: a name of `arclight.metrics`.
+        label: [rows].
+        pair: the scores of the one and of the other, each [rows] or [rows, classes].
+        seed: the same seed gives the same interval.
+
+    Returns:
+        Low and high end of the first less the second; None where it is undefined.
+    """
+    rng = np.random.default_rng(seed)
+    rows = len(label)
+    some = rng.choice(rows, min(rows, COMPARED_ROWS), replace=False)
+
+    def apart(places: Ints) -> float:
+        one, other = (measure(task, metric, label[places], scores[places]) for scores in pair)
+        return np.nan if one is None or other is None else one - other
+
+    whole, base = apart(np.arange(rows)), apart(some)
+    drawn = np.array([apart(rng.choice(some, len(some))) for _ in range(RESAMPLES)])
+    drawn = drawn[np.isfinite(drawn)]
+    if not (np.isfinite(whole) and np.isfinite(base) and len(drawn)):
+        return None
+    scale = float(np.sqrt(len(some) / rows))
+    low, high = whole + (np.quantile(drawn, (0.025, 0.975)) - base) * scale
+    return float(low), float(high)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _first_difference(
+    what: str, mine: list[tuple[str, str]], theirs: list[tuple[str, str]], sides: tuple[str, str]
+) -> str:
+    """Say what differs first between two lists of names and kinds; nothing when nothing does."""
+    (own, other), (here, there) = (dict(mine), dict(theirs)), sides
+    for name in (n for n in own if n not in other):
+        return f"{what} '{printable(name)}' is only in {here}"
+    for name in (n for n in other if n not in own):
+        return f"{what} '{printable(name)}' is only in {there}"
+    for name, kind in own.items():
+        if kind != other[name]:
+            kinds = f"{printable(kind)} in {here} and {printable(other[name])} in {there}"
+            return f"{what} '{printable(name)}' is {kinds}"
+    for place, ((name, _), (old, _)) in enumerate(zip(mine, theirs, strict=True), 1):
+        if name != old:
+            names = f"'{printable(name)}' in {here} and '{printable(old)}' in {there}"
+            return f"{what} {place} is {names}"
+    return ""
+
+
+def _shows(manifest: DatasetManifest, other: DatasetManifest) -> bool:
+    if manifest.content_digest == other.content_digest:
+        return True
+    ours, theirs = manifest.proof, other.proof
+    if ours.bounds and theirs.bounds:
+        if manifest.time_column != other.time_column:
+            return False
+        first = {split: parse_instant(span[0]) for split, span in ours.bounds.items()}
+        last = {split: parse_instant(span[1]) for split, span in theirs.bounds.items()}
+        return last["train"] < first["valid"] and last["valid"] < first["test"]
+    if not ours.hashed or ours.hashed != theirs.hashed:
+        return False
+    if ours.group_columns != theirs.group_columns or manifest.key_columns != other.key_columns:
+        return False
+    by = ours.group_columns or manifest.key_columns
+    types, others = ({c.name: c.type for c in m.columns} for m in (manifest, other))
+    return all(types.get(name) == others.get(name) for name in by)

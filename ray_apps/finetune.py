@@ -1,0 +1,220 @@
+"""What a training starts from, read back and checked, and what starting from it was worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arclight.bundle import Transfer
+from arclight.errors import DataError, DivergedError, IntegrityError, MissingError
+from arclight.finetune import check_kind, difference, is_unseen, plan_from
+from arclight.metrics import measure
+from ray_apps.gang.totals import to_first
+from ray_apps.predictor import check_bundle_files
+from ray_apps.shards import dense
+from ray_apps.trainers import InitModel
+from ray_apps.trainers.imbalance import even_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from arclight.bundle import ModelBundle
+    from arclight.catalog import Catalog
+    from arclight.manifest import DatasetManifest
+    from arclight.spec import Init, Spec
+    from ray_apps.gang import Gang
+    from ray_apps.shards import Doubles, Shard
+    from ray_apps.trainers import Model, Trainer, TrainJob
+    from ray_apps.trainers.boosting import Watch
+
+FILE = "scratch"
+
+
+def find_init(catalog: Catalog, spec: Spec) -> ModelBundle | None:
+    """Return the model that a spec's training starts from, its files checked; None: from scratch.
+
+    Raises:
+        MissingError: there is no such model.
+        RefusedError: no trusted key signed it.
+        SpecError: it is of another trainer or task.
+        IntegrityError: its files are not those recorded.
+    """
+    init = spec.train.init
+    if init is None:
+        return None
+    bundle = catalog.model(init.model)
+    check_kind(bundle, spec)
+    check_init(catalog, bundle)
+    return bundle
+
+
+def check_init(catalog: Catalog, bundle: ModelBundle) -> None:
+    """Check a model before anything parses its files.
+
+    Raises:
+        RefusedError: no trusted key signed it.
+        IntegrityError: its files are not those recorded.
+    """
+    if catalog.trust is not None:
+        catalog.trust.check(bundle, catalog.signatures(bundle))
+    check_bundle_files(catalog.folder(bundle), bundle)
+
+
+def as_learned(
+    manifest: DatasetManifest, bundle: ModelBundle | None, init: Init | None
+) -> DatasetManifest:
+    """Return a dataset as the model to train sees it: by the plan of the one it starts from.
+
+    Raises:
+        RefusedError: features or classes are not those of that model.
+    """
+    if bundle is None or init is None:
+        return manifest
+    return manifest.model_copy(update={"plan": plan_from(bundle, manifest, init)})
+
+
+def init_model(catalog: Catalog, bundle: ModelBundle, init: Init) -> InitModel:
+    """Return a trainer's view of what a training starts from."""
+    return InitModel(
+        path=catalog.folder(bundle) / bundle.model_file,
+        freeze=init.freeze,
+        has_new_head=init.head == "new",
+        head_rate=init.head_learning_rate,
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Labels and scores of valid on the first worker, none on the others."""
+
+    label: Doubles
+    scores: Doubles
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a trained model is compared with.
+
+    Attributes:
+        bundle: the model it started from.
+        learned: the datasets that model and those it came from were trained on.
+        trainer: of all of them.
+        job: as the model was trained.
+        own: the dataset by its own plan, which a training from scratch has.
+        shards: gives train and valid of a dataset as it is given.
+        folder: for the file of the model from scratch.
+    """
+
+    bundle: ModelBundle
+    learned: tuple[DatasetManifest | None, ...]
+    trainer: Trainer
+    job: TrainJob
+    own: DatasetManifest
+    shards: Callable[[DatasetManifest], tuple[Shard, Shard]]
+    folder: Path
+
+
+def what_it_was_worth(
+    asked: Comparison, tuned: Scores, valid: Shard, gang: Gang, watch: Watch | None
+) -> Transfer:
+    """Measure the model a training started from, and the same training from scratch.
+
+    Every worker goes through it with its own rows; the first one's answer has the figures.
+
+    Args:
+        asked: what is compared.
+        tuned: of the trained model.
+        valid: this worker's rows, by the plan of the model.
+        gang: the workers.
+        watch: of the training from scratch; None: it is not asked for.
+    """
+    job, init = asked.job, asked.job.init
+    assert init is not None
+    figure = partial(measure, job.task, job.metric)
+    before = None
+    if not init.has_new_head:
+        as_it_was = asked.trainer.load(init.path, threads=job.threads)
+        before = _scored(as_it_was, valid, tuned.label, gang)
+    found = Transfer(
+        metric=job.metric,
+        model=asked.bundle.ref,
+        model_digest=asked.bundle.model_digest,
+        rounds=asked.bundle.rounds,
+        is_unseen=is_unseen(asked.own, asked.learned),
+        before=None if before is None or gang.rank else figure(before.label, before.scores),
+        tuned=None if gang.rank else figure(tuned.label, tuned.scores),
+    )
+    if watch is None:
+        return found
+    try:
+        scratch, rounds = _from_scratch(asked, tuned.label, gang, watch)
+    except (DataError, DivergedError) as error:  # which every worker comes to alike
+        return found.model_copy(update={"scratch_reason": error.message})
+    if gang.rank:
+        return found
+    pair = (tuned.scores, scratch.scores)
+    made = {
+        "scratch": figure(scratch.label, scratch.scores),
+        "scratch_rounds": rounds,
+        "gain": difference(job.task, job.metric, tuned.label, pair, seed=job.seed),
+    }
+    return found.model_copy(update=made)
+
+
+def datasets_learned(catalog: Catalog, bundle: ModelBundle) -> tuple[DatasetManifest | None, ...]:
+    """Return the datasets that a model, and the models it came from, were trained on.
+
+    None stands for one that is not there any more, or is not the one that was trained on.
+    """
+    found: list[DatasetManifest | None] = []
+    at: ModelBundle | None = bundle
+    while at is not None:
+        found.append(_dataset(catalog, at))
+        origin = at.transfer
+        if origin is None:
+            break
+        try:
+            at = catalog.model(origin.model)
+        except (MissingError, IntegrityError):
+            at = None
+        if at is None or at.model_digest != origin.model_digest:
+            found.append(None)
+            break
+    return tuple(found)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
+    try:
+        manifest = catalog.dataset(bundle.dataset)
+    except (MissingError, IntegrityError):
+        return None
+    return manifest if manifest.content_digest == bundle.dataset_digest else None
+
+
+def _scored(model: Model, valid: Shard, label: Doubles, gang: Gang) -> Scores:
+    mine = np.concatenate([model.predict(dense(table)) for table in valid.tables])
+    return Scores(label, to_first(gang, mine))
+
+
+def _from_scratch(
+    asked: Comparison, label: Doubles, gang: Gang, watch: Watch
+) -> tuple[Scores, int]:
+    """Train without the model to start from, by the dataset's own plan; return rounds as well."""
+    train, valid = asked.shards(asked.own)
+    plan = asked.own.plan
+    job = asked.trainer.from_scratch(asked.job)
+    job = replace(job, categorical=plan.categorical, classes=len(plan.classes))
+    evened, job = even_out(train, job, gang)
+    data = asked.trainer.prepare(evened, valid, job, gang)
+    fitted = asked.trainer.fit(data, job, gang, watch)
+    path = asked.folder / f"{FILE}{gang.rank or ''}{asked.trainer.suffix}"
+    path.write_bytes(fitted.model)
+    model = asked.trainer.load(path, threads=job.threads)
+    return _scored(model, valid, label, gang), fitted.rounds
