@@ -30,7 +30,7 @@ def _start(bundle: ModelBundle) -> list[Line]:
         return []
     unseen = "yes" if found.is_unseen else "not shown"
     return [
-        (f"{found.metric} on valid", str(found)),
+        (f"{found.metric} on valid, what the start was worth", str(found)),
         (f"valid and test new to {found.model}", unseen),
     ]
 
@@ -66,7 +66,9 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
 def _settings(bundle: ModelBundle) -> list[Line]:
     if bundle.settings is None:
         return [("settings", "not recorded: an older release made it")]
-    found = bundle.settings.model_dump(exclude={"params"})
+    found = bundle.settings.model_dump(exclude={"params", "init"})
+    init = {} if bundle.settings.init is None else bundle.settings.init.model_dump()
+    found |= {f"init.{name}": value for name, value in init.items()}
     return [(f"setting {name}", "none" if v is None else v) for name, v in found.items()]
 
 

@@ -81,8 +81,8 @@ def _say_start(origin: ModelBundle, manifest: DatasetManifest, init: Init) -> No
     say(f"train: starting from {origin.ref} ({origin.rounds:,} rounds, dataset {origin.dataset}).")
     for name, count in new_levels(plan_from(origin, manifest, init), manifest).items():
         say(
-            f"train: {origin.ref} does not know {count:,} levels of '{printable(name)}', which "
-            "are all one to it.",
+            f"train: {origin.ref} takes {count:,} of the levels that '{printable(name)}' has now "
+            "for unknown ones, which are all alike to it.",
             style="yellow",
         )
 

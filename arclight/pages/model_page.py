@@ -322,10 +322,12 @@ def _training(bundle: ModelBundle) -> Facts:
     if bundle.cross_validation is not None:
         metrics.append((f"{bundle.metric}, cross-validation", str(bundle.cross_validation)))
     if bundle.transfer is not None:
-        metrics.append((f"{bundle.metric}, valid", str(bundle.transfer)))
+        metrics.append((f"{bundle.metric}, what the start was worth", str(bundle.transfer)))
         unseen = "yes" if bundle.transfer.is_unseen else "nothing shows it"
         metrics.append((f"valid and test new to {bundle.transfer.model}", unseen))
-    asked = {} if bundle.settings is None else bundle.settings.model_dump()
+    asked = {} if bundle.settings is None else bundle.settings.model_dump(exclude={"init"})
+    init = bundle.settings.init if bundle.settings else None
+    asked |= {f"init.{name}": value for name, value in (init.model_dump() if init else {}).items()}
     settings = [
         (f"train.{name}", "none" if value is None else str(value)) for name, value in asked.items()
     ]
