@@ -27,7 +27,7 @@ BOOSTERS = ("xgboost", "lightgbm")
 OF_RAW = 0.85
 DASK = (
     "dask==2026.8.0", "distributed==2026.8.0", "toolz", "partd", "locket", "zict", "tblib",
-    "tornado",
+    "tornado", "importlib_metadata==8.7.0", "zipp",
 )  # fmt: skip
 """Without what they need besides, which the project has."""
 PEERS = {

@@ -88,8 +88,7 @@ class DaskTrainers:
             verbosity=-1,
             **PARAMS["lightgbm"],
         )
-        valid_x, valid_y = self._rows("valid")
-        estimator.fit(x, y, eval_set=[(valid_x, valid_y)], eval_metric="auc")
+        estimator.fit(x, y)  # with `eval_set` it ends in an IndexError of its own
         booster = estimator.booster_
         booster.save_model(self._scratch / "model.txt")
         return booster

@@ -26,8 +26,10 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train on this worker's shard."""
     job = Job(**config)
     train_shard, valid_shard = (ray.train.get_dataset_shard(s) for s in ("train", "valid"))
-    train_x, train_y = frame_of(train_shard.materialize().to_pandas(), job)
-    valid_x, valid_y = frame_of(valid_shard.materialize().to_pandas(), job)
+    # LightGBM refuses the types of Arrow that Ray's frames have
+    types = dict.fromkeys(job.numbers, "float32")
+    train_x, train_y = frame_of(train_shard.materialize().to_pandas().astype(types), job)
+    valid_x, valid_y = frame_of(valid_shard.materialize().to_pandas().astype(types), job)
     params = {
         **PARAMS["lightgbm"],
         "objective": "binary",

@@ -5,6 +5,8 @@ Categories become codes by `StringIndexer`, as `features_col` takes numbers; two
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,5 +87,6 @@ class SparkXgboost:
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[SparkXgboost]:
     """Start a session with Spark's defaults but cores and heap."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     with started(params, is_tuned=False) as session:
         yield SparkXgboost(session, Job(**params["job"]), Path(params["scratch"]))
