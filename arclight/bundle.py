@@ -131,8 +131,12 @@ class Transfer(Contract):
     model_digest: str
     rounds: int
     """Of that model; they are the first ones of this model."""
-    is_unseen: bool
-    """Whether the splits show that no row of valid or test was in what that model learned from."""
+    is_valid_new: bool
+    """Whether the splits show that no row of valid was used for that model or one before it."""
+    is_test_new: bool
+    """The same of test."""
+    weighting: str | None = None
+    """The setting whose weights of classes that model's scores have."""
     before: float | None
     """The figure of that model as it was; None when its last layer was not kept."""
     tuned: float | None
@@ -145,6 +149,12 @@ class Transfer(Contract):
     """Why it has no figure though it was asked for."""
     gain: tuple[float, float] | None = None
     """95% interval of this model's figure less that of the one from scratch."""
+
+    @property
+    def shown_new(self) -> str:
+        """Which rows are shown to be new to that model."""
+        shown = {"valid": self.is_valid_new, "test": self.is_test_new}
+        return " and ".join(name for name, is_new in shown.items() if is_new) or "none"
 
     @property
     def is_negative(self) -> bool:
@@ -173,6 +183,28 @@ class Transfer(Contract):
 
 def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
+
+
+class SearchResult(Contract):
+    """The best trial of a search, whose parameters a model was trained with."""
+
+    study: str
+    """NAME@N."""
+    trial: int
+    value: float
+    """Of the metric on valid."""
+    params: dict[str, str | int | float | bool]
+    trials: int
+    """That ended."""
+    stopped: int
+    failed: int
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        return (
+            f"trial {self.trial} of {self.trials:,} in study {self.study} ({self.stopped:,} "
+            f"stopped early, {self.failed:,} failed), {self.value:.4f} on valid"
+        )
 
 
 class ModelBundle(Contract):
@@ -209,6 +241,8 @@ class ModelBundle(Contract):
     cross_validation: CrossValidation | None = None
     transfer: Transfer | None = None
     """What starting from another model was worth; None for one from scratch."""
+    search: SearchResult | None = None
+    """Where its parameters come from; None: from the spec."""
     dataset: str
     """NAME@N of the dataset."""
     dataset_digest: str
@@ -226,6 +260,8 @@ class ModelBundle(Contract):
             del body["cross_validation"]
         if self.transfer is None:
             del body["transfer"]
+        if self.search is None:
+            del body["search"]
         return body
 
     @property
@@ -243,7 +279,10 @@ class ModelBundle(Contract):
         if self.settings is not None and self.settings.imbalance == "weight":
             return "imbalance: weight"
         set_so = ((name, self.params.get(name, plain), plain) for name, plain in WEIGHING.items())
-        return next((f"{name}: {value}" for name, value, plain in set_so if value != plain), None)
+        own = next((f"{name}: {value}" for name, value, plain in set_so if value != plain), None)
+        if own is not None or self.transfer is None or self.transfer.weighting is None:
+            return own
+        return f"{self.transfer.weighting} of {self.transfer.model}, which it started from"
 
     @property
     def model_digest(self) -> str:

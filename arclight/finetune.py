@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.errors import RefusedError, SpecError, printable
+from arclight.layout import ROW_KEY
 from arclight.metrics import measure
 from arclight.spec import parse_instant
 
@@ -45,7 +46,9 @@ def check_kind(bundle: ModelBundle, spec: Spec) -> None:
 
 
 def plan_from(bundle: ModelBundle, manifest: DatasetManifest, init: Init) -> FeaturePlan:
-    """Return the plan that a training on a dataset must have to go on from a model: the model's.
+    """Return the plan that a training on a dataset must have to go on from a model.
+
+    Levels, and so codes, are the model's; what is said of numbers is of the dataset.
 
     Raises:
         RefusedError: the features, or the classes, are not those of the model; the first
@@ -66,15 +69,21 @@ def plan_from(bundle: ModelBundle, manifest: DatasetManifest, init: Init) -> Fea
             f"train.init: the features of {sides[0]} must be those of {sides[1]}, but {found}; "
             "select and derive them alike, or train from scratch."
         )
+    levels = [feature.levels for feature in bundle.plan.features]
+    features = tuple(
+        feature.model_copy(update={"levels": known})
+        for feature, known in zip(manifest.plan.features, levels, strict=True)
+    )
+    learned = manifest.plan.model_copy(update={"features": features})
     if init.head == "new":
-        return bundle.plan.model_copy(update={"classes": manifest.plan.classes})
+        return learned
     if manifest.plan.classes != bundle.plan.classes:
         ours, others = (", ".join(map(printable, p.classes)) for p in (manifest.plan, bundle.plan))
         raise RefusedError(
             f"train.init: the classes of {sides[0]} ({ours}) must be those of {sides[1]} "
             f"({others}); a network can have a new last layer (`head: new`)."
         )
-    return bundle.plan
+    return learned
 
 
 def new_levels(plan: FeaturePlan, manifest: DatasetManifest) -> dict[str, int]:
@@ -84,19 +93,22 @@ def new_levels(plan: FeaturePlan, manifest: DatasetManifest) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def is_unseen(manifest: DatasetManifest, learned: Iterable[DatasetManifest | None]) -> bool:
-    """Say whether splits show that valid and test of a dataset are new to what was learned.
+def shown_new(
+    manifest: DatasetManifest, used: Iterable[DatasetManifest | None]
+) -> tuple[bool, bool]:
+    """Say whether splits show that the valid rows, and the test rows, of a dataset are new.
 
-    What counts as learned of a dataset is its train split, and its valid split where the test
-    rows are asked about. Same data in the same splits, a split by the same time column whose
-    rows end before, and one by the same hash of the same columns show it.
+    New are rows that no model before learned from (its train) or was chosen by (its valid). What
+    shows it: the same data in the same splits, a split by the same time column whose rows end
+    before, and one by the same hash of the same columns.
 
     Args:
-        manifest: whose valid and test rows are asked about.
-        learned: the datasets that a model and those it came from were trained on; None for one
-            that is not there any more.
+        manifest: whose rows are asked about.
+        used: the datasets that a model and those it came from were trained on; None for one that
+            is not there any more.
     """
-    return all(other is not None and _shows(manifest, other) for other in learned)
+    found = [(False, False) if other is None else _shown(manifest, other) for other in used]
+    return all(valid for valid, _ in found), all(test for _, test in found)
 
 
 def difference(
@@ -159,20 +171,30 @@ def _first_difference(
     return ""
 
 
-def _shows(manifest: DatasetManifest, other: DatasetManifest) -> bool:
+def _shown(manifest: DatasetManifest, other: DatasetManifest) -> tuple[bool, bool]:
+    """Say it of valid and of test, and of one dataset that was used before."""
     if manifest.content_digest == other.content_digest:
-        return True
+        return False, True
+    types, others = ({c.name: c.type for c in m.columns} for m in (manifest, other))
+
+    def alike(names: Iterable[str]) -> bool:
+        return all(name in types and types[name] == others.get(name) for name in names)
+
     ours, theirs = manifest.proof, other.proof
     if ours.bounds and theirs.bounds:
-        if manifest.time_column != other.time_column:
-            return False
+        time = manifest.time_column
+        if time is None or time != other.time_column or not alike([time]):
+            return False, False
         first = {split: parse_instant(span[0]) for split, span in ours.bounds.items()}
-        last = {split: parse_instant(span[1]) for split, span in theirs.bounds.items()}
-        return last["train"] < first["valid"] and last["valid"] < first["test"]
-    if not ours.hashed or ours.hashed != theirs.hashed:
-        return False
-    if ours.group_columns != theirs.group_columns or manifest.key_columns != other.key_columns:
-        return False
-    by = ours.group_columns or manifest.key_columns
-    types, others = ({c.name: c.type for c in m.columns} for m in (manifest, other))
-    return all(types.get(name) == others.get(name) for name in by)
+        last = max(parse_instant(theirs.bounds[split][1]) for split in ("train", "valid"))
+        return last < first["valid"], last < first["test"]
+    columns = (*ours.group_columns, *manifest.key_columns)
+    # the digest that stands for a key is of all columns, whatever they are
+    is_same = (
+        bool(ours.hashed)
+        and ours.hashed == theirs.hashed
+        and columns == (*theirs.group_columns, *other.key_columns)
+        and ROW_KEY not in columns
+        and alike(columns)
+    )
+    return False, is_same

@@ -358,10 +358,16 @@ class Train(Contract):
 class Tune(Contract):
     """A search over a space of the trainer's parameters."""
 
-    trials: int = Field(default=50, ge=1)
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["asha", "none"] = "asha"
+    trials: int = Field(default=50, ge=1, le=100_000)
+    sampler: Literal["tpe", "gp", "quasi_random", "random", "grid"] = "tpe"
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     time_limit_s: int | None = Field(default=None, ge=1)
+    """Of one command; what is left of a search is made by the next one."""
+    trial_limit_s: int | None = Field(default=None, ge=1)
+    target: float | None = None
+    """A figure that is good enough: no trial is begun after one that reached it."""
+    at_once: int | None = Field(default=None, ge=1)
+    """Trials that run at the same time; None: one a core."""
     space: dict[Text, Range] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from arclight.errors import ArclightError, SpecError, printable
@@ -13,7 +14,8 @@ from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import plan_crew
 from jobs.say import answer, say
-from ray_apps.trainers import TrainJob, load_trainer
+from ray_apps.trainers import load_trainer
+from ray_apps.tune import check_space, plain_job
 from spark.columns import check_known_columns, located
 from spark.etl_plan import plan_etl
 from spark.footers import read_footers
@@ -114,29 +116,18 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
         SpecError: the SQL, an expression, a library's parameter or the tune section is wrong.
     """
     spec = loaded.spec
-    if spec.tune is not None:
-        raise SpecError(
-            f"{loaded.where('tune')}: 'tune' is not built yet in this release; remove the "
-            "section to train with train.params."
-        )
     bounds = bounds_of(spec.train.workers)
     if place is not None and place.ray.address is None:  # an attached cluster answers later
         cores = place.cores or look_at_machine(loaded.folder).cores
         plan_crew([cores], bounds, cores_per_worker=place.ray.cores_per_worker)
     check_texts(loaded)
-    job = TrainJob(
-        task=spec.task,
-        categorical=(),
-        metric=spec.metric,
-        classes=2,
-        params=dict(spec.train.params),
-        imbalance=spec.train.imbalance,
-        seed=spec.train.seed,
-        workers=bounds.most or bounds.least,
-    )
+    job = replace(plain_job(spec, {}), workers=bounds.most or bounds.least)
     trainer = load_trainer(spec.train.trainer)
     with _at(loaded, "train", "params"):
         trainer.check_params(job)
+    if spec.tune is not None:
+        with _at(loaded, "tune", "space"):
+            check_space(spec)
 
 
 def check_texts(loaded: LoadedSpec) -> None:

@@ -26,6 +26,9 @@ app = typer.Typer(
 AcceptSchema = Annotated[
     bool, typer.Option("--accept-schema", help="Take changed source columns as the new contract.")
 ]
+NewStudy = Annotated[
+    bool, typer.Option("--new-study", help="Begin another search, whatever there is of the last.")
+]
 NameArgument = Annotated[
     str | None, typer.Argument(help="A name, NAME@N to show one.", show_default=False)
 ]
@@ -37,12 +40,20 @@ def run(
     store: StoreOption = None,
     profile: ProfileOption = "local",
     accept_schema: AcceptSchema = False,
+    new_study: NewStudy = False,
     as_json: JsonOption = False,
 ) -> None:
-    """ETL, train, evaluate, register; resumes, and skips what is done."""
+    """ETL, train (or tune), evaluate, register; resumes, and skips what is done."""
     from jobs.run import run_command
 
-    run_command(spec, store=store, profile=profile, accept_schema=accept_schema, as_json=as_json)
+    run_command(
+        spec,
+        store=store,
+        profile=profile,
+        accept_schema=accept_schema,
+        new_study=new_study,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -70,6 +81,20 @@ def train(
     from jobs.train import train_command
 
     train_command(spec, store=store, profile=profile, as_json=as_json)
+
+
+@app.command()
+def tune(
+    spec: SpecFile,
+    store: StoreOption = None,
+    profile: ProfileOption = "local",
+    new_study: NewStudy = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search the spec's space, then train with the best parameters; goes on where it was."""
+    from jobs.tune import tune_command
+
+    tune_command(spec, store=store, profile=profile, new_study=new_study, as_json=as_json)
 
 
 @app.command()

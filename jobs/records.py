@@ -28,10 +28,9 @@ def _start(bundle: ModelBundle) -> list[Line]:
     found = bundle.transfer
     if found is None:
         return []
-    unseen = "yes" if found.is_unseen else "not shown"
     return [
         (f"{found.metric} on valid, what the start was worth", str(found)),
-        (f"valid and test new to {found.model}", unseen),
+        (f"rows shown to be new to {found.model}", found.shown_new),
     ]
 
 
@@ -48,6 +47,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
         *_folds(bundle),
         *_start(bundle),
+        *([] if bundle.search is None else [("parameters from", str(bundle.search))]),
         *_test_figures(catalog, bundle),
         ("threshold", "none" if bundle.threshold is None else f"{bundle.threshold:.6g}"),
         ("dataset", bundle.dataset),

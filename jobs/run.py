@@ -18,6 +18,7 @@ from jobs.reports import write_dataset_page, write_model_page
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, say
 from jobs.train import train_step
+from jobs.tune import tune_step
 from ray_apps.finetune import find_init
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ class RunResult:
 
 
 def run_spec(
-    spec_file: Path, *, store: str | None, profile: str, accept_schema: bool = False
+    spec_file: Path,
+    *,
+    store: str | None,
+    profile: str,
+    accept_schema: bool = False,
+    new_study: bool = False,
 ) -> RunResult:
     """Take a spec from its raw tables to a registered model."""
     loaded = load_spec(spec_file)
@@ -72,7 +78,10 @@ def run_spec(
         context = Context(run=run, loaded=loaded, profile=place)
         manifest = etl_step(context, accept_schema=accept_schema)
         reports = [write_dataset_page(run, manifest)]
-        bundle = train_step(context, manifest)
+        if loaded.spec.tune is None:
+            bundle = train_step(context, manifest)
+        else:
+            bundle = tune_step(context, manifest, new_study=new_study)
         evaluation = evaluate_step(context, bundle)
         decision = register_step(context, bundle, evaluation)
         reports.append(write_model_page(run, bundle, evaluation, manifest, decision))
@@ -80,14 +89,26 @@ def run_spec(
 
 
 def run_command(
-    spec_file: Path, *, store: str | None, profile: str, accept_schema: bool, as_json: bool
+    spec_file: Path,
+    *,
+    store: str | None,
+    profile: str,
+    accept_schema: bool,
+    new_study: bool,
+    as_json: bool,
 ) -> None:
     """Run a spec and say what came of it.
 
     Raises:
         RefusedError: the gate did not let the model through; all else is done and said.
     """
-    result = run_spec(spec_file, store=store, profile=profile, accept_schema=accept_schema)
+    result = run_spec(
+        spec_file,
+        store=store,
+        profile=profile,
+        accept_schema=accept_schema,
+        new_study=new_study,
+    )
     say_figures(result.bundle, result.evaluation)
     for path in result.reports:
         say(f"report: {path}")

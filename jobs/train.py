@@ -13,13 +13,12 @@ from cluster.ray_session import ray_session
 from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, progress, say
-from ray_apps.finetune import find_init
-from ray_apps.train import check_training, model_key, train_model
+from ray_apps.train import check_training, find_origin, model_key, train_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from arclight.bundle import ModelBundle
+    from arclight.bundle import ModelBundle, SearchResult
     from arclight.manifest import DatasetManifest
     from arclight.spec import Init
 
@@ -36,10 +35,18 @@ def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: 
     answer(body, as_json=as_json)
 
 
-def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
-    """Return the model of the dataset and the train section, trained now or published before."""
+def train_step(
+    context: Context, manifest: DatasetManifest, found: SearchResult | None = None
+) -> ModelBundle:
+    """Return the model of the dataset and the train section, trained now or published before.
+
+    Args:
+        context: what every step needs.
+        manifest: the dataset.
+        found: the search that the train section's parameters come from.
+    """
     run, spec = context.run, context.loaded.spec
-    origin = find_init(run.catalog, spec)
+    origin = find_origin(run.catalog, manifest, spec)
     key = model_key(manifest, spec, origin)
     known = run.catalog.find_model(spec.name, key)
     if known is not None:
@@ -50,7 +57,7 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
     if origin is not None and spec.train.init is not None:
         _say_start(origin, manifest, spec.train.init)
     with run.step("train", key=key) as note, progress("train") as tick:
-        with _workers(context):
+        with workers(context):
             bundle = train_model(
                 run.catalog,
                 manifest,
@@ -59,6 +66,8 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
                 run_folder=run.folder,
                 tick=tick,
                 tell=lambda sentence: say(f"train: {sentence}", style="yellow"),
+                origin=origin,
+                found=found,
             )
         note.result = bundle.ref
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.train_metrics.items())
@@ -68,10 +77,10 @@ def train_step(context: Context, manifest: DatasetManifest) -> ModelBundle:
     if bundle.transfer is not None:
         style = "yellow" if bundle.transfer.is_negative else ""
         say(f"train: {bundle.metric} on valid {bundle.transfer}.", style=style)
-        if not bundle.transfer.is_unseen:
+        if not bundle.transfer.is_test_new:
             say(
-                "train: nothing shows that the rows of valid and test are new to "
-                f"{bundle.transfer.model}: if it learned from them, figures are too good.",
+                f"train: nothing shows that the test rows are new to {bundle.transfer.model}: if "
+                "it has seen them, figures are too good.",
                 style="yellow",
             )
     return bundle
@@ -87,7 +96,7 @@ def _say_start(origin: ModelBundle, manifest: DatasetManifest, init: Init) -> No
         )
 
 
-def _workers(context: Context) -> AbstractContextManager[object]:
+def workers(context: Context) -> AbstractContextManager[object]:
     """Return Ray for the length of a training, or nothing when it runs in this process."""
     if context.loaded.spec.train.workers == 0:
         return nullcontext()

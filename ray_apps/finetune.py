@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.bundle import Transfer
-from arclight.errors import DataError, DivergedError, IntegrityError, MissingError
-from arclight.finetune import check_kind, difference, is_unseen, plan_from
+from arclight.errors import ArclightError, DataError, DivergedError, RefusedError, printable
+from arclight.finetune import check_kind, difference, plan_from, shown_new
 from arclight.metrics import measure
 from ray_apps.gang.totals import to_first
-from ray_apps.predictor import check_bundle_files
+from ray_apps.predictor import check_bundle_files, load_predictor
 from ray_apps.shards import dense
 from ray_apps.trainers import InitModel
 from ray_apps.trainers.imbalance import even_out
@@ -35,25 +35,33 @@ FILE = "scratch"
 
 
 def find_init(catalog: Catalog, spec: Spec) -> ModelBundle | None:
-    """Return the model that a spec's training starts from, its files checked; None: from scratch.
+    """Return the model that a spec's training starts from; None: from scratch.
+
+    It is loaded once as any model that is used: in a process of its own, its files, its signature
+    and the scores of its golden rows proven.
 
     Raises:
         MissingError: there is no such model.
-        RefusedError: no trusted key signed it.
+        RefusedError: no trusted key signed it, or models are signed here and none is trusted.
         SpecError: it is of another trainer or task.
-        IntegrityError: its files are not those recorded.
+        IntegrityError: it is not the model that was published.
     """
     init = spec.train.init
     if init is None:
         return None
     bundle = catalog.model(init.model)
     check_kind(bundle, spec)
-    check_init(catalog, bundle)
+    if catalog.signer is not None and catalog.trust is None:
+        raise RefusedError(
+            f"train.init: '{bundle.ref}' must be signed by a trusted key, as the model that "
+            "starts from it is signed here; name the keys to trust (ARCLIGHT_TRUSTED_KEYS)."
+        )
+    load_predictor(catalog, bundle, threads=1)
     return bundle
 
 
 def check_init(catalog: Catalog, bundle: ModelBundle) -> None:
-    """Check a model before anything parses its files.
+    """Check a model's signature and files again, where a training begins.
 
     Raises:
         RefusedError: no trusted key signed it.
@@ -100,8 +108,8 @@ class Comparison:
     """What a trained model is compared with.
 
     Attributes:
+        catalog: where the model and those before it lie.
         bundle: the model it started from.
-        learned: the datasets that model and those it came from were trained on.
         trainer: of all of them.
         job: as the model was trained.
         own: the dataset by its own plan, which a training from scratch has.
@@ -109,8 +117,8 @@ class Comparison:
         folder: for the file of the model from scratch.
     """
 
+    catalog: Catalog
     bundle: ModelBundle
-    learned: tuple[DatasetManifest | None, ...]
     trainer: Trainer
     job: TrainJob
     own: DatasetManifest
@@ -120,10 +128,11 @@ class Comparison:
 
 def what_it_was_worth(
     asked: Comparison, tuned: Scores, valid: Shard, gang: Gang, watch: Watch | None
-) -> Transfer:
+) -> Transfer | None:
     """Measure the model a training started from, and the same training from scratch.
 
-    Every worker goes through it with its own rows; the first one's answer has the figures.
+    Every worker goes through it with its own rows; the first one gets the answer. A training from
+    scratch that fails costs its figure, not the model.
 
     Args:
         asked: what is compared.
@@ -134,67 +143,70 @@ def what_it_was_worth(
     """
     job, init = asked.job, asked.job.init
     assert init is not None
-    figure = partial(measure, job.task, job.metric)
     before = None
     if not init.has_new_head:
         as_it_was = asked.trainer.load(init.path, threads=job.threads)
         before = _scored(as_it_was, valid, tuned.label, gang)
-    found = Transfer(
+    scratch, rounds, reason = None, None, ""
+    if watch is not None:
+        try:
+            scratch, rounds = _from_scratch(asked, tuned.label, gang, watch)
+        except Exception as error:
+            # of several workers only what all of them come to alike
+            if gang.world > 1 and not isinstance(error, DataError | DivergedError):
+                raise
+            said = error.message if isinstance(error, ArclightError) else printable(error)
+            reason = said or type(error).__name__
+    if gang.rank:
+        return None
+    figure = partial(measure, job.task, job.metric)
+    is_valid_new, is_test_new = shown_new(asked.own, _datasets(asked.catalog, asked.bundle))
+    gain = None
+    if scratch is not None:
+        pair = (tuned.scores, scratch.scores)
+        gain = difference(job.task, job.metric, tuned.label, pair, seed=job.seed)
+    return Transfer(
         metric=job.metric,
         model=asked.bundle.ref,
         model_digest=asked.bundle.model_digest,
         rounds=asked.bundle.rounds,
-        is_unseen=is_unseen(asked.own, asked.learned),
-        before=None if before is None or gang.rank else figure(before.label, before.scores),
-        tuned=None if gang.rank else figure(tuned.label, tuned.scores),
+        is_valid_new=is_valid_new,
+        is_test_new=is_test_new,
+        weighting=asked.bundle.weighting,
+        before=None if before is None else figure(before.label, before.scores),
+        tuned=figure(tuned.label, tuned.scores),
+        scratch=None if scratch is None else figure(scratch.label, scratch.scores),
+        scratch_rounds=rounds,
+        scratch_reason=reason,
+        gain=gain,
     )
-    if watch is None:
-        return found
-    try:
-        scratch, rounds = _from_scratch(asked, tuned.label, gang, watch)
-    except (DataError, DivergedError) as error:  # which every worker comes to alike
-        return found.model_copy(update={"scratch_reason": error.message})
-    if gang.rank:
-        return found
-    pair = (tuned.scores, scratch.scores)
-    made = {
-        "scratch": figure(scratch.label, scratch.scores),
-        "scratch_rounds": rounds,
-        "gain": difference(job.task, job.metric, tuned.label, pair, seed=job.seed),
-    }
-    return found.model_copy(update=made)
-
-
-def datasets_learned(catalog: Catalog, bundle: ModelBundle) -> tuple[DatasetManifest | None, ...]:
-    """Return the datasets that a model, and the models it came from, were trained on.
-
-    None stands for one that is not there any more, or is not the one that was trained on.
-    """
-    found: list[DatasetManifest | None] = []
-    at: ModelBundle | None = bundle
-    while at is not None:
-        found.append(_dataset(catalog, at))
-        origin = at.transfer
-        if origin is None:
-            break
-        try:
-            at = catalog.model(origin.model)
-        except (MissingError, IntegrityError):
-            at = None
-        if at is None or at.model_digest != origin.model_digest:
-            found.append(None)
-            break
-    return tuple(found)
 
 
 # --------------------------------------------------------------------------------- inside
 
 
-def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
+def _datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest | None]:
+    """Return the datasets that a model, and the models it came from, were trained on.
+
+    None stands for one that is not there any more, or is not the one that was trained on.
+    """
+    found: list[DatasetManifest | None] = []
+    at = bundle
     try:
-        manifest = catalog.dataset(bundle.dataset)
-    except (MissingError, IntegrityError):
-        return None
+        while True:
+            found.append(_dataset(catalog, at))
+            origin = at.transfer
+            if origin is None:
+                return found
+            at = catalog.model(origin.model)
+            if at.model_digest != origin.model_digest:
+                return [*found, None]
+    except (ArclightError, OSError):
+        return [*found, None]
+
+
+def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
+    manifest = catalog.dataset(bundle.dataset)
     return manifest if manifest.content_digest == bundle.dataset_digest else None
 
 

@@ -32,7 +32,6 @@ from ray_apps.finetune import (
     Scores,
     as_learned,
     check_init,
-    datasets_learned,
     init_model,
     what_it_was_worth,
 )
@@ -300,7 +299,9 @@ def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)
     judged = _judge(model, measured, job, gang, request.train.costs)
-    transfer = _compare(folder, place, (judged.valid, measured.valid), gang, tick)
+    valid = measured.valid
+    del measured  # what follows may read all rows again
+    transfer = _compare(folder, place, (judged.valid, valid), gang, tick)
     if gang.rank:
         return  # the first worker leaves the outcome
     outcome = FitOutcome(
@@ -432,8 +433,8 @@ def _compare(
     rounds = request.train.rounds
     said = (0, rounds, f"from scratch, {request.metric}")
     found = Comparison(
+        catalog=place.catalog,
         bundle=place.origin,
-        learned=datasets_learned(place.catalog, place.origin),
         trainer=load_trainer(request.train.trainer),
         job=place.job,
         own=place.own,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from arclight.errors import LostWorkerError
 
@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arclight.progress import Tell
-    from ray_apps.checkpoints import Checkpoints
 
 PATIENCE = 3
 """Losses in a row, with no newer checkpoint or fold in between, that a training takes."""
 
 
-def go_on_after_losses(run: Callable[[int], None], checkpoints: Checkpoints, tell: Tell) -> None:
+class Progress(Protocol):
+    """What is left in the store of a work that may be lost."""
+
+    def progress(self) -> tuple[int, int]:
+        """Return how far it is, the larger part first; more of either is progress."""
+
+
+def go_on_after_losses(run: Callable[[int], None], checkpoints: Progress, tell: Tell) -> None:
     """Run a training, and again from its newest checkpoint whenever it loses a worker.
 
     Args:

@@ -21,9 +21,10 @@ from cluster.sizing import GIB
 from ray_apps.fit import PROGRESS, FitProgress, progress_of, run_fit, write_progress
 from ray_apps.lean import lean_imports
 from ray_apps.ray_nodes import check_room
+from ray_apps.tune import run_search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from arclight.progress import Tick
 
@@ -41,6 +42,14 @@ def fit_worker(folder: str) -> None:
         run_fit(Path(folder), write_progress(Path(folder)))
 
 
+def search_worker(folder: str) -> None:
+    """Make a study's trials in a process of Ray."""
+    with contextlib.suppress(OSError):
+        (Path(folder) / STARTED).touch()
+    with lean_imports(), _ended_on_demand(Path(folder)):
+        run_search(Path(folder), write_progress(Path(folder)))
+
+
 def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
     """Run a fit as a Ray task; Ray is connected (`cluster.ray_session`).
 
@@ -53,7 +62,16 @@ def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
         ArclightError: what the worker raised.
         LostWorkerError: Ray lost the worker or failed.
     """
-    task = ray.remote(num_cpus=threads, max_retries=0)(fit_worker)
+    _in_task(fit_worker, folder, tick, threads=threads)
+
+
+def search_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
+    """Make a study's trials as a Ray task, as `fit_in_task` runs a fit."""
+    _in_task(search_worker, folder, tick, threads=threads)
+
+
+def _in_task(work: Callable[[str], None], folder: Path, tick: Tick, *, threads: int) -> None:
+    task = ray.remote(num_cpus=threads, max_retries=0)(work)
     running = task.remote(str(folder))
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from arclight.bundle import BundleFile, ModelBundle, Signature, TrainSettings
 from arclight.catalog import now
 from arclight.contract import digest_of
-from arclight.errors import RefusedError
+from arclight.errors import IntegrityError, MissingError, RefusedError
 from arclight.folds import fold_rule
 from arclight.lineage import (
     Lineage,
@@ -33,6 +34,7 @@ from ray_apps.trainers import load_trainer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from arclight.bundle import SearchResult
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tell, Tick
@@ -78,6 +80,8 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
     run_folder: Path,
     tick: Tick,
     tell: Tell = silent_tell,
+    origin: ModelBundle | None = None,
+    found: SearchResult | None = None,
 ) -> ModelBundle:
     """Train a model and publish it, or return the one that the same inputs gave before.
 
@@ -91,6 +95,8 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
         run_folder: the run's folder; holds the work until the model is published.
         tick: told about the rounds done.
         tell: told about losses, and checkpoints that could not be written.
+        origin: the model that `train.init` names (`find_origin`).
+        found: the search that the parameters come from; told in the record.
 
     Raises:
         SpecError: a parameter is wrong.
@@ -98,7 +104,7 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
         LostWorkerError: workers were lost again and again; the same command goes on.
         ArclightError: the training failed; nothing is published.
     """
-    origin = find_init(catalog, spec)
+    assert (origin is None) == (spec.train.init is None), "found by `find_origin`"
     key = model_key(manifest, spec, origin)
     known = catalog.find_model(spec.name, key)
     if known is not None:
@@ -125,7 +131,7 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
             done = (work / OUTCOME).read_bytes()
             outcome = FitOutcome.from_json(done, source=str(work / OUTCOME))
             learned = as_learned(manifest, origin, spec.train.init)
-            made = _Made(work, outcome, crew, key, learned, origin)
+            made = _Made(work, outcome, crew, key, learned, origin, found)
             published = _publish(catalog, manifest, spec, made)
             checkpoints.clear()
         if outcome.trouble:
@@ -134,6 +140,25 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
     finally:
         for left in (run_folder / "fit").glob("*"):
             discard(left)
+
+
+def find_origin(catalog: Catalog, manifest: DatasetManifest, spec: Spec) -> ModelBundle | None:
+    """Return the model that a training on a dataset starts from; None: from scratch.
+
+    Where an alias has moved to what this very training made, it is the model that one had started
+    from: the same command ends in the same model.
+
+    Raises:
+        MissingError, RefusedError, SpecError, IntegrityError: as `find_init`.
+    """
+    found = find_init(catalog, spec)
+    if found is None or found.transfer is None or found.name != spec.name:
+        return found
+    with contextlib.suppress(MissingError, IntegrityError):
+        before = catalog.model(found.transfer.model)
+        if model_key(manifest, spec, before) == found.key:
+            return before
+    return found
 
 
 def check_training(
@@ -229,6 +254,7 @@ class _Made:
     learned: DatasetManifest
     """The dataset with the plan of the model."""
     origin: ModelBundle | None
+    found: SearchResult | None
 
 
 def _publish(
@@ -307,6 +333,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
         resumed=outcome.resumed,
         cross_validation=outcome.cross_validation,
         transfer=outcome.transfer,
+        search=made.found,
         dataset=manifest.ref,
         dataset_digest=manifest.content_digest,
         lineage=Lineage(

@@ -302,9 +302,12 @@ def _outputs(bundle: ModelBundle) -> str:
 
 
 def _data(bundle: ModelBundle, manifest: DatasetManifest | None) -> str:
-    if manifest is None:
-        return bundle.dataset
-    return f"{bundle.dataset}: {count(manifest.rows.get('train'))} rows of the train split"
+    found = bundle.dataset
+    if manifest is not None:
+        found += f": {count(manifest.rows.get('train'))} rows of the train split"
+    if bundle.transfer is not None:
+        found += f"; it started from {bundle.transfer.model}, and what that had learned"
+    return found
 
 
 def _judged(evaluation: Evaluation) -> str:
@@ -323,8 +326,10 @@ def _training(bundle: ModelBundle) -> Facts:
         metrics.append((f"{bundle.metric}, cross-validation", str(bundle.cross_validation)))
     if bundle.transfer is not None:
         metrics.append((f"{bundle.metric}, what the start was worth", str(bundle.transfer)))
-        unseen = "yes" if bundle.transfer.is_unseen else "nothing shows it"
-        metrics.append((f"valid and test new to {bundle.transfer.model}", unseen))
+        start = bundle.transfer
+        metrics.append((f"rows shown to be new to {start.model}", start.shown_new))
+    if bundle.search is not None:
+        metrics.append(("parameters from", str(bundle.search)))
     asked = {} if bundle.settings is None else bundle.settings.model_dump(exclude={"init"})
     init = bundle.settings.init if bundle.settings else None
     asked |= {f"init.{name}": value for name, value in (init.model_dump() if init else {}).items()}

@@ -97,7 +97,8 @@ class DaskTrainers:
         job = self._job
         frame = dd.read_parquet(job.files[split], columns=[*job.features, LABEL])
         types = {name: pd.CategoricalDtype(levels) for name, levels in job.levels.items()}
-        frame = frame.astype(types)
+        # kept, or features and label are read in parts of other sizes, which XGBoost refuses
+        frame = frame.astype(types).persist()
         return frame[job.features], frame[LABEL]
 
 

@@ -27,7 +27,7 @@ def train_worker(config: dict[str, Any]) -> None:
     job = Job(**config)
     train_shard, valid_shard = (ray.train.get_dataset_shard(s) for s in ("train", "valid"))
     # LightGBM refuses the types of Arrow that Ray's frames have
-    types = dict.fromkeys(job.numbers, "float32")
+    types = {**dict.fromkeys(job.numbers, "float32"), LABEL: "float64"}
     train_x, train_y = frame_of(train_shard.materialize().to_pandas().astype(types), job)
     valid_x, valid_y = frame_of(valid_shard.materialize().to_pandas().astype(types), job)
     params = {

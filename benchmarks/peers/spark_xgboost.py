@@ -1,6 +1,6 @@
-"""XGBoost on Spark as its documentation shows it: `SparkXGBClassifier` over columns.
+"""XGBoost on Spark as its documentation shows it: `SparkXGBClassifier` over a vector.
 
-Categories become codes by `StringIndexer`, as `features_col` takes numbers; two tasks of one core.
+Categories become codes by `StringIndexer`; two tasks of one core.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyspark.ml.feature import StringIndexer
+from pyspark.ml.feature import StringIndexer, VectorAssembler
 from pyspark.sql import functions as sf
 from xgboost.spark import SparkXGBClassifier
 
@@ -50,9 +50,12 @@ class SparkXgboost:
             stringOrderType="alphabetAsc",
             handleInvalid="keep",
         )
-        coded = indexer.fit(rows).transform(rows)
+        # as a vector: by a list of columns, a batch without a valid row ends in a KeyError
+        features = [*job.numbers, *codes.values()]
+        vector = VectorAssembler(inputCols=features, outputCol="features", handleInvalid="keep")
+        coded = vector.transform(indexer.fit(rows).transform(rows))
         estimator = SparkXGBClassifier(
-            features_col=[*job.numbers, *codes.values()],
+            features_col="features",
             label_col=LABEL,
             validation_indicator_col=IS_VALID,
             num_workers=WORKERS,

@@ -146,6 +146,9 @@ class Trainer(Protocol):
     def least_row_bytes(self, values: Values) -> float:
         """Return what a row of train takes in memory at the very least, while training."""
 
+    def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
+        """Return what of a job's parameters decides what `prepare` gives for the same rows."""
+
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Say whether one worker that goes on ends with the bytes of an undisturbed one."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from lightgbm.basic import _ConfigAliases, _InnerPredictor
 
 from arclight.errors import (
+    DataError,
     EngineError,
     IntegrityError,
     SpecError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
-    from ray_apps.trainers import Values
+    from ray_apps.trainers import Param, Values
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.lgbm_network import Network
 
@@ -61,6 +62,11 @@ ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
 """What its data-parallel learner has not, by the value that it has."""
 BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
 COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
+BINNING = (
+    "max_bin", "min_data_in_bin", "bin_construct_sample_cnt", "data_random_seed", "use_missing",
+    "zero_as_missing", "enable_bundle", "linear_tree",
+)  # fmt: skip
+"""What a data set is made by; another value needs another one."""
 SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed")
 # What a spec may set, by the library's main names: nothing that names a file, a host or a
 # column, and nothing that Arclight sets. Everything else in the library's own list is reserved.
@@ -123,6 +129,11 @@ class LgbmTrainer:
         """Bins of what is neither null nor zero, twice, and gradients."""
         return least_row_bytes(values.told)
 
+    def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
+        """What the library keeps in a data set."""
+        params = _params(job, Alone())
+        return tuple(params.get(name) for name in BINNING)
+
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Not where rounds depend on more than the model, the bins and seeds of their own."""
         params = _params(job, Alone())
@@ -148,10 +159,12 @@ class LgbmTrainer:
         known = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
         bins = common_bins(train, common, gang)
         weights = row_weights(train.label, job, gang)
-        binned = bin_rows(train, bins, known, common, weight=weights)
+        # evened-out rows have other odds than those the model to start from knows
+        offset = _raw_shift(job) if job.init else 0.0
+        binned = bin_rows(train, bins, known, common, weight=weights, offset=offset)
         # not by those of `binned`: rows without weights take theirs from there, as zeros
         del train
-        other = bin_rows(valid.held(), bins, known, common)
+        other = bin_rows(valid.held(), bins, known, common, offset=offset)
         before = init.current_iteration() if init else 0
         return LgbmData(binned, other, valid.label, start, begun, before)
 
@@ -169,9 +182,17 @@ class LgbmTrainer:
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
         kept = kept_rounds(history, job)
-        rounds = data.before + kept
+        model = growing.model(data.before + kept)
+        # a round in which nothing was split is none to the library, unless it is the first
+        rounds = int(lgb.Booster(model_str=model.decode()).current_iteration())
+        if rounds == data.before:
+            raise DataError(
+                "LightGBM must find a split to add to the model in train.init, but found none in "
+                f"{kept} rounds; give it more rows, or lower min_data_in_leaf and "
+                "min_sum_hessian_in_leaf."
+            )
         return Fitted(
-            model=_shifted(growing.model(rounds), job.shift / float(params.get("sigmoid", 1))),
+            model=model if data.before else _shifted(model, _raw_shift(job)),
             rounds=rounds,
             valid=history[kept - 1],
             params=params,
@@ -304,6 +325,11 @@ class _Growing:
             # the library takes up a bag's seed only together with another share
             self._booster.reset_parameter({n: v * 0.9 for n, v in self._shares.items()})
         self._booster.reset_parameter({**_seeds(self._params, number), **self._shares})
+
+
+def _raw_shift(job: TrainJob) -> float:
+    """Return a job's shift in the unit of LightGBM's raw scores."""
+    return job.shift / float(_params(job, Alone()).get("sigmoid", 1))
 
 
 def _shifted(model: bytes, shift: float) -> bytes:

@@ -71,10 +71,12 @@ def bin_rows(
     known: _InnerPredictor | None,
     common: dict[str, Any],
     weight: npt.NDArray[np.float32] | None = None,
+    offset: float = 0.0,
 ) -> lgb.Dataset:
     """Return rows binned by the bins of another data set, pushed part by part where they are many.
 
-    With margins of what is known already; a booster made of these rows goes on from there.
+    With margins of what is known already, less an offset; a booster made of these rows goes on
+    from there.
     """
     if shard.is_held or common["params"].get("linear_tree"):
         # column by column is faster; and linear leaves need the numbers themselves
@@ -91,7 +93,7 @@ def bin_rows(
     )
     if known is not None:
         margins = [known.predict(dense(table), raw_score=True) for table in shard.tables]
-        made.init_score = np.concatenate(margins)
+        made.init_score = np.concatenate(margins) - offset
     made.construct()
     made._predictor = known  # only now: it cannot predict on parts
     return made

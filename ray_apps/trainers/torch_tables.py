@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
-    from ray_apps.trainers import Values
+    from ray_apps.trainers import Param, Values
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.torch_inputs import Inputs, Seen
     from ray_apps.trainers.torch_nets import Shape
@@ -105,11 +105,16 @@ class TorchTrainer:
         if init is None:
             return job
         params = asdict(_params(job, init))
-        return replace(job, init=None, params={**job.params, **{n: params[n] for n in SHAPE}})
+        own = {name: params[name] for name in (*SHAPE, "dropout")}
+        return replace(job, init=None, params={**job.params, **own})
 
     def least_row_bytes(self, values: Values) -> float:
         """Numbers as they are read and as the network sees them, and the label."""
         return 8 * values.all + 8
+
+    def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:  # noqa: ARG002 -- as above
+        """Nothing: ranks are learnt from the rows, whatever the network is."""
+        return ()
 
     def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
         """Every epoch draws from its own seed, and a snapshot has the optimizer's state."""
@@ -327,6 +332,8 @@ def _take_over(net: nn.Module, init: nn.Module, job: TrainJob) -> None:
     weights, has_new_head = init.state_dict(), job.init.has_new_head
     kept = {n: t for n, t in weights.items() if not (has_new_head and n.startswith(HEAD))}
     net.load_state_dict(kept, strict=not has_new_head)
+    if not has_new_head:
+        _shift(net, -job.shift)  # it is added again in the end
 
 
 def _moving(net: nn.Module, job: TrainJob) -> list[nn.Parameter]:

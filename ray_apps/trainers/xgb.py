@@ -68,7 +68,7 @@ RESERVED = {
     "booster": "only gbtree is stored and served",
     "tree_method": "it is always hist",
     "updater": "it is always the one of hist",
-    "process_type": "a model is always trained from the start",
+    "process_type": "trees are always added",
     "enable_categorical": "it is always on",
     "validate_parameters": "it is always on",
     "disable_default_eval_metric": "use train.metric",
@@ -130,6 +130,10 @@ class XgbTrainer:
         """Bins of what is not null, twice, and gradients."""
         return least_row_bytes(values.known)
 
+    def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
+        """The number of bins; trees take what they want of them."""
+        return (job.params.get("max_bin"),)
+
     def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
         """Every round begins anew from its own seed, so chance is the same after a restart."""
         return True
@@ -169,10 +173,12 @@ class XgbTrainer:
             ) from error
         rounds = kept_rounds(history, job)
         model, before = growing.model(rounds), 0
-        if data.init is not None:
+        if data.init is None:
+            model = _shifted(model, job.shift)
+        else:  # which was taken off the scores to start at
             model, before = data.init.joined(model), data.init.rounds
         return Fitted(
-            model=_shifted(model, job.shift),
+            model=model,
             rounds=before + rounds,
             valid=history[rounds - 1],
             params={name: _plain(value) for name, value in params.items()},
@@ -345,6 +351,7 @@ class _Init:
         assert job.init is not None
         self._booster = xgb.Booster(params={"nthread": job.threads}, model_file=job.init.path)
         self._booster.set_param({"nthread": job.threads})
+        self._shift = job.shift
         self.rounds = int(self._booster.num_boosted_rounds())
 
     @property
@@ -354,11 +361,14 @@ class _Init:
         return str(config["learner"]["objective"]["name"])
 
     def margins(self, table: pa.Table) -> npt.NDArray[np.float32]:
-        """Return the raw scores of encoded rows: float32 [rows] or [rows, classes]."""
+        """Return the raw scores to start at: float32 [rows] or [rows, classes].
+
+        Where the rows of train were evened out, those of the data evened out alike.
+        """
         found = self._booster.inplace_predict(
             dense(table), predict_type="margin", missing=np.nan, validate_features=False
         )
-        return found.astype(np.float32)  # type: ignore[no-any-return]
+        return (found - self._shift).astype(np.float32)  # type: ignore[no-any-return]
 
     def joined(self, model: bytes) -> bytes:
         """Return one model file of these trees and those that grew from their raw scores."""

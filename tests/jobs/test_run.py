@@ -52,7 +52,12 @@ def end(result: RunResult, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(run, "run_spec", lambda *_, **__: result)
     return guarded(
         lambda: run_command(
-            Path("spec.yaml"), store=None, profile="local", accept_schema=False, as_json=True
+            Path("spec.yaml"),
+            store=None,
+            profile="local",
+            accept_schema=False,
+            new_study=False,
+            as_json=True,
         )
     )
 

@@ -14,7 +14,7 @@ from arclight.store import Store
 from cluster.profiles import Profile
 from cluster.sizing import Crew
 from ray_apps.fit import REQUEST
-from ray_apps.train import fit_request, train_model
+from ray_apps.train import find_origin, fit_request, train_model
 from tests.ray_apps.make_dataset import Made, make_dataset, make_spec
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def train_here(
         run_folder=folder,
         tick=tick,
         tell=tell,
+        origin=find_origin(made.catalog, made.manifest, spec),
     )
 
 

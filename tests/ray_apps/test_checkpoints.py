@@ -43,7 +43,7 @@ from arclight.catalog import Catalog
 from arclight.spec import Spec
 from arclight.store import Store
 from arclight.sweep import find_leftovers, remove
-from ray_apps.train import model_key, train_model
+from ray_apps.train import find_origin, model_key, train_model
 from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.conftest import train_here as train
 
@@ -60,7 +60,7 @@ def tick(done, total, note):
 
 train_model(
     catalog, manifest, spec, profile=ONE_CORE.model_copy(update={"cores": int(cores)}),
-    run_folder=Path(folder), tick=tick,
+    run_folder=Path(folder), tick=tick, origin=find_origin(catalog, manifest, spec),
 )
 """
 

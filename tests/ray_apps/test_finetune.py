@@ -12,24 +12,39 @@ import pytest
 import xgboost as xgb
 from safetensors.numpy import load_file
 
+import jobs.train as train_job
 from arclight.bundle import Transfer
 from arclight.catalog import Catalog
-from arclight.errors import IntegrityError, MissingError, RefusedError, SpecError
+from arclight.errors import (
+    DataError,
+    EngineError,
+    IntegrityError,
+    MissingError,
+    RefusedError,
+    SpecError,
+)
 from arclight.features import Derived
 from arclight.metrics import measure
 from arclight.progress import silent
+from arclight.signing import TrustedKeys
 from arclight.spec import Init
 from arclight.store import Store
-from ray_apps.finetune import find_init
+from ray_apps.finetune import _datasets, find_init
+from ray_apps.gang import Alone
 from ray_apps.predictor import load_predictor
 from ray_apps.retrain import retrain_model
 from ray_apps.shards import read_shard
+from ray_apps.train import find_origin
 from ray_apps.trainers import InitModel, load_trainer
+from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.judge import own_metric
+from tests.jobs.test_signing import arclight
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.gang.test_together import outcomes
-from tests.ray_apps.make_dataset import make_dataset, make_spec
+from tests.ray_apps.make_dataset import SMALL_NET, make_dataset, make_spec
 from tests.ray_apps.test_checkpoints import killed
+from tests.ray_apps.test_signed_models import OURS
+from tests.ray_apps.trainers.test_imbalance import fit_evened, job_of, uneven
 from tests.ray_apps.trainers.test_trainers import fit, load, make_job, make_shard
 
 TREES = ("xgboost", "lightgbm")
@@ -82,14 +97,15 @@ def test_a_training_goes_on_from_a_registered_model(started, tmp_path, name, tas
     tuned = train(made, spec, tmp_path)
     assert tuned.ref == "demo@2"
     assert tuned.rounds == bundle.rounds + 5
-    assert tuned.plan == bundle.plan
+    assert [f.levels for f in tuned.plan.features] == [f.levels for f in bundle.plan.features]
+    assert tuned.plan.features[3].mean == made.manifest.plan.features[3].mean
     assert tuned.transfer.model == "demo@1"
     assert tuned.transfer.model_digest == bundle.model_digest
     assert tuned.lineage.inputs["init"] == bundle.model_digest
     label, scores = valid_scores(made, bundle)
     assert tuned.transfer.before == pytest.approx(measure(task, spec.metric, label, scores))
     assert tuned.transfer.tuned == pytest.approx(tuned.train_metrics["valid"])
-    assert not tuned.transfer.is_unseen  # nothing is known of these splits
+    assert tuned.transfer.shown_new == "none"  # nothing is known of these splits
     # loads as any other, its golden rows included
     assert load_predictor(made.catalog, tuned, threads=1).bundle == tuned
     again = retrain_model(made.catalog, tuned, folder=tmp_path, tick=silent)
@@ -361,7 +377,7 @@ def test_a_damaged_model_is_not_started_from(started, tmp_path):
     made, bundle = started("xgboost")
     path = made.catalog.folder(bundle) / bundle.model_file
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(IntegrityError, match="model"):
+    with pytest.raises(IntegrityError, match=r"model\.ubj' must"):
         find_init(made.catalog, make_spec(init="demo@1"))
 
 
@@ -374,15 +390,162 @@ def test_the_same_model_by_another_name_is_the_same_training(started, tmp_path):
     assert again.settings.init == Init(model="demo@1")
 
 
+def test_once_the_alias_has_moved_to_what_it_made_the_same_command_is_done(started, tmp_path):
+    made, bundle = started("lightgbm")
+    first = made.catalog.move_alias(bundle, "champion", reason="test", seen=None)
+    spec = make_spec(trainer="lightgbm", init="demo@champion", rounds=2)
+    tuned = train(made, spec, tmp_path)
+    made.catalog.move_alias(tuned, "champion", reason="better", seen=first)
+    assert find_origin(made.catalog, made.manifest, spec) == bundle
+    assert train(made, spec, tmp_path) == tuned
+    # other rounds are another training, which starts from where the alias stands
+    more = make_spec(trainer="lightgbm", init="demo@champion", rounds=3)
+    assert train(made, more, tmp_path).transfer.model == tuned.ref
+
+
+def test_what_was_used_is_asked_of_all_models_before(started, tmp_path):
+    made, _ = started("lightgbm")
+    second = train(made, make_spec(trainer="lightgbm", init="demo@1", rounds=2), tmp_path)
+    third = make_dataset(made.catalog.store.root, rows=SMALL, seed=2)
+    last = train(third, make_spec(trainer="lightgbm", init=second.ref, rounds=2), tmp_path)
+    used = _datasets(made.catalog, last)
+    assert [m.ref for m in used] == ["demo@3", "demo@2", "demo@1"]
+    (made.catalog.store.root / "models" / "demo" / "versions" / "1.json").unlink()
+    assert [m and m.ref for m in _datasets(made.catalog, last)] == ["demo@3", "demo@2", None]
+
+
+@pytest.mark.parametrize("how", ["downsample", "upsample"])
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_evened_out_rows_do_not_move_what_a_model_knows(name, how, tmp_path):
+    """One careful round leaves scores where they were, not at the odds of other shares."""
+    job = job_of(rounds=30, early_stopping=None)
+    rows, valid = uneven(30_000), uneven(8000, seed=1)
+    path = tmp_path / f"first{load_trainer(name).suffix}"
+    path.write_bytes(fit(name, job, rows, valid).model)
+    before = load_trainer(name).load(path, threads=1).predict(valid.matrix())
+    changes = {"rounds": 1, "early_stopping": None, "params": {"learning_rate": 1e-4}}
+    evened, job = even_out(rows, job_of(imbalance=how, init=InitModel(path), **changes), Alone())
+    found = fit_evened(name, evened, valid, job)
+    after = load(name, found, tmp_path).predict(valid.matrix())
+    assert after.mean() == pytest.approx(before.mean(), rel=0.05)
+    np.testing.assert_allclose(after, before, atol=0.03)
+    assert found.valid == pytest.approx(own_metric(valid.label, after, job), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_only_the_kept_rounds_are_added(name, tmp_path):
+    rows, valid = make_shard(1500), make_shard(300, seed=1)
+    path = tmp_path / f"first{load_trainer(name).suffix}"
+    path.write_bytes(fit(name, make_job(rounds=30, early_stopping=5), rows, valid).model)
+    first = load_trainer(name).load(path, threads=1).rounds
+    seen = []
+
+    def watch(history, _model):
+        seen.append(history[-1])
+        return True
+
+    job = make_job(rounds=40, early_stopping=4, init=InitModel(path))
+    found = fit(name, job, rows, valid, watch)
+    kept = found.rounds - first
+    assert kept < len(seen)
+    assert kept == int(np.argmax(seen)) + 1
+    assert load(name, found, tmp_path).rounds == found.rounds
+
+
+def test_lightgbm_that_finds_nothing_to_add_says_so(tmp_path):
+    """It drops a round without a split, so that the file would be the old model's."""
+    rows, valid = make_shard(800), make_shard(300, seed=1)
+    path = tmp_path / "first.txt"
+    path.write_bytes(fit("lightgbm", make_job(rounds=3), rows, valid).model)
+    job = make_job(rounds=3, init=InitModel(path), params={"min_gain_to_split": 1e9})
+    with pytest.raises(DataError, match="must find a split to add"):
+        fit("lightgbm", job, rows, valid)
+
+
+def test_a_comparison_that_fails_costs_its_figure_and_not_the_model(
+    started, tmp_path, monkeypatch
+):
+    made, _ = started("lightgbm")
+
+    def fails(*_):
+        raise EngineError("no more of it.")
+
+    monkeypatch.setattr("ray_apps.finetune._from_scratch", fails)
+    init = {"model": "demo@1", "against_scratch": True}
+    found = train(made, make_spec(trainer="lightgbm", init=init, rounds=2), tmp_path)
+    assert (found.transfer.scratch, found.transfer.scratch_reason) == (None, "no more of it.")
+    assert "from scratch there is no figure: no more of it." in str(found.transfer)
+
+
+def test_from_scratch_a_network_has_the_dropout_of_the_other(started, tmp_path):
+    path = tmp_path / "first.safetensors"
+    rows, valid = make_shard(400), make_shard(200, seed=1)
+    path.write_bytes(fit("torch", make_job(rounds=1, params={"dropout": 0.4}), rows, valid).model)
+    job = make_job(init=InitModel(path), params={"learning_rate": 0.1})
+    scratch = load_trainer("torch").from_scratch(job)
+    assert scratch.init is None
+    assert (scratch.params["dropout"], scratch.params["width"]) == (0.4, SMALL_NET["width"])
+    assert scratch.params["learning_rate"] == 0.1
+
+
+def test_weights_of_classes_are_not_forgotten(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=SMALL)
+    train(made, make_spec(imbalance="weight", rounds=5), tmp_path)
+    second = train(made, make_spec(init="demo@1", rounds=2), tmp_path)
+    third = train(made, make_spec(init="demo@2", rounds=2), tmp_path)
+    assert second.weighting == "imbalance: weight of demo@1, which it started from"
+    assert third.weighting.startswith("imbalance: weight of demo@1")
+
+
+def test_a_model_that_nobody_trusted_signed_is_not_started_from(started, tmp_path):
+    made, _ = started("lightgbm")
+    signer, trust = OURS, TrustedKeys((OURS.public,), "trusted.txt")
+    spec = make_spec(trainer="lightgbm", init="demo@1")
+    with pytest.raises(RefusedError, match="demo@1"):
+        find_init(replace(made.catalog, trust=trust), spec)
+    with pytest.raises(RefusedError, match="must be signed by a trusted key"):
+        find_init(replace(made.catalog, signer=signer), spec)
+    made.catalog.sign_model(made.catalog.model("demo@1"), signer)
+    assert find_init(replace(made.catalog, trust=trust, signer=signer), spec).ref == "demo@1"
+
+
 def test_what_a_record_says():
     told = Transfer(
-        metric="log_loss", model="a@1", model_digest="", rounds=3, is_unseen=True,
+        metric="log_loss", model="a@1", model_digest="", rounds=3,
+        is_valid_new=False, is_test_new=True,
         before=0.5, tuned=0.4, scratch=0.3, scratch_rounds=4, gain=(0.05, 0.2),
     )  # fmt: skip
     assert told.is_negative  # of a loss less is better
+    assert told.shown_new == "test"
     assert str(told) == (
         "0.4000 after starting from a@1 (0.5000 as it was), 0.3000 from scratch; "
         "negative transfer: difference +0.0500 to +0.2000 (95%)"
     )
     assert not told.model_copy(update={"gain": (-0.1, 0.2)}).is_negative
     assert not told.model_copy(update={"metric": "auc"}).is_negative
+
+
+REFUSED_BY_COMMAND = [
+    ("init: {model: demo@1, freeze: 2}", "freeze is for a network"),
+    ("init: demo@9", "model 'demo' has no version 9"),
+    ("init: demo@1, trainer: lightgbm", "must be a model of trainer lightgbm"),
+    ("init: demo@1, params: {base_score: 0.2}", "base_score must not be set"),
+]
+
+
+@pytest.mark.parametrize(("train_section", "told"), REFUSED_BY_COMMAND)
+def test_what_does_not_fit_is_refused_before_ray_starts(
+    started, tmp_path, monkeypatch, capsys, train_section, told
+):
+    made, _ = started("xgboost")
+    monkeypatch.setattr(train_job, "ray_session", lambda *_, **__: pytest.fail("it started"))
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "{name: demo, task: binary, sources: {t: {path: t}}, "
+        f"etl: {{key: [id], label: label}}, train: {{{train_section}}}}}"
+    )
+    store = str(made.catalog.store.root)
+    assert arclight("train", str(spec), "--store", store) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert told in said
+    assert "Traceback" not in said

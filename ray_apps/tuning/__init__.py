@@ -1,0 +1,1 @@
+"""Search over a space of parameters: who asks, who trains, who decides."""

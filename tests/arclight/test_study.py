@@ -1,0 +1,117 @@
+"""A study's file is the truth: what it says after any kill, and which study goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from arclight.errors import IntegrityError, RefusedError
+from arclight.spec import Tune
+from arclight.store import open_store
+from arclight.study import Trial, Trials, newest_study, open_study, trials_path
+from tests.arclight.made_records import make_manifest
+from tests.ray_apps.make_dataset import make_spec
+
+SPACE = {"max_depth": {"int": [2, 6]}, "learning_rate": {"float": [0.01, 0.3], "log": True}}
+
+
+def spec_of(tune=None, **train):
+    section = Tune.model_validate_json(json.dumps({"space": SPACE, **(tune or {})}))
+    return make_spec(**train).model_copy(update={"tune": section})
+
+
+def ended(number, value=0.5, **changes):
+    return Trial(
+        **{"number": number, "params": {}, "state": "complete", "value": value, **changes}
+    )
+
+
+def test_what_was_written_is_read_again(tmp_path):
+    trials = Trials.read(tmp_path / "t.jsonl")
+    assert trials.next_number == 0
+    trials.begin(0, {"a": 1})
+    trials.begin(1, {"a": 0.1, "b": "x"})
+    trials.end(ended(0, points=((4, 0.25),)))
+    again = Trials.read(tmp_path / "t.jsonl")
+    assert (again.ended, again.begun) == (trials.ended, {1: {"a": 0.1, "b": "x"}})
+    assert again.next_number == 2
+    assert again.over is None
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_line_that_was_cut_off_is_none_and_the_next_one_is_whole(tmp_path, cut):
+    path = tmp_path / "t.jsonl"
+    trials = Trials.read(path)
+    for number in range(3):
+        trials.begin(number, {"a": number})
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Trials.read(path)
+    assert list(again.begun) == [0, 1]
+    again.begin(2, {"a": 5})
+    assert Trials.read(path).begun == {0: {"a": 0}, 1: {"a": 1}, 2: {"a": 5}}
+
+
+def test_a_changed_line_is_named(tmp_path):
+    path = tmp_path / "t.jsonl"
+    trials = Trials.read(path)
+    trials.begin(0, {})
+    trials.end(ended(0))
+    path.write_text(path.read_text().replace("complete", "finished"))
+    with pytest.raises(IntegrityError, match="line 2 of"):
+        Trials.read(path)
+
+
+def test_the_best_is_first_and_of_equal_ones_the_older(tmp_path):
+    trials = Trials.read(tmp_path / "t")
+    for number, value in enumerate((0.4, 0.7, None, 0.7, 0.1)):
+        trials.end(ended(number, value, state="failed" if value is None else "complete"))
+    assert [t.number for t in trials.ranked("auc")] == [1, 3, 0, 4]
+    assert [t.number for t in trials.ranked("log_loss")] == [4, 0, 1, 3]
+    assert trials.best("auc").number == 1
+
+
+def test_the_same_search_goes_on_and_its_budget_may_change(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    first, trials = open_study(store, manifest, spec_of())
+    trials.begin(0, {})
+    more = spec_of({"trials": 90, "time_limit_s": 5, "target": 0.9, "at_once": 1})
+    again, known = open_study(store, manifest, more)
+    assert (again.ref, again.tune.trials, list(known.begun)) == (first.ref, 90, [0])
+    workers = spec_of(workers=1, checkpoint_every="5m")
+    assert open_study(store, manifest, workers)[0].ref == first.ref
+
+
+CHANGED = [
+    ({"space": {**SPACE, "max_depth": {"int": [2, 9]}}}, {}, r"space \(max_depth: .*2, 9"),
+    ({"space": {"max_depth": SPACE["max_depth"]}}, {}, r"space \(learning_rate: .*not there"),
+    ({"sampler": "random"}, {}, r"tune.sampler \(tpe, now random\)"),
+    ({}, {"rounds": 31}, r"train.rounds \(30, now 31\)"),
+    ({}, {"metric": "log_loss"}, r"metric \(auc, now log_loss\)"),
+]
+
+
+@pytest.mark.parametrize(("tune", "train", "told"), CHANGED)
+def test_U4_another_search_is_refused_while_one_is_not_over(tmp_path, tune, train, told):
+    store, manifest = open_store(tmp_path), make_manifest()
+    first, trials = open_study(store, manifest, spec_of())
+    other = spec_of(tune, **train)
+    with pytest.raises(RefusedError, match=told):
+        open_study(store, manifest, other)
+    second, _ = open_study(store, manifest, other, new=True)
+    assert (first.number, second.number) == (1, 2)
+    assert newest_study(store, "demo") == second
+    assert trials_path(store, first) != trials_path(store, second)
+    # once it is over, another one begins by itself
+    Trials.read(trials_path(store, second)).close(second.tune)
+    assert open_study(store, manifest, spec_of())[0].number in (1, 3)
+    assert trials.over is None
+
+
+def test_a_search_is_over_for_what_it_was_given(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    study, trials = open_study(store, manifest, spec_of())
+    trials.close(study.tune)
+    assert trials.is_over_for(study.tune)
+    assert not trials.is_over_for(study.tune.model_copy(update={"trials": 51}))
+    assert trials.is_over_for(study.tune.model_copy(update={"at_once": 1}))

@@ -1,0 +1,434 @@
+"""Searches on real rows: what is tried, what is stopped, what is kept through a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arclight.errors import EngineError, RefusedError, SpecError
+from arclight.progress import silent, silent_tell
+from arclight.search_space import Choice, FloatRange, IntRange
+from arclight.spec import Tune
+from arclight.study import Trial, Trials, open_study, trials_path
+from ray_apps.gang import Alone
+from ray_apps.trainers import load_trainer
+from ray_apps.tune import check_space, search
+from ray_apps.tuning.ask import Asker, trials_of
+from ray_apps.tuning.trials import Search
+from tests.ray_apps.conftest import ONE_CORE, train_here
+from tests.ray_apps.make_dataset import make_dataset, make_spec
+from tests.ray_apps.trainers.test_trainers import make_job, make_shard
+
+ROOT = Path(__file__).parents[2]
+SMALL = (600, 200, 100)
+TWO_CORES = ONE_CORE.model_copy(update={"cores": 2})
+SPACE = {
+    "xgboost": {
+        "max_depth": {"int": [2, 5]},
+        "learning_rate": {"float": [0.05, 0.5], "log": True},
+    },
+    "lightgbm": {"num_leaves": {"int": [3, 15]}, "learning_rate": {"float": [0.05, 0.5]}},
+    "torch": {
+        "width": {"choice": [8, 16]},
+        "learning_rate": {"float": [0.001, 0.05], "log": True},
+    },
+}
+SAMPLERS = ("tpe", "quasi_random", "random")
+
+
+def spec_of(name="xgboost", tune=None, **section):
+    given = {"space": SPACE[name], "trials": 6, "sampler": "random", **(tune or {})}
+    spec = make_spec(trainer=name, **{"rounds": 9, "early_stopping": None, **section})
+    return spec.model_copy(update={"tune": Tune.model_validate_json(json.dumps(given))})
+
+
+def searched(made, spec, folder, *, profile=ONE_CORE, tick=silent):
+    study, _ = open_study(made.catalog.store, made.manifest, spec)
+    found = search(
+        made.catalog, made.manifest, spec, study,
+        profile=profile, run_folder=folder, tick=tick, tell=silent_tell,
+    )  # fmt: skip
+    return found, Trials.read(trials_path(made.catalog.store, study))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("s") / "store", rows=SMALL)
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return make_dataset(tmp_path / "store", rows=SMALL)
+
+
+class TestAsking:
+    """What is tried next."""
+
+    SPACE = {
+        "a": IntRange(bounds=(1, 4)),
+        "b": FloatRange(bounds=(1e-3, 1.0), log=True),
+        "c": Choice(choice=("x", "y", True)),
+        "d": IntRange(bounds=(1, 1000), log=True),
+    }
+
+    def asker(self, sampler, **changes):
+        tune = Tune.model_construct(
+            sampler=sampler, trials=100, space=changes.pop("space", self.SPACE)
+        )
+        return Asker(tune, seed=changes.pop("seed", 3), higher=True)
+
+    @pytest.mark.parametrize("sampler", [*SAMPLERS, "gp"])
+    def test_answers_lie_in_the_space_and_hang_on_number_and_seed_alone(self, sampler):
+        asker, known = self.asker(sampler), []
+        for number in range(14 if sampler in ("tpe", "gp") else 60):
+            params = asker.ask(number, known, {})
+            assert params == self.asker(sampler).ask(number, known, {})
+            assert 1 <= params["a"] <= 4
+            assert isinstance(params["a"], int)
+            assert 1e-3 <= params["b"] <= 1.0
+            assert params["c"] in ("x", "y", True)
+            assert 1 <= params["d"] <= 1000
+            value = -abs(params["a"] - 3) - params["b"]
+            known.append(Trial(number=number, params=params, state="complete", value=value))
+        assert self.asker(sampler, seed=4).ask(0, [], {}) != self.asker(sampler).ask(0, [], {})
+
+    @pytest.mark.parametrize("sampler", ["quasi_random", "random"])
+    def test_every_part_of_the_space_is_as_likely(self, sampler):
+        asker = self.asker(sampler)
+        drawn = [asker.ask(number, [], {}) for number in range(512)]
+        for value in (1, 2, 3, 4):
+            assert sum(d["a"] == value for d in drawn) == pytest.approx(128, abs=35)
+        assert sum(d["b"] < 0.0316 for d in drawn) == pytest.approx(256, abs=45)
+        assert sum(d["d"] <= 31 for d in drawn) == pytest.approx(256, abs=50)
+
+    def test_quasi_random_points_are_more_even_than_random_ones(self):
+        space = {"u": FloatRange(bounds=(0.0, 1.0)), "v": FloatRange(bounds=(0.0, 1.0))}
+
+        def empty(sampler):
+            asker = self.asker(sampler, space=space)
+            cells = {
+                (int(8 * p["u"]), int(8 * p["v"]))
+                for p in (asker.ask(n, [], {}) for n in range(64))
+            }
+            return 64 - len(cells)
+
+        assert empty("quasi_random") < empty("random")
+
+    def test_a_grid_is_gone_through_once(self):
+        tune = Tune.model_construct(
+            sampler="grid", trials=100,
+            space={"a": IntRange(bounds=(1, 3)), "c": Choice(choice=("x", "y"))},
+        )  # fmt: skip
+        assert trials_of(tune) == 6
+        asker = Asker(tune, seed=0, higher=True)
+        points = [tuple(asker.ask(n, [], {}).values()) for n in range(6)]
+        assert sorted(points) == [(a, c) for a in (1, 2, 3) for c in ("x", "y")]
+        assert trials_of(tune.model_copy(update={"trials": 4})) == 4
+
+    def test_tpe_comes_nearer_to_what_was_good(self):
+        space = {"u": FloatRange(bounds=(0.0, 1.0)), "v": FloatRange(bounds=(0.0, 1.0))}
+        asker, known = self.asker("tpe", space=space), []
+        for number in range(60):
+            params = asker.ask(number, known, {})
+            value = -((params["u"] - 0.7) ** 2) - (params["v"] - 0.2) ** 2
+            known.append(Trial(number=number, params=params, state="complete", value=value))
+        early, late = (np.mean([t.value for t in part]) for part in (known[:10], known[-20:]))
+        assert late > early / 4
+
+    def test_what_runs_now_is_not_asked_again(self):
+        space = {"u": FloatRange(bounds=(0.0, 1.0))}
+        asker, known = self.asker("tpe", space=space), []
+        for number in range(20):
+            params = {"u": 0.5 + 0.4 * np.sin(number)}
+            value = -((params["u"] - 0.5) ** 2)
+            known.append(Trial(number=number, params=params, state="complete", value=value))
+        alone = asker.ask(20, known, {})
+        beside = asker.ask(20, known, {n: {"u": alone["u"]} for n in range(30, 36)})
+        assert beside != alone
+
+
+class TestTrials:
+    """What becomes of trials."""
+
+    @pytest.mark.parametrize("name", ["xgboost", "lightgbm", "torch"])
+    def test_the_best_trial_is_what_training_with_its_parameters_gives(
+        self, fresh, tmp_path, name
+    ):
+        spec = spec_of(name, {"trials": 4, "scheduler": "none"})
+        found, trials = searched(fresh, spec, tmp_path)
+        assert (found.trials, found.stopped, found.failed) == (4, 0, 0)
+        assert [t.rounds for t in trials.ended.values()] == [9] * 4
+        values = {n: t.value for n, t in trials.ended.items()}
+        assert found.value == max(values.values()) == values[found.trial]
+        train = spec.train.model_copy(
+            update={"params": {**spec.train.params, **trials.ended[found.trial].params}}
+        )
+        bundle = train_here(fresh, spec.model_copy(update={"train": train}), tmp_path)
+        assert bundle.train_metrics["valid"] == pytest.approx(found.value, abs=1e-6)
+
+    @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+    def test_trials_side_by_side_give_the_figures_of_trials_alone(self, tmp_path, name):
+        section = {"params": {"subsample": 0.7} if name == "xgboost" else {}}
+        figures = []
+        for place, profile in (("one", ONE_CORE), ("two", TWO_CORES)):
+            made = make_dataset(tmp_path / place / "store", rows=SMALL)
+            spec = spec_of(name, {"trials": 8, "scheduler": "none"}, **section)
+            _, trials = searched(made, spec, tmp_path / place, profile=profile)
+            figures.append({n: (t.params, t.value) for n, t in trials.ended.items()})
+        assert figures[0] == figures[1]
+
+    def test_rows_are_binned_once_for_those_that_bin_alike(self, fresh, tmp_path, monkeypatch):
+        made = []
+        trainer = type(load_trainer("xgboost"))
+        prepare = trainer.prepare
+        monkeypatch.setattr(
+            trainer, "prepare", lambda self, *a, **k: made.append(a[2]) or prepare(self, *a, **k)
+        )
+        space = {**SPACE["xgboost"], "max_bin": {"choice": [16, 64]}}
+        tune = {"sampler": "grid", "trials": 8, "space": {"max_bin": space["max_bin"],
+                "max_depth": {"int": [2, 5]}}}  # fmt: skip
+        _, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
+        assert len(trials.ended) == 8
+        assert [job.params["max_bin"] for job in made] == [16, 64]
+
+    def test_asha_stops_most_and_keeps_the_best(self, fresh, tmp_path):
+        tune = {"trials": 20, "scheduler": "asha"}
+        found, trials = searched(fresh, spec_of("xgboost", tune, rounds=27), tmp_path)
+        ended = list(trials.ended.values())
+        stopped = [t for t in ended if t.state == "stopped"]
+        assert 8 <= len(stopped) < 20
+        assert found.stopped == len(stopped)
+        assert all(t.rounds in (1, 3, 9) for t in stopped)
+        assert all(t.reason.startswith("not among the best after") for t in stopped)
+        assert all(t.points[-1][1] == t.value for t in stopped)
+        assert sum(t.rounds for t in ended) < 0.6 * 20 * 27
+
+    def test_U2_what_fails_is_listed_with_its_reason_and_never_the_best(
+        self, fresh, tmp_path, monkeypatch
+    ):
+        trainer = type(load_trainer("xgboost"))
+        fit = trainer.fit
+
+        def fails(self, data, job, gang, watch):
+            if job.params["max_depth"] == 2:
+                raise EngineError("no more of it.")
+            if job.params["max_depth"] == 3:
+                return fit(self, data, job, gang, lambda _h, m: watch([float("nan")], m))
+            return fit(self, data, job, gang, watch)
+
+        monkeypatch.setattr(trainer, "fit", fails)
+        tune = {"sampler": "grid", "trials": 9, "space": {"max_depth": {"int": [2, 5]}}}
+        found, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
+        assert (found.trials, found.failed) == (4, 1)
+        assert trials.ended[0].reason == "no more of it."
+        assert trials.ended[0].value is None
+        assert found.params["max_depth"] in (3, 4, 5)
+
+    def test_U2_when_all_fail_the_first_reason_is_told(self, fresh, tmp_path, monkeypatch):
+        trainer = type(load_trainer("xgboost"))
+
+        def fails(self, *_):
+            raise EngineError("it is broken.")
+
+        monkeypatch.setattr(trainer, "fit", fails)
+        with pytest.raises(
+            RefusedError, match=r"of 6 trials of study demo@1 none .*: it is broken"
+        ):
+            searched(fresh, spec_of(), tmp_path)
+
+    def test_U3_limits_of_time_keep_the_best_so_far(self, tmp_path):
+        """One second a round, by a clock of the test's own."""
+        spec = spec_of("xgboost", {"trials": 9, "scheduler": "none", "trial_limit_s": 5})
+        ended = run_with_clock(tmp_path / "a", spec)
+        assert [t.rounds for t in ended] == [5] * 9
+        assert {t.reason for t in ended} == {"a trial's 5 s are over"}
+        spec = spec_of("xgboost", {"trials": 9, "scheduler": "none", "time_limit_s": 20})
+        ended = run_with_clock(tmp_path / "b", spec)
+        assert [t.rounds for t in ended] == [9, 9, 2]
+        assert [t.state for t in ended] == ["complete", "complete", "stopped"]
+        assert ended[-1].reason == "the search's 20 s are over"
+
+    def test_a_target_that_is_reached_ends_the_search(self, fresh, tmp_path):
+        tune = {"trials": 30, "scheduler": "none", "target": 0.6}
+        found, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
+        assert found.value >= 0.6
+        assert len(trials.ended) < 30
+
+    def test_ended_trials_are_not_run_again_and_more_may_be_asked_for(self, fresh, tmp_path):
+        first, before = searched(fresh, spec_of(tune={"trials": 4}), tmp_path)
+        again, after = searched(fresh, spec_of(tune={"trials": 7}), tmp_path)
+        assert (first.trials, again.trials) == (4, 7)
+        assert all(after.ended[n] == trial for n, trial in before.ended.items())
+
+    def test_networks_run_one_after_another(self, fresh, tmp_path):
+        seen = []
+        spec = spec_of("torch", {"trials": 3, "scheduler": "none"}, rounds=1)
+        searched(fresh, spec, tmp_path, profile=TWO_CORES, tick=lambda *a: seen.append(a[2]))
+        assert not any("2 running" in note for note in seen)
+        assert "best" in seen[-1]
+
+
+def run_with_clock(root, spec):
+    made = make_dataset(root / "store", rows=SMALL)
+    study, trials = open_study(made.catalog.store, made.manifest, spec)
+    now = [0.0]
+
+    class Ticking:
+        bin_key = staticmethod(lambda _: ())
+        check_params = staticmethod(lambda _: None)
+        prepare = staticmethod(lambda *_: None)
+
+        def fit(self, _data, job, _gang, watch):
+            history = []
+            for number in range(job.rounds):
+                now[0] += 1.0
+                history.append(0.5 + number / 100)
+                if not watch(history, None):
+                    break
+            return type("Fitted", (), {"valid": history[-1], "rounds": len(history)})
+
+    Search(
+        study, trials, Ticking(), make_job(rounds=9), (None, None),
+        at_once=1, tick=silent, clock=lambda: now[0],
+    ).run()  # fmt: skip
+    return [trial for _, trial in sorted(trials.ended.items())]
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from arclight.progress import silent, silent_tell
+from arclight.catalog import Catalog
+from arclight.spec import Spec
+from arclight.store import Store
+from arclight.study import Trials, open_study
+from ray_apps.tune import search
+from tests.ray_apps.conftest import ONE_CORE
+
+root, folder, spec, count = sys.argv[1:]
+catalog, spec = Catalog(Store(Path(root))), Spec.model_validate_json(spec)
+manifest = catalog.dataset("demo")
+study, _ = open_study(catalog.store, manifest, spec)
+end, begun = Trials.end, Trials.begin
+def counted(self, trial):
+    end(self, trial)
+def begins(self, number, params):
+    begun(self, number, params)
+    if number == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+Trials.end, Trials.begin = counted, begins
+search(catalog, manifest, spec, study, profile=ONE_CORE, run_folder=Path(folder),
+       tick=silent, tell=silent_tell)
+"""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "quasi_random"])
+def test_U1_killed_at_trial_five_of_twelve_it_makes_the_trials_of_an_undisturbed_one(
+    tmp_path, sampler
+):
+    """U6 as well: the fifth had begun, and is run with the parameters it had."""
+    spec = spec_of("lightgbm", {"trials": 16, "sampler": sampler, "scheduler": "asha"}, rounds=27)
+    other = make_dataset(tmp_path / "other", rows=SMALL)
+    wanted, whole = searched(other, spec, tmp_path)
+    made = make_dataset(tmp_path / "store", rows=SMALL)
+    for count in (5, 13):
+        done = subprocess.run(
+            [
+                sys.executable, "-c", CHILD, str(made.catalog.store.root), str(tmp_path),
+                spec.model_dump_json(by_alias=True), str(count),
+            ],
+            cwd=ROOT, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL
+    study, before = open_study(made.catalog.store, made.manifest, spec)
+    assert sorted(before.ended) == list(range(13))
+    assert list(before.begun) == [13]
+    found, trials = searched(made, spec, tmp_path)
+    assert found == wanted
+
+    def told(these):
+        return {
+            n: (t.params, t.value, t.rounds, t.state, t.points) for n, t in these.ended.items()
+        }
+
+    assert told(trials) == told(whole)
+    lines = [
+        json.loads(li) for li in trials_path(made.catalog.store, study).read_text().splitlines()
+    ]
+    assert len([li for li in lines if "ended" in li]) == 16
+
+
+def test_an_interrupt_ends_it_between_rounds_and_loses_no_trial(fresh, tmp_path):
+    calls = []
+
+    def tick(done, total, note):
+        calls.append(done)
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    spec = spec_of("xgboost", {"trials": 200, "scheduler": "none"}, rounds=40)
+    with pytest.raises(KeyboardInterrupt):
+        searched(fresh, spec, tmp_path, tick=tick)
+    _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
+    assert 2 <= len(trials.ended) < 200
+    assert all(t.state == "complete" for t in trials.ended.values())
+    assert threading.active_count() < 10
+
+
+def test_the_test_split_is_not_read(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=SMALL)
+    home = made.catalog.folder(made.manifest)
+    for file in made.manifest.files_of("test"):
+        os.truncate(home / file.path, 3)
+    found, _ = searched(made, spec_of(tune={"trials": 2}), tmp_path)
+    assert found.trials == 2
+
+
+WRONG = [
+    ("xgboost", {"max_depht": {"int": [2, 4]}}, r"tune.space.max_depht: .*max_depht"),
+    ("xgboost", {"learning_rate": {"float": [-1.0, 0.1]}}, "tune.space.learning_rate: "),
+    ("lightgbm", {"num_leaves": {"choice": [1, 31]}}, "tune.space.num_leaves: "),
+    ("lightgbm", {"machines": {"choice": ["a"]}}, "must not be set"),
+    ("torch", {"net": {"choice": ["mlp", "rnn"]}}, "tune.space.net: "),
+]
+
+
+@pytest.mark.parametrize(("name", "space", "told"), WRONG)
+def test_a_space_that_the_library_would_not_use_is_refused_before_anything(name, space, told):
+    spec = spec_of(name, {"space": space})
+    if name == "torch":
+        spec = spec.model_copy(update={"train": spec.train.model_copy(update={"params": {}})})
+    with pytest.raises(SpecError, match=told):
+        check_space(spec)
+
+
+def test_a_shared_data_set_takes_every_other_parameter(tmp_path):
+    """LightGBM keeps some parameters in a data set; those are what makes another one."""
+    trainer = load_trainer("lightgbm")
+    rows, valid = make_shard(900), make_shard(300, seed=1)
+    job = make_job(rounds=5, early_stopping=None, threads=1)
+    shared = trainer.prepare(rows, valid, job, Alone())
+    for params in (
+        {"min_data_in_leaf": 3}, {"num_leaves": 4, "lambda_l1": 0.5}, {"feature_fraction": 0.5},
+        {"extra_trees": True}, {"cat_smooth": 1.0, "max_cat_threshold": 2}, {"path_smooth": 1.0},
+    ):  # fmt: skip
+        own = replace(job, params=params)
+        assert trainer.bin_key(own) == trainer.bin_key(job)
+        alone = trainer.fit(trainer.prepare(rows, valid, own, Alone()), own, Alone(), go_on)
+        beside = trainer.fit(shared, own, Alone(), go_on)
+        assert beside.valid == alone.valid, params
+    for params in ({"max_bin": 15}, {"min_data_in_bin": 30}, {"linear_tree": True}):
+        assert trainer.bin_key(replace(job, params=params)) != trainer.bin_key(job)
+
+
+def go_on(_history, _model):
+    return True
