@@ -273,4 +273,10 @@ def _difference(one: Study, other: Study) -> str:
 def _space(old: dict[str, Any], new: dict[str, Any]) -> str:
     names: Sequence[str] = list(dict.fromkeys((*old, *new)))
     name = next(n for n in names if old.get(n) != new.get(n))
-    return f"{name}: {old.get(name, 'not there')}, now {new.get(name, 'not there')}"
+    was, now = (_range(one[name]) if name in one else "not there" for one in (old, new))
+    return f"{name}: {was}, now {now}"
+
+
+def _range(one: dict[str, Any]) -> str:
+    values = one.get("choice", one.get("bounds", ()))
+    return f"[{', '.join(map(str, values))}]{', log' if one.get('log') else ''}"

@@ -22,7 +22,9 @@ class Progress(Protocol):
         """Return how far it is, the larger part first; more of either is progress."""
 
 
-def go_on_after_losses(run: Callable[[int], None], checkpoints: Progress, tell: Tell) -> None:
+def go_on_after_losses(
+    run: Callable[[int], None], checkpoints: Progress, tell: Tell, *, unit: str = "round"
+) -> None:
     """Run a training, and again from its newest checkpoint whenever it loses a worker.
 
     Args:
@@ -30,6 +32,7 @@ def go_on_after_losses(run: Callable[[int], None], checkpoints: Progress, tell: 
             before.
         checkpoints: of this training.
         tell: told about each loss.
+        unit: what progress is counted in.
 
     Raises:
         LostWorkerError: a worker was lost again and again, with no newer checkpoint in between.
@@ -45,9 +48,9 @@ def go_on_after_losses(run: Callable[[int], None], checkpoints: Progress, tell: 
             reached, (rounds, _) = now, now
             if losses > PATIENCE:
                 raise LostWorkerError(
-                    f"{error.message} It was lost {losses} times in a row after round {rounds}: "
+                    f"{error.message} It was lost {losses} times in a row after {unit} {rounds}: "
                     "give the workers more memory; the same command goes on from there."
                 ) from error
-            tell(f"{error.message} Going on after round {rounds}.")
+            tell(f"{error.message} Going on after {unit} {rounds}.")
         else:
             return

@@ -92,7 +92,7 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
         finally:
             discard(work)
 
-    go_on_after_losses(attempt, _Progress(path), tell)
+    go_on_after_losses(attempt, _Progress(path), tell, unit="trial")
     trials = Trials.read(path)
     found = result_of(study, trials)
     trials.close(study.tune)

@@ -83,8 +83,16 @@ def test_the_same_search_goes_on_and_its_budget_may_change(tmp_path):
 
 
 CHANGED = [
-    ({"space": {**SPACE, "max_depth": {"int": [2, 9]}}}, {}, r"space \(max_depth: .*2, 9"),
-    ({"space": {"max_depth": SPACE["max_depth"]}}, {}, r"space \(learning_rate: .*not there"),
+    (
+        {"space": {**SPACE, "max_depth": {"int": [2, 9]}}},
+        {},
+        r"space \(max_depth: \[2, 6\], now \[2, 9\]\)",
+    ),
+    (
+        {"space": {"max_depth": SPACE["max_depth"]}},
+        {},
+        r"space \(learning_rate: \[0.01, 0.3\], log, now not there\)",
+    ),
     ({"sampler": "random"}, {}, r"tune.sampler \(tpe, now random\)"),
     ({}, {"rounds": 31}, r"train.rounds \(30, now 31\)"),
     ({}, {"metric": "log_loss"}, r"metric \(auc, now log_loss\)"),

@@ -18,6 +18,8 @@ from ray_apps.fit import OUTCOME, run_fit
 from ray_apps.ray_task import END_S, STOP, _ended_on_demand, fit_in_task, fit_worker
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
+from tests.ray_apps.test_tune import searched
+from tests.ray_apps.test_tune import spec_of as search_of
 
 pytestmark = pytest.mark.ray
 
@@ -105,6 +107,34 @@ def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, t
     assert sum("Ray lost the training worker" in note for note in notes) == 2
 
 
+def test_U1_a_search_that_loses_its_worker_goes_on(ray_cluster, tmp_path):
+    """One trial at a time: the trials are those of a search that lost nothing."""
+    tune = {"trials": 14, "sampler": "tpe", "at_once": 1}
+    spec = search_of("lightgbm", tune, rounds=60, workers=1)
+    wanted, whole = searched(
+        make_dataset(tmp_path / "other", rows=(400, 100, 100)),
+        search_of("lightgbm", tune, rounds=60),
+        tmp_path,
+    )
+    lost, notes = [], []
+
+    def kill(done, _total, _note):
+        if done >= 4 and not lost:
+            lost.append(done)
+            for process in psutil.Process().children(recursive=True):
+                if _is_fit(process):
+                    process.kill()
+
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    found, trials = searched(made, spec, tmp_path, tick=kill, tell=notes.append)
+    assert len(lost) == 1
+    assert "Going on after trial" in notes[0]
+    assert found == wanted
+    assert {n: (t.params, t.value, t.rounds) for n, t in trials.ended.items()} == {
+        n: (t.params, t.value, t.rounds) for n, t in whole.ended.items()
+    }
+
+
 def interrupted_in_its_rounds(folder):
     """Interrupt a training and see that its worker is gone."""
     workers = []
@@ -176,7 +206,8 @@ def test_a_slow_look_at_a_folder_does_not_end_what_comes_after(tmp_path, monkeyp
 
 def _is_fit(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return "fit_worker" in " ".join(process.cmdline())
+        said = " ".join(process.cmdline())
+        return "fit_worker" in said or "search_worker" in said
     return False
 
 

@@ -51,11 +51,11 @@ def spec_of(name="xgboost", tune=None, **section):
     return spec.model_copy(update={"tune": Tune.model_validate_json(json.dumps(given))})
 
 
-def searched(made, spec, folder, *, profile=ONE_CORE, tick=silent):
+def searched(made, spec, folder, *, profile=ONE_CORE, tick=silent, tell=silent_tell):
     study, _ = open_study(made.catalog.store, made.manifest, spec)
     found = search(
         made.catalog, made.manifest, spec, study,
-        profile=profile, run_folder=folder, tick=tick, tell=silent_tell,
+        profile=profile, run_folder=folder, tick=tick, tell=tell,
     )  # fmt: skip
     return found, Trials.read(trials_path(made.catalog.store, study))
 
