@@ -278,5 +278,5 @@ def _space(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _range(one: dict[str, Any]) -> str:
-    values = one.get("choice", one.get("bounds", ()))
+    values = next(found for kind, found in one.items() if kind != "log")
     return f"[{', '.join(map(str, values))}]{', log' if one.get('log') else ''}"
