@@ -109,11 +109,11 @@ def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, t
 
 def test_U1_a_search_that_loses_its_worker_goes_on(ray_cluster, tmp_path):
     """One trial at a time: the trials are those of a search that lost nothing."""
-    tune = {"trials": 14, "sampler": "tpe", "at_once": 1}
-    spec = search_of("lightgbm", tune, rounds=60, workers=1)
+    tune = {"trials": 14, "sampler": "tpe", "scheduler": "none", "at_once": 1}
+    spec = search_of("lightgbm", tune, rounds=400, workers=1)
     wanted, whole = searched(
         make_dataset(tmp_path / "other", rows=(400, 100, 100)),
-        search_of("lightgbm", tune, rounds=60),
+        search_of("lightgbm", tune, rounds=400),
         tmp_path,
     )
     lost, notes = [], []
