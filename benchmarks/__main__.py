@@ -19,6 +19,7 @@ from benchmarks import (
     race_fit,
     race_ingest,
     race_scaling,
+    race_search,
     race_torch,
     race_train,
 )
@@ -43,6 +44,7 @@ RACES = {
     "bins": race_bins.make_race,
     "ingest": race_ingest.make_race,
     "train": race_train.make_race,
+    "search": race_search.make_race,
     "torch": race_torch.make_race,
     "scaling": race_scaling.make_race,
 }

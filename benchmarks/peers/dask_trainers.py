@@ -10,7 +10,7 @@ import dask.dataframe as dd
 import lightgbm as lgb
 import pandas as pd
 import xgboost as xgb
-from dask.distributed import Client, LocalCluster
+from dask.distributed import Client, LocalCluster, wait
 from xgboost import dask as xgb_dask
 
 from benchmarks.ingest_job import LABEL, PARAMS, Job, test_facts
@@ -98,7 +98,9 @@ class DaskTrainers:
         frame = dd.read_parquet(job.files[split], columns=[*job.features, LABEL])
         types = {name: pd.CategoricalDtype(levels) for name, levels in job.levels.items()}
         # kept, or features and label are read in parts of other sizes, which XGBoost refuses
-        frame = frame.astype(types).persist()
+        # and in so many that no worker is without one, which XGBoost refuses too
+        frame = frame.astype(types).repartition(npartitions=4 * WORKERS).persist()
+        wait(frame)
         return frame[job.features], frame[LABEL]
 
 

@@ -1,0 +1,81 @@
+"""Our search in the `search` race: `ray_apps.tune.search` in one Ray worker, Ray up and warm."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arclight.catalog import Catalog
+from arclight.progress import silent, silent_tell
+from arclight.spec_file import load_spec
+from arclight.store import open_store
+from arclight.study import Trials, open_study, trials_path
+from cluster.profiles import Profile
+from cluster.ray_session import ray_session
+from ray_apps.tune import search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arclight.study import Study
+
+WARM_TRIALS = 4
+
+
+class SearchSide:
+    """Makes a study of its own each round."""
+
+    def __init__(self, params: dict[str, Any], profile: Profile) -> None:
+        self._catalog = Catalog(open_store(params["store"]))
+        self._manifest = self._catalog.dataset(params["dataset"])
+        self._scratch, self._profile = Path(params["scratch"]), profile
+        file = self._scratch / "spec.yaml"
+        file.write_text(json.dumps(params["spec"]), encoding="utf-8")
+        self._spec = load_spec(file).spec
+
+    def ready(self, number: int) -> None:
+        """Every round has a seed, and so a study, of its own."""
+
+    def run(self, number: int) -> Study:
+        """Search from the first trial to the last."""
+        train = self._spec.train.model_copy(update={"seed": number})
+        assert self._spec.tune is not None
+        trials = self._spec.tune.trials if number else WARM_TRIALS
+        tune = self._spec.tune.model_copy(update={"trials": trials})
+        spec = self._spec.model_copy(update={"train": train, "tune": tune})
+        study, _ = open_study(self._catalog.store, self._manifest, spec, new=True)
+        search(
+            self._catalog,
+            self._manifest,
+            spec,
+            study,
+            profile=self._profile,
+            run_folder=self._scratch,
+            tick=silent,
+            tell=silent_tell,
+        )
+        return study
+
+    def facts(self, result: Study) -> dict[str, Any]:
+        """Return the best AUC on valid, and how many rounds all trials took."""
+        trials = Trials.read(trials_path(self._catalog.store, result))
+        best = trials.best(result.metric)
+        ended = trials.ended.values()
+        boosting = sum(trial.train_s for trial in ended)
+        return {
+            "auc": best.value if best else None,
+            "rows": self._manifest.rows["valid"],
+            "trials": len(ended),
+            "rounds": sum(trial.rounds for trial in ended),
+            "boosting_s": boosting,
+        }
+
+
+@contextmanager
+def open_side(params: dict[str, Any]) -> Iterator[SearchSide]:
+    """Start Ray with the race's cores."""
+    profile = Profile(name="race", cores=params["cores"], memory_gib=params["memory_gib"])
+    with ray_session(profile, log_folder=Path(params["scratch"])):
+        yield SearchSide(params, profile)

@@ -1,0 +1,132 @@
+"""Optuna with two threads, or two processes, over rows that each process binned once.
+
+`SuccessiveHalvingPruner`, a report a round, random parameters of the same space, a thread a trial;
+processes meet in a journal file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from benchmarks.ingest_job import Job
+from benchmarks.search_job import ETA, SPACE, boost, datasets, grace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import lightgbm as lgb
+
+WARM_TRIALS = 4
+AT_ONCE = 2
+
+
+def objective(trial: optuna.Trial, data: tuple[lgb.Dataset, lgb.Dataset], rounds: int) -> float:
+    """Train one trial and return its best AUC."""
+    best, pruned = 0.0, False
+
+    def report(number: int, auc: float) -> bool:
+        nonlocal best, pruned
+        best = max(best, auc)
+        trial.report(best, number)
+        pruned = trial.should_prune()
+        return not pruned
+
+    boost({name: _asked(trial, name) for name in SPACE}, data, rounds, report)
+    if pruned:
+        raise optuna.TrialPruned
+    return best
+
+
+def work(path: str, name: str, job: dict[str, Any], trials: int) -> None:
+    """Be one of several processes."""
+    asked = Job(**job)
+    study = optuna.load_study(
+        study_name=name,
+        storage=JournalStorage(JournalFileBackend(path)),
+        sampler=optuna.samplers.RandomSampler(seed=None),
+        pruner=_pruner(asked.rounds),
+    )
+    data = datasets(asked)
+    study.optimize(lambda t: objective(t, data, asked.rounds), n_trials=trials)
+
+
+class OptunaSearch:
+    """One study a round."""
+
+    def __init__(self, job: Job, trials: int, lane: str, scratch: Path) -> None:
+        self._job, self._trials, self._lane, self._scratch = job, trials, lane, scratch
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def ready(self, number: int) -> None:  # noqa: ARG002 -- a side's
+        """Take the last round's journal away."""
+        shutil.rmtree(self._scratch / "journal", ignore_errors=True)
+        (self._scratch / "journal").mkdir()
+
+    def run(self, number: int) -> optuna.Study:
+        """Search from the first trial to the last."""
+        trials = self._trials if number else WARM_TRIALS
+        job = dataclasses.replace(self._job, seed=number)
+        if self._lane == "threads":
+            study = optuna.create_study(
+                direction="maximize",
+                sampler=optuna.samplers.RandomSampler(seed=number),
+                pruner=_pruner(job.rounds),
+            )
+            data = datasets(job)
+            study.optimize(
+                lambda t: objective(t, data, job.rounds), n_trials=trials, n_jobs=AT_ONCE
+            )
+            return study
+        path = str(self._scratch / "journal" / "study.log")
+        storage = JournalStorage(JournalFileBackend(path))
+        study = optuna.create_study(study_name="race", storage=storage, direction="maximize")
+        start = multiprocessing.get_context("spawn")
+        body = dataclasses.asdict(job)
+        workers = [
+            start.Process(target=work, args=(path, "race", body, trials // AT_ONCE))
+            for _ in range(AT_ONCE)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return study
+
+    def facts(self, result: optuna.Study) -> dict[str, Any]:
+        """Return the best AUC on valid, and how many rounds all trials took."""
+        done = result.trials
+        return {
+            "auc": float(result.best_value),
+            "rows": None,
+            "trials": len(done),
+            "rounds": sum(t.last_step or 0 for t in done),
+        }
+
+
+def _pruner(rounds: int) -> optuna.pruners.BasePruner:
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace(rounds), reduction_factor=ETA)
+
+
+def _asked(trial: optuna.Trial, name: str) -> float:
+    one = SPACE[name]
+    is_log = bool(one.get("log"))
+    if "int" in one:
+        return trial.suggest_int(name, *one["int"], log=is_log)
+    return trial.suggest_float(name, *one["float"], log=is_log)
+
+
+@contextmanager
+def open_side(params: dict[str, Any]) -> Iterator[OptunaSearch]:
+    """There is no engine to start."""
+    yield OptunaSearch(
+        Job(**params["job"]), params["trials"], params["lane"], Path(params["scratch"])
+    )

@@ -1,0 +1,89 @@
+"""Race `search`: a hundred configurations of LightGBM by successive halving, Ray up and warm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import ingest_job
+from benchmarks.contender import Contender
+from benchmarks.data import INGEST_CATEGORIES, content_digest, prepared, training_table
+from benchmarks.harness import Comparison, Facts, Race, Verdict
+from benchmarks.published import publish
+from benchmarks.search_job import FIXED, SPACE
+from benchmarks.setting import Setting, scratch_for, spark_params
+
+if TYPE_CHECKING:
+    from typing import Any
+
+ROWS = {"full": 250_000, "quick": 60_000, "tiny": 12_500}
+BOOST_ROUNDS = {"full": 162, "quick": 81, "tiny": 9}
+TRIALS = {"full": 100, "quick": 30, "tiny": 6}
+AUC_GAP = {"full": 2e-3, "quick": 5e-3, "tiny": 5e-2}
+"""Chance chooses the configurations, on each side others."""
+PEERS = {
+    "ray-tune": ("ray_tune", "Tuner with ASHAScheduler, a function, a report a round"),
+    "optuna-threads": ("optuna_search", "n_jobs=2, SuccessiveHalvingPruner, binned once"),
+    "optuna-processes": ("optuna_search", "2 processes, a journal file, binned once in each"),
+}
+TARGETS = {"ray-tune": (6.0, 4.0), "optuna-threads": (1.3, None), "optuna-processes": (1.3, None)}
+
+
+def make_race(setting: Setting) -> Race:
+    """Generate the table, publish it as a dataset, and return the race."""
+    data = prepared(setting.data, training_table, ROWS[setting.size])
+    published = publish(setting, "search", data)
+    rounds, trials = BOOST_ROUNDS[setting.size], TRIALS[setting.size]
+    job = published.job(threads=1, rounds=rounds)
+    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "lightgbm", rounds)
+    spec["train"]["params"] = FIXED
+    spec["tune"] = {"trials": trials, "sampler": "random", "scheduler": "asha", "space": SPACE}
+
+    def scratch(name: str) -> str:
+        return str(scratch_for(setting, "search", name))
+
+    ours = Contender(
+        name="arclight",
+        module="benchmarks.ours.search",
+        params={
+            **spark_params(setting),
+            "scratch": scratch("arclight"),
+            "store": str(published.store),
+            "dataset": published.ref,
+            "spec": spec,
+        },
+        note="tune, sampler random, scheduler asha: two threads in one Ray worker",
+    )
+
+    def peer(name: str, module: str, note: str) -> Contender:
+        body: dict[str, Any] = {"scratch": scratch(name), "job": job, "trials": trials}
+        body["lane"] = name.partition("-")[2]
+        return Contender(name=name, module=f"benchmarks.peers.{module}", params=body, note=note)
+
+    return Race(
+        name="search",
+        metric="seconds from call to return, all trials from Parquet on, page cache warm",
+        contenders=(ours, *(peer(name, *how) for name, how in PEERS.items())),
+        comparisons=tuple(
+            Comparison(ours="arclight", peer=name, target=target, floor=floor)
+            for name, (target, floor) in TARGETS.items()
+        ),
+        judge=lambda one, other: judge(one, other, AUC_GAP[setting.size]),
+        about={
+            "rows": published.rows["train"],
+            "boost_rounds": rounds,
+            "trials": trials,
+            "warm_up": "a few trials",
+            "data_digest": content_digest(data),
+        },
+    )
+
+
+def judge(ours: Facts, theirs: Facts, allowed: float) -> Verdict:
+    """Compare the best AUC on valid; how many rounds each side boosted is told."""
+    behind = theirs["auc"] - ours["auc"]
+    seen = (
+        f"best AUC on valid {ours['auc']:.5f} against {theirs['auc']:.5f}; {ours['trials']} "
+        f"trials of {ours['rounds']:,} rounds in all against {theirs['trials']} of "
+        f"{theirs['rounds']:,}"
+    )
+    return Verdict(holds=behind <= allowed and ours["trials"] == theirs["trials"], seen=seen)
