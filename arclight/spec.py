@@ -362,7 +362,7 @@ class Tune(Contract):
     sampler: Literal["tpe", "gp", "quasi_random", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     time_limit_s: int | None = Field(default=None, ge=1)
-    """Of one command; what is left of a search is made by the next one."""
+    """Of one command, workers that are lost included."""
     trial_limit_s: int | None = Field(default=None, ge=1)
     target: float | None = None
     """A figure that is good enough: no trial is begun after one that reached it."""
@@ -445,6 +445,9 @@ class Spec(Contract):
                 "average_precision or log_loss, and train.costs for the threshold."
             )
             raise FieldError(text, "train", "metric")
+        if self.tune is not None and self.train.init is not None:
+            text = "the trials of a search are trained from scratch; leave init or tune out."
+            raise FieldError(text, "train", "init")
         if self.task != "binary" and self.train.costs is not None:
             text = f"a {self.task} task has no threshold to choose by costs; leave it out."
             raise FieldError(text, "train", "costs")

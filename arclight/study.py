@@ -7,19 +7,20 @@ had begun are run again with the parameters they had.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from arclight.contract import Contract, digest_of
-from arclight.errors import IntegrityError, RefusedError
+from arclight.errors import ArclightError, ConflictError, IntegrityError, RefusedError
 from arclight.metrics import METRICS
 from arclight.spec import Train, Tune
-from arclight.store import make_folder
+from arclight.store import flush_folder, held, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from arclight.manifest import DatasetManifest
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from arclight.store import Store
 
 Param = str | int | float | bool
-STUDIES = "studies"
+STUDIES, TRIALS = "studies", "trials.jsonl"
 BUDGET = {"trials", "time_limit_s", "trial_limit_s", "target", "at_once"}
 """What of a search may change while it goes on."""
 
@@ -84,6 +85,8 @@ class Trials:
     ended: dict[int, Trial] = field(default_factory=dict)
     begun: dict[int, dict[str, Param]] = field(default_factory=dict)
     """Number -> parameters, of those that did not end."""
+    attempts: dict[int, int] = field(default_factory=dict)
+    """Number -> how often it began and its process was gone before it ended."""
     over: dict[str, Any] | None = None
     """The budget that the search was over for; None while it is not."""
 
@@ -115,6 +118,10 @@ class Trials:
         """Note that a trial begins."""
         self._write({"begun": number, "params": params})
 
+    def leave(self, number: int) -> None:
+        """Note that a trial was interrupted, which is no fault of its own."""
+        self._write({"left": number})
+
     def end(self, trial: Trial) -> None:
         """Note how a trial ended."""
         self._write({"ended": trial.model_dump(mode="json")})
@@ -139,23 +146,43 @@ class Trials:
         return next(iter(self.ranked(metric)), None)
 
     def _write(self, body: dict[str, Any]) -> None:
-        """Append one line, on the disk before this returns."""
-        make_folder(self.path.parent)
-        stream = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        """Append one line, on the disk before this returns.
+
+        Raises:
+            ArclightError: it cannot be written.
+        """
         try:
-            size = os.fstat(stream).st_size
-            if size and os.pread(stream, 1, size - 1) != b"\n":  # the rest of a cut line
-                whole = os.pread(stream, size, 0)
-                os.ftruncate(stream, whole.rfind(b"\n") + 1)
-            os.write(stream, json.dumps(body, allow_nan=False).encode() + b"\n")
-            os.fsync(stream)
-        finally:
-            os.close(stream)
+            make_folder(self.path.parent)
+            is_new = not self.path.exists()
+            stream = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                size = os.fstat(stream).st_size
+                if size and os.pread(stream, 1, size - 1) != b"\n":  # the rest of a cut line
+                    whole = os.pread(stream, size, 0)
+                    os.ftruncate(stream, whole.rfind(b"\n") + 1)
+                rest = memoryview(json.dumps(body, allow_nan=False).encode() + b"\n")
+                while rest:
+                    rest = rest[os.write(stream, rest) :]
+                os.fsync(stream)
+            finally:
+                os.close(stream)
+            if is_new:
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise ArclightError(
+                f"'{self.path}' must be written, but {error.strerror}; free space in the store or "
+                "mend its rights; the same command goes on."
+            ) from error
         self._take(body)
 
     def _take(self, body: dict[str, Any]) -> None:
         if "begun" in body:
-            self.begun[int(body["begun"])] = dict(body["params"])
+            number = int(body["begun"])
+            self.begun[number] = dict(body["params"])
+            self.attempts[number] = self.attempts.get(number, 0) + 1
+            self.over = None
+        elif "left" in body:
+            self.attempts[int(body["left"])] = 0
         elif "ended" in body:
             trial = Trial.model_validate_json(json.dumps(body["ended"]))
             self.begun.pop(trial.number, None)
@@ -200,6 +227,7 @@ def open_study(
         STUDIES, spec.name, "versions",
     )  # fmt: skip
     study = Study.from_json(record.text, source=record.path)
+    study = study.model_copy(update={"tune": spec.tune})  # its budget may be another by now
     return study, Trials.read(trials_path(store, study))
 
 
@@ -215,7 +243,24 @@ def newest_study(store: Store, name: str) -> Study | None:
 
 def trials_path(store: Store, study: Study) -> Path:
     """Return the file of a study's trials."""
-    return store.path(STUDIES, study.name, "trials", f"{study.number}.jsonl")
+    return store.path(STUDIES, study.name, "trials", str(study.number), TRIALS)
+
+
+@contextlib.contextmanager
+def alone(path: Path, study: Study) -> Iterator[None]:
+    """Be the only one who makes a study's trials, for the length of a block.
+
+    Raises:
+        ConflictError: another command makes some now.
+    """
+    make_folder(path.parent)
+    with held(path.parent, alone=True) as is_mine:
+        if not is_mine:
+            raise ConflictError(
+                f"tune: study {study.ref} is being searched by another command; wait for it, stop "
+                "it, or begin another with --new-study."
+            )
+        yield
 
 
 def with_params(train: Train, params: dict[str, Param]) -> Train:

@@ -36,7 +36,7 @@ SHELVES: dict[str, type[DatasetManifest | ModelBundle]] = {
 }
 CHECKPOINTS = "checkpoints"
 RETRAINED = ".retrain-"
-SCRATCH = ("fit", "spark")
+SCRATCH = ("fit", "search", "spark")
 """What a run makes in its folder and takes away at its end."""
 _STAGED = re.compile(r"[0-9a-f]{32}")
 _OUTPUT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from arclight.errors import ArclightError, SpecError, printable
@@ -121,7 +120,7 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
         cores = place.cores or look_at_machine(loaded.folder).cores
         plan_crew([cores], bounds, cores_per_worker=place.ray.cores_per_worker)
     check_texts(loaded)
-    job = replace(plain_job(spec, {}), workers=bounds.most or bounds.least)
+    job = plain_job(spec, {})
     trainer = load_trainer(spec.train.trainer)
     with _at(loaded, "train", "params"):
         trainer.check_params(job)

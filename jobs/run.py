@@ -81,7 +81,7 @@ def run_spec(
         if loaded.spec.tune is None:
             bundle = train_step(context, manifest)
         else:
-            bundle = tune_step(context, manifest, new_study=new_study)
+            bundle, _ = tune_step(context, manifest, new_study=new_study)
         evaluation = evaluate_step(context, bundle)
         decision = register_step(context, bundle, evaluation)
         reports.append(write_model_page(run, bundle, evaluation, manifest, decision))

@@ -18,7 +18,7 @@ from ray_apps.tune import result_of, search
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from arclight.bundle import ModelBundle
+    from arclight.bundle import ModelBundle, SearchResult
     from arclight.manifest import DatasetManifest
     from arclight.study import Study
 
@@ -44,16 +44,15 @@ def tune_command(
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
         context = Context(run=run, loaded=loaded, profile=place)
-        bundle = tune_step(context, manifest, new_study=new_study)
+        bundle, found = tune_step(context, manifest, new_study=new_study)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}
-    found = None if bundle.search is None else bundle.search.model_dump(mode="json")
-    answer({**body, "search": found}, as_json=as_json)
+    answer({**body, "search": found.model_dump(mode="json")}, as_json=as_json)
 
 
 def tune_step(
     context: Context, manifest: DatasetManifest, *, new_study: bool = False
-) -> ModelBundle:
-    """Return the model of the best trial's parameters, trained as the spec says.
+) -> tuple[ModelBundle, SearchResult]:
+    """Return the model of the best trial's parameters, trained as the spec says, and that trial.
 
     Args:
         context: what every step needs; its spec has a tune section.
@@ -88,7 +87,7 @@ def tune_step(
         say(f"tune: {found}.")
     train = with_params(spec.train, found.params)
     told = replace(context.loaded, spec=spec.model_copy(update={"train": train}))
-    return train_step(replace(context, loaded=told), manifest, found)
+    return train_step(replace(context, loaded=told), manifest, found), found
 
 
 def _say_best(study: Study, trials: Trials) -> None:

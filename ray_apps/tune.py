@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from arclight.contract import Contract
 from arclight.errors import EngineError, RefusedError, SpecError
 from arclight.search_space import Choice
 from arclight.store import Store, discard, make_folder, open_private
-from arclight.study import Study, Trials, trials_path
+from arclight.study import Study, Trials, alone, trials_path
+from arclight.workers import bounds_of
 from ray_apps.crews import first_crew
 from ray_apps.fit import FitRequest, job_of
 from ray_apps.gang import Alone
@@ -27,6 +29,7 @@ from ray_apps.train import fit_request
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels
+from ray_apps.tuning.ask import check_sampler
 from ray_apps.tuning.trials import Search
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ class SearchRequest(Contract):
     study: Study
     fit: FitRequest
     at_once: int
+    since: float
+    """When the search began, in seconds since 1970: a worker that is lost takes its time."""
 
 
 def search(  # noqa: PLR0913 -- what of what, where, and who is told
@@ -69,11 +74,16 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
         RefusedError: no trial gave a figure; the first reason is told.
         LostWorkerError: the worker was lost again and again; the same command goes on.
     """
-    crew = first_crew(spec.train, manifest, profile, run_folder)
+    # one worker, with all cores of a node, however many will train the model
+    one = spec.train.model_copy(update={"workers": 0 if spec.train.workers == 0 else 1})
+    crew = first_crew(one, manifest, profile, run_folder)
     threads = crew.threads
     at_once = _at_once(spec, threads)
     request = SearchRequest(
-        study=study, fit=fit_request(catalog, manifest, spec, crew), at_once=at_once
+        study=study,
+        fit=fit_request(catalog, manifest, spec, crew),
+        at_once=at_once,
+        since=time.time(),
     )
     path = trials_path(catalog.store, study)
 
@@ -127,24 +137,27 @@ def check_space(spec: Spec) -> None:
     """Refuse parameters that the trainer would not use, before anything starts.
 
     Every parameter is tried at both ends of its range, or with each of its choices, beside the
-    train section's own.
+    train section's own; and all of them together at their first and their last values.
 
     Raises:
         SpecError: the trainer refuses one; it is named.
     """
     assert spec.tune is not None
-    trainer = load_trainer(spec.train.trainer)
-    for name, values in spec.tune.space.items():
-        for value in _ends(values):
-            try:
-                trainer.check_params(plain_job(spec, {name: value}))
-            except SpecError as error:
-                text = error.message.removeprefix("train.params: ")
-                raise SpecError(f"tune.space.{name}: {text}") from error
+    check_sampler(spec.tune)
+    trainer, space = load_trainer(spec.train.trainer), spec.tune.space
+    alone = [(f".{n}", {n: value}) for n, one in space.items() for value in _ends(one)]
+    together = [("", {n: _ends(one)[place] for n, one in space.items()}) for place in (0, -1)]
+    for where, params in (*alone, *together):
+        try:
+            trainer.check_params(plain_job(spec, params))
+        except SpecError as error:
+            text = error.message.removeprefix("train.params: ")
+            raise SpecError(f"tune.space{where}: {text}") from error
 
 
 def plain_job(spec: Spec, params: dict[str, Param]) -> TrainJob:
     """Return a spec's job as far as it is known without data."""
+    bounds = bounds_of(spec.train.workers)
     return TrainJob(
         task=spec.task,
         categorical=(),
@@ -153,6 +166,7 @@ def plain_job(spec: Spec, params: dict[str, Param]) -> TrainJob:
         params={**spec.train.params, **params},
         imbalance=spec.train.imbalance,
         seed=spec.train.seed,
+        workers=bounds.most or bounds.least,
     )
 
 
@@ -173,7 +187,8 @@ def run_search(folder: Path, tick: Tick) -> None:
             "changed; run again."
         )
     pa.set_cpu_count(fit.threads)
-    with memory_named(gang, manifest):
+    path = trials_path(store, study)
+    with memory_named(gang, manifest), alone(path, study):
         tick(0, study.tune.trials, "reading")
         home, reader = catalog.folder(manifest), Reader(threads=fit.threads)
         train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
@@ -184,12 +199,13 @@ def run_search(folder: Path, tick: Tick) -> None:
         job = replace(job, threads=max(1, fit.threads // request.at_once), workers=1)
         Search(
             study,
-            Trials.read(trials_path(store, study)),
+            Trials.read(path),
             load_trainer(study.train.trainer),
             job,
             (evened, valid),
             at_once=request.at_once,
             tick=tick,
+            spent_s=max(0.0, time.time() - request.since),
         ).run()
 
 

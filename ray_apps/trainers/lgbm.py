@@ -444,7 +444,7 @@ def _probe(job: TrainJob) -> str:
     classes = max(job.classes, 2)
     features = np.arange(40 * classes, dtype=np.float32).reshape(-1, 1)
     labels = np.arange(40 * classes) % classes if job.task != "regression" else features[:, 0] + 1
-    params = {**_params(job, Alone()), "num_threads": 1}
+    params = _params(job, Alone())  # its threads are a setting of the whole process
     try:
         return _objective(lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1))
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:

@@ -86,6 +86,11 @@ KNOWN = (
     "interaction_constraints", "max_cat_to_onehot", "max_cat_threshold", "base_score",
     "objective", "huber_slope", "tweedie_variance_power", "max_cached_hist_node",
 )  # fmt: skip
+ALIASES = {
+    "eta": "learning_rate", "gamma": "min_split_loss", "lambda": "reg_lambda",
+    "alpha": "reg_alpha",
+}  # fmt: skip
+"""Of two names for one parameter the library takes the later one in the alphabet."""
 NO_CHILD = -1
 SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 """Shares below 1 that make a round depend on chance."""
@@ -479,7 +484,11 @@ def _params(job: TrainJob) -> dict[str, Any]:
 
 
 def _check_names(job: TrainJob) -> None:
+    seen: dict[str, str] = {}
     for name in job.params:
+        other = seen.setdefault(ALIASES.get(name, name), name)
+        if other != name:
+            raise SpecError(f"train.params: '{other}' and '{name}' are the same; keep one.")
         if name in RESERVED:
             raise SpecError(f"train.params: '{name}' must not be set: {RESERVED[name]}.")
         if not _PARAM_NAME.match(name):

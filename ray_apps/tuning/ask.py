@@ -6,13 +6,12 @@ asks what an undisturbed one would.
 
 from __future__ import annotations
 
-import itertools
+import importlib.util
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from arclight.errors import SpecError
 from arclight.search_space import Choice, FloatRange, IntRange
@@ -36,6 +35,20 @@ def trials_of(tune: Tune) -> int:
     return min(tune.trials, math.prod(len(_values(r)) for r in tune.space.values()))
 
 
+def check_sampler(tune: Tune) -> None:
+    """Refuse a sampler whose package is not there.
+
+    Raises:
+        SpecError: it names the way out.
+    """
+    if tune.sampler in ("tpe", "gp"):
+        _optuna()
+    if tune.sampler == "gp" and importlib.util.find_spec("torch") is None:
+        raise SpecError(
+            "tune.sampler: gp needs torch; run `pip install 'arclight[torch]'`, or use tpe."
+        )
+
+
 class Asker:
     """Answers what to try, from what is known.
 
@@ -49,9 +62,12 @@ class Asker:
     """
 
     def __init__(self, tune: Tune, *, seed: int, higher: bool) -> None:
-        self._tune, self._seed, self._higher = tune, seed, higher
-        if tune.sampler in ("tpe", "gp"):
-            _optuna()
+        # by name: the order in which a spec has them is no part of a study
+        space = dict(sorted(tune.space.items()))
+        self._tune, self._seed, self._higher = (
+            tune.model_copy(update={"space": space}), seed, higher,
+        )  # fmt: skip
+        check_sampler(tune)
 
     def ask(
         self, number: int, ended: Sequence[Trial], running: Mapping[int, Mapping[str, Param]]
@@ -65,8 +81,7 @@ class Asker:
         """
         space = self._tune.space
         if self._tune.sampler == "grid":
-            points = itertools.product(*(_values(one) for one in space.values()))
-            return dict(zip(space, next(itertools.islice(points, number, None)), strict=True))
+            return _grid_point(space, number)
         if self._tune.sampler == "quasi_random":
             return self._at(_sobol(len(space), self._seed, number))
         if self._tune.sampler == "random" or len(ended) < STARTUP:
@@ -95,7 +110,7 @@ class Asker:
             direction = "maximize" if self._higher else "minimize"
             study = optuna.create_study(direction=direction, sampler=sampler)
             for trial in ended:
-                study.add_trial(_known(trial, axes))
+                study.add_trial(_known(trial, axes, all_count=self._tune.sampler == "gp"))
             for params in running.values():
                 study.add_trial(_running(params, axes))
             found: dict[str, Param] = study.ask(axes).params
@@ -103,6 +118,15 @@ class Asker:
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _grid_point(space: Mapping[str, Range], number: int) -> dict[str, Param]:
+    """Return one point of a grid; the last parameter changes first."""
+    found: dict[str, Param] = {}
+    for name, one in reversed(list(space.items())):
+        number, place = divmod(number, len(_values(one)))
+        found[name] = _values(one)[place]
+    return {name: found[name] for name in space}
 
 
 def _optuna() -> Any:
@@ -118,15 +142,17 @@ def _optuna() -> Any:
     return optuna
 
 
-def _known(trial: Trial, axes: Mapping[str, Any]) -> Any:
+def _known(trial: Trial, axes: Mapping[str, Any], *, all_count: bool) -> Any:
+    """Return a trial as Optuna knows it; a Gaussian process learns from complete ones only."""
     optuna = _optuna()
     states = optuna.trial.TrialState
-    state = {"complete": states.COMPLETE, "stopped": states.PRUNED, "failed": states.FAIL}
+    stopped = states.COMPLETE if all_count and trial.value is not None else states.PRUNED
+    state = {"complete": states.COMPLETE, "stopped": stopped, "failed": states.FAIL}[trial.state]
     return optuna.trial.create_trial(
         params=dict(trial.params),
         distributions=dict(axes),
-        state=state[trial.state],
-        value=trial.value if trial.state == "complete" else None,
+        state=state,
+        value=trial.value if state == states.COMPLETE else None,
         intermediate_values=dict(trial.points),
     )
 
@@ -146,12 +172,12 @@ def _axis(one: Range) -> Any:
     return distributions.CategoricalDistribution(list(one.choice))
 
 
-def _values(one: Range) -> list[Param]:
+def _values(one: Range) -> Sequence[Param]:
     """Return all values of a range; a float range has none, and is refused in the spec."""
     if isinstance(one, Choice):
-        return list(one.choice)
+        return one.choice
     low, high = one.bounds
-    return list(range(int(low), int(high) + 1))
+    return range(int(low), int(high) + 1)
 
 
 def _at(one: Range, place: float) -> Param:
@@ -174,6 +200,8 @@ def _at(one: Range, place: float) -> Param:
 
 def _sobol(axes: int, seed: int, number: int) -> np.ndarray[Any, Any]:
     """Return one point of a scrambled Sobol sequence."""
+    from scipy.stats import qmc  # noqa: PLC0415 -- slow to import, and other samplers need none
+
     sequence = qmc.Sobol(axes, scramble=True, rng=np.random.default_rng(seed))
     if number:
         sequence.fast_forward(number)

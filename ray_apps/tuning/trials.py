@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import ArclightError, printable
+from arclight.errors import ArclightError, IntegrityError, printable
 from arclight.halving import Passing
 from arclight.metrics import METRICS
 from arclight.study import Trial
 from ray_apps.gang import Alone
+from ray_apps.memory import is_no_memory
 from ray_apps.tuning.ask import Asker, trials_of
 
 if TYPE_CHECKING:
@@ -29,9 +31,15 @@ if TYPE_CHECKING:
     from ray_apps.trainers import Trainer, TrainJob
     from ray_apps.trainers.boosting import Watch
 
+ATTEMPTS = 4
+"""Times that a trial begins and takes its process with it."""
 BINNINGS = 2
 """Ways to bin that are kept at once; another one takes the place of the oldest."""
 TOLD_EVERY_S = 0.2
+
+
+class _StoppedError(Exception):
+    """Ends a training from inside: its trial is stopped."""
 
 
 @dataclass
@@ -40,9 +48,12 @@ class _Running:
 
     number: int
     params: dict[str, Param]
-    begun_s: float
+    asked_s: float
+    begun_s: float = 0.0
+    """When its rows were there."""
     points: list[tuple[int, float]] = field(default_factory=list)
     rounds: int = 0
+    best: float = math.nan
     reason: str = ""
     """Why it is stopped; nothing while it is not."""
 
@@ -59,6 +70,7 @@ class Search:
         at_once: trials that run at the same time.
         tick: told about the progress.
         clock: seconds that only grow.
+        spent_s: what of the search's time is over already.
     """
 
     def __init__(  # noqa: PLR0913 -- what, from where, how many at a time, and who is told
@@ -72,6 +84,7 @@ class Search:
         at_once: int,
         tick: Tick,
         clock: Callable[[], float] = time.monotonic,
+        spent_s: float = 0.0,
     ) -> None:
         self._study, self._trials, self._trainer, self._job = study, trials, trainer, job
         self._rows, self._at_once, self._tick, self._clock = rows, at_once, tick, clock
@@ -82,9 +95,12 @@ class Search:
         self._again = sorted(trials.begun.items())
         self._wanted = trials_of(study.tune)
         self._running: dict[int, _Running] = {}
-        self._lock, self._binning = threading.Lock(), threading.Lock()
+        self._lock, self._asking, self._bins = (
+            threading.Lock(), threading.Lock(), threading.Condition(),
+        )  # fmt: skip
         self._binned: dict[tuple[Any, ...], Any] = {}
-        self._begun_s, self._told_s, self._known = clock(), 0.0, len(trials.ended)
+        self._in_use: Counter[tuple[Any, ...]] = Counter()
+        self._begun_s, self._told_s, self._known = clock() - spent_s, 0.0, len(trials.ended)
         self._stops = False
         self._failure: BaseException | None = None
 
@@ -98,16 +114,18 @@ class Search:
             threading.Thread(target=self._work, name=f"trial-{place}")
             for place in range(self._at_once)
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(TOLD_EVERY_S)
                     self._tell()
         except BaseException:
             self._stops = True  # after the round that each is in
-            for thread in threads:
+            with self._bins:
+                self._bins.notify_all()
+            for thread in (one for one in threads if one.ident is not None):
                 thread.join()
             raise
         if self._failure is not None:
@@ -123,27 +141,42 @@ class Search:
                 trial = self._make(mine)
                 with self._lock:
                     del self._running[mine.number]
-                    if not self._stops:
+                    if trial is None or self._stops:
+                        self._trials.leave(mine.number)
+                    else:
                         self._trials.end(trial)
         except BaseException as error:  # noqa: BLE001 -- raised again by `run`
-            self._failure, self._stops = error, True
+            self._failure, self._stops = self._failure or error, True
+            with self._bins:
+                self._bins.notify_all()
 
     def _next(self) -> _Running | None:
-        with self._lock:
-            if self._stops or self._is_over():
-                return None
-            if self._again:
-                number, params = self._again.pop(0)
-            else:
-                number = self._trials.next_number
+        with self._asking:
+            with self._lock:
+                if self._stops or self._is_over():
+                    return None
+                again = self._begun_before()
+                number = again[0] if again else self._trials.next_number
                 if number >= self._wanted:
                     return None
                 ended = sorted(self._trials.ended.values(), key=lambda t: t.number)
                 others = {n: one.params for n, one in self._running.items()}
-                params = self._asker.ask(number, ended, others)
+            # reports are not kept waiting while a model is asked
+            params = again[1] if again else self._asker.ask(number, ended, others)
+            with self._lock:
                 self._trials.begin(number, params)
-            self._running[number] = _Running(number, params, self._clock())
-            return self._running[number]
+                self._running[number] = _Running(number, params, self._clock())
+                return self._running[number]
+
+    def _begun_before(self) -> tuple[int, dict[str, Param]] | None:
+        """Return a trial that began before; one that takes its process with it has failed."""
+        while self._again:
+            number, params = self._again.pop(0)
+            if self._trials.attempts.get(number, 0) < ATTEMPTS:
+                return number, params
+            reason = f"its process was gone {ATTEMPTS} times before it ended"
+            self._trials.end(Trial(number=number, params=params, state="failed", reason=reason))
+        return None
 
     def _is_over(self) -> bool:
         """Say whether no further trial is begun."""
@@ -158,20 +191,31 @@ class Search:
     def _spent_s(self) -> float:
         return self._clock() - self._begun_s
 
-    def _make(self, mine: _Running) -> Trial:
-        """Train one trial; whatever fails is its own end."""
+    def _make(self, mine: _Running) -> Trial | None:
+        """Train one trial; what is wrong with its parameters is its own end, None an interrupt.
+
+        Raises:
+            IntegrityError, OSError, MemoryError: what no other trial would fare better with.
+        """
         job = replace(self._job, params={**self._job.params, **mine.params})
+        key = self._trainer.bin_key(job)
         laps = [self._clock()]
         try:
-            self._trainer.check_params(job)
-            data = self._data(job)
+            data = self._data(key, job)
+            if data is None:
+                return None
             laps.append(self._clock())
+            mine.begun_s = laps[-1]
             fitted = self._trainer.fit(data, job, Alone(), self._watch(mine))
-        except Exception as error:  # noqa: BLE001 -- the boundary of a trial
+        except _StoppedError:
+            return self._ended(mine, laps, state="stopped", reason=mine.reason)
+        except Exception as error:
+            if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
+                raise
             reason = error.message if isinstance(error, ArclightError) else printable(error)
             return self._ended(mine, laps, state="failed", reason=reason or type(error).__name__)
-        if mine.reason:
-            return self._ended(mine, laps, state="stopped", reason=mine.reason)
+        finally:
+            self._let_go(key)
         return self._ended(
             mine, laps, state="complete", value=fitted.valid, best_round=fitted.rounds
         )
@@ -187,7 +231,7 @@ class Search:
             params=mine.params,
             rounds=mine.rounds,
             points=points,
-            queue_s=laps[0] - mine.begun_s,
+            queue_s=laps[0] - mine.asked_s,
             bin_s=bin_s,
             train_s=now - laps[-1],
             **how,
@@ -201,17 +245,23 @@ class Search:
             model: Callable[[], bytes] | None,  # noqa: ARG001 -- the protocol's
         ) -> bool:
             mine.rounds = len(history)
-            known = [value for value in history if math.isfinite(value)]
-            if not known:
+            last = history[-1]
+            if not math.isfinite(last):
                 return True  # the trainer says what became of it
-            best = max(known) if self._higher else min(known)
+            # without early stopping the last round is what a model would be
+            is_better = not mine.best > last if self._higher else not mine.best < last
+            if self._job.early_stopping is None or is_better:
+                mine.best = last
+            best = mine.best
             is_rung = mine.rounds in rungs
             if is_rung and not self._passes(mine, best):
                 mine.reason = f"not among the best after {mine.rounds:,} rounds"
             mine.reason = mine.reason or self._limit(mine)
             if is_rung or mine.reason:
                 mine.points.append((mine.rounds, best))
-            return not mine.reason
+            if mine.reason:
+                raise _StoppedError  # nobody wants its model
+            return True
 
         return watch
 
@@ -231,15 +281,31 @@ class Search:
             return f"a trial's {tune.trial_limit_s:,} s are over"
         return ""
 
-    def _data(self, job: TrainJob) -> Any:
-        """Return the rows as the trainer takes them; those that bin alike share them."""
-        key = self._trainer.bin_key(job)
-        with self._binning:
+    def _data(self, key: tuple[Any, ...], job: TrainJob) -> Any:
+        """Return the rows as the trainer takes them; trials that bin alike share them.
+
+        Where too many ways to bin are in use it waits. None: the search is stopped.
+        """
+        with self._bins:
+            self._bins.wait_for(
+                lambda: self._stops or key in self._in_use or len(self._in_use) < BINNINGS
+            )
+            self._in_use[key] += 1
+            if self._stops:
+                return None
             if key not in self._binned:
-                while len(self._binned) >= BINNINGS:
-                    del self._binned[next(iter(self._binned))]
+                for old in [one for one in self._binned if one not in self._in_use]:
+                    if len(self._binned) >= BINNINGS:
+                        del self._binned[old]
                 self._binned[key] = self._trainer.prepare(*self._rows, job, Alone())
             return self._binned[key]
+
+    def _let_go(self, key: tuple[Any, ...]) -> None:
+        with self._bins:
+            self._in_use[key] -= 1
+            if self._in_use[key] <= 0:
+                del self._in_use[key]
+            self._bins.notify_all()
 
     # the driver's thread
 

@@ -161,6 +161,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "space of nothing": ({"tune": {"space": {"a": {}}}}, "int, float or choice"),
     "falling range": ({"tune": {"space": {"a": {"int": [3, 1]}}}}, "must rise"),
     "log from zero": ({"tune": {"space": {"a": {"float": [0, 1], "log": True}}}}, "above 0"),
+    "search from a model": (
+        {"train": {"init": "a@1"}, "tune": {"space": {"a": {"int": [1, 2]}}}},
+        "leave init or tune out",
+    ),
     "empty choice": ({"tune": {"space": {"a": {"choice": []}}}}, "at least 1"),
     "grid of a range": (
         {"tune": {"sampler": "grid", "space": {"a": {"float": [0, 1]}}}},

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from arclight.errors import IntegrityError, RefusedError
+from arclight.errors import ArclightError, ConflictError, IntegrityError, RefusedError
 from arclight.spec import Tune
 from arclight.store import open_store
-from arclight.study import Trial, Trials, newest_study, open_study, trials_path
+from arclight.study import Trial, Trials, alone, newest_study, open_study, trials_path
 from tests.arclight.made_records import make_manifest
 from tests.ray_apps.make_dataset import make_spec
 
@@ -114,6 +114,60 @@ def test_U4_another_search_is_refused_while_one_is_not_over(tmp_path, tune, trai
     Trials.read(trials_path(store, second)).close(second.tune)
     assert open_study(store, manifest, spec_of())[0].number in (1, 3)
     assert trials.over is None
+
+
+def test_an_older_study_is_gone_on_with_by_the_budget_of_now(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    first, trials = open_study(store, manifest, spec_of())
+    trials.close(first.tune)
+    second, others = open_study(store, manifest, spec_of({"sampler": "random"}))
+    others.close(second.tune)
+    again, _ = open_study(store, manifest, spec_of({"trials": 200}))
+    assert (again.number, again.tune.trials) == (1, 200)
+
+
+def test_a_study_that_was_given_more_is_not_over_until_it_is(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    study, trials = open_study(store, manifest, spec_of())
+    trials.close(study.tune)
+    trials.begin(0, {})
+    with pytest.raises(RefusedError, match=r"train.rounds \(30, now 31\)"):
+        open_study(store, manifest, spec_of(rounds=31))
+
+
+def test_attempts_are_counted_and_interrupts_are_not(tmp_path):
+    trials = Trials.read(tmp_path / "t")
+    for _ in range(3):
+        trials.begin(0, {"a": 1})
+    assert Trials.read(tmp_path / "t").attempts[0] == 3
+    trials.leave(0)
+    assert Trials.read(tmp_path / "t").attempts[0] == 0
+    assert Trials.read(tmp_path / "t").begun == {0: {"a": 1}}
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    trials = Trials.read(tmp_path / "t")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ArclightError, match="must be written, but No space left"):
+        trials.begin(0, {})
+
+
+def test_of_two_commands_one_makes_the_trials(tmp_path):
+    store = open_store(tmp_path)
+    study, _ = open_study(store, make_manifest(), spec_of())
+    path = trials_path(store, study)
+    with (
+        alone(path, study),
+        pytest.raises(ConflictError, match="searched by another"),
+        alone(path, study),
+    ):
+        pass
+    with alone(path, study):
+        pass
 
 
 def test_a_search_is_over_for_what_it_was_given(tmp_path):

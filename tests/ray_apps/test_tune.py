@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from arclight.errors import EngineError, RefusedError, SpecError
+from arclight.errors import EngineError, IntegrityError, RefusedError, SpecError
 from arclight.progress import silent, silent_tell
 from arclight.search_space import Choice, FloatRange, IntRange
 from arclight.spec import Tune
@@ -257,6 +258,95 @@ class TestTrials:
         assert [t.state for t in ended] == ["complete", "complete", "stopped"]
         assert ended[-1].reason == "the search's 20 s are over"
 
+    def test_a_trial_that_takes_its_process_with_it_fails_after_four_times(self, fresh, tmp_path):
+        spec = spec_of(tune={"trials": 3, "scheduler": "none"})
+        _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
+        for _ in range(4):
+            trials.begin(0, {"max_depth": 3, "learning_rate": 0.1})
+        found, after = searched(fresh, spec, tmp_path)
+        assert (found.trials, found.failed) == (3, 1)
+        assert after.ended[0].reason == "its process was gone 4 times before it ended"
+
+    def test_what_is_wrong_with_the_data_ends_the_search_and_no_trial(self, fresh, tmp_path):
+        trainer = type(load_trainer("xgboost"))
+        spec = spec_of(tune={"trials": 3})
+
+        def damaged(self, *args, **more):
+            raise IntegrityError("restore it.")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer, "prepare", damaged)
+            with pytest.raises(IntegrityError, match="restore it"):
+                searched(fresh, spec, tmp_path, profile=TWO_CORES)
+        _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
+        assert trials.ended == {}
+        assert set(trials.attempts.values()) <= {0, 1}
+        found, _ = searched(fresh, spec, tmp_path)
+        assert (found.trials, found.failed) == (3, 0)
+
+    def test_no_more_ways_to_bin_than_two_are_held(self, tmp_path):
+        """Four at a time, each of its own bins: the others wait."""
+        alive, most = set(), []
+
+        class Binning:
+            bin_key = staticmethod(lambda job: (job.params["max_depth"],))
+            check_params = staticmethod(lambda _: None)
+
+            def prepare(self, _train, _valid, job, _gang):
+                found = Bins(job.params["max_depth"])
+                most.append(len(alive))
+                return found
+
+            def fit(self, data, job, _gang, watch):
+                time.sleep(0.02)
+                watch([0.5], None)
+                return type("Fitted", (), {"valid": 0.5, "rounds": 1})
+
+        class Bins:
+            def __init__(self, key):
+                alive.add(id(self))
+
+            def __del__(self):
+                alive.discard(id(self))
+
+        made = make_dataset(tmp_path / "store", rows=SMALL)
+        tune = {"trials": 12, "sampler": "grid", "space": {"max_depth": {"int": [1, 12]}}}
+        study, trials = open_study(made.catalog.store, made.manifest, spec_of(tune=tune))
+        Search(
+            study, trials, Binning(), make_job(rounds=1), (None, None), at_once=4, tick=silent
+        ).run()
+        assert len(trials.ended) == 12
+        assert max(most) <= 3  # the one that is being made included
+
+    def test_without_early_stopping_the_last_round_counts(self, tmp_path):
+        made = make_dataset(tmp_path / "store", rows=SMALL)
+        spec = spec_of(tune={"trials": 1, "scheduler": "none", "trial_limit_s": 5})
+        now = [0.0]
+
+        class Worse:
+            bin_key = staticmethod(lambda _: ())
+            prepare = staticmethod(lambda *_: object())
+
+            def fit(self, _data, job, _gang, watch):
+                history = []
+                for number in range(9):
+                    now[0] += 1
+                    history.append(0.9 - number / 100)
+                    if not watch(history, None):
+                        break
+                return type("Fitted", (), {"valid": history[-1], "rounds": len(history)})
+
+        values = []
+        for stopping in (None, 50):
+            study, trials = open_study(made.catalog.store, made.manifest, spec, new=True)
+            job = make_job(rounds=9, early_stopping=stopping)
+            Search(
+                study, trials, Worse(), job, (None, None),
+                at_once=1, tick=silent, clock=lambda: now[0],
+            ).run()  # fmt: skip
+            values.append(trials.ended[0].value)
+        assert values == [pytest.approx(0.86), pytest.approx(0.9)]
+
     def test_a_target_that_is_reached_ends_the_search(self, fresh, tmp_path):
         tune = {"trials": 30, "scheduler": "none", "target": 0.6}
         found, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
@@ -285,7 +375,7 @@ def run_with_clock(root, spec):
     class Ticking:
         bin_key = staticmethod(lambda _: ())
         check_params = staticmethod(lambda _: None)
-        prepare = staticmethod(lambda *_: None)
+        prepare = staticmethod(lambda *_: object())
 
         def fit(self, _data, job, _gang, watch):
             history = []
@@ -397,6 +487,12 @@ WRONG = [
     ("xgboost", {"max_depht": {"int": [2, 4]}}, r"tune.space.max_depht: .*max_depht"),
     ("xgboost", {"learning_rate": {"float": [-1.0, 0.1]}}, "tune.space.learning_rate: "),
     ("lightgbm", {"num_leaves": {"choice": [1, 31]}}, "tune.space.num_leaves: "),
+    ("xgboost", {"eta": {"float": [0.1, 0.2]}}, "'learning_rate' and 'eta' are the same"),
+    (
+        "xgboost",
+        {"reg_alpha": {"float": [0.1, 0.2]}, "alpha": {"float": [0.1, 0.2]}},
+        "'reg_alpha' and 'alpha' are the same",
+    ),
     ("lightgbm", {"machines": {"choice": ["a"]}}, "must not be set"),
     ("torch", {"net": {"choice": ["mlp", "rnn"]}}, "tune.space.net: "),
 ]
@@ -404,7 +500,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "space", "told"), WRONG)
 def test_a_space_that_the_library_would_not_use_is_refused_before_anything(name, space, told):
-    spec = spec_of(name, {"space": space})
+    spec = spec_of(name, {"space": space}, params={"learning_rate": 0.1})
     if name == "torch":
         spec = spec.model_copy(update={"train": spec.train.model_copy(update={"params": {}})})
     with pytest.raises(SpecError, match=told):
