@@ -62,9 +62,8 @@ class Passing:
         others.append(mine)
         if self._scheduler == "median":
             return len(others) <= MEDIAN_AFTER or mine >= float(np.median(others[:-1]))
-        # the best of so many pass; the first ones have nobody to be worse than
         place = sum(other > mine for other in others)
-        return place < max(1, math.ceil(len(others) / ETA)) or len(others) < ETA
+        return place < max(1, len(others) // ETA)
 
     def recall(self, trials: Sequence[Trial]) -> None:
         """Take in the trials that ended before, as if they came by again."""
