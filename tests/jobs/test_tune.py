@@ -1,0 +1,84 @@
+"""`arclight tune` as it is typed: a search, its model, and the same command once more."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from arclight.study import Trials, newest_study, trials_path
+from tests.jobs.test_signing import arclight
+from tests.ray_apps.make_dataset import make_dataset
+
+SPEC = """
+name: demo
+task: binary
+sources: {t: {path: t}}
+etl: {key: [id], label: label}
+train: {rounds: 12, workers: 0, params: {learning_rate: 0.2}}
+tune: {trials: TRIALS, sampler: random, space: {max_depth: {int: [2, 5]}}}
+"""
+
+
+@pytest.fixture
+def made(tmp_path):
+    return make_dataset(tmp_path / "store", rows=(600, 200, 100))
+
+
+def typed(made, tmp_path, capsys, *options, text=SPEC, trials="5"):
+    (tmp_path / "spec.yaml").write_text(text.replace("TRIALS", trials))
+    store = str(made.catalog.store.root)
+    status = arclight("tune", tmp_path / "spec.yaml", "--store", store, "--json", *options)
+    said = capsys.readouterr()
+    return status, json.loads(said.out) if said.out else None, " ".join(said.err.split())
+
+
+def test_a_search_gives_a_model_whose_record_says_where_it_comes_from(made, tmp_path, capsys):
+    status, body, said = typed(made, tmp_path, capsys)
+    assert status == 0
+    assert body["search"]["study"] == "demo@1"
+    assert body["search"]["trials"] == 5
+    bundle = made.catalog.model(body["model"])
+    assert bundle.search.model_dump(mode="json") == body["search"]
+    assert bundle.params["max_depth"] == body["search"]["params"]["max_depth"]
+    assert bundle.train_metrics["valid"] == pytest.approx(body["search"]["value"], abs=1e-6)
+    assert "study demo@1" in said
+    assert arclight("models", body["model"], "--store", str(made.catalog.store.root)) == 0
+    assert "trial" in capsys.readouterr().err
+    # the same command has nothing to do; more trials are added; another space is another study
+    assert typed(made, tmp_path, capsys)[1] == body
+    status, more, said = typed(made, tmp_path, capsys, trials="8")
+    assert (status, more["search"]["trials"], more["search"]["study"]) == (0, 8, "demo@1")
+    assert "going on with study demo@1: 5 trials ended" in said
+    other = SPEC.replace("[2, 5]", "[2, 4]")
+    assert typed(made, tmp_path, capsys, text=other)[1]["search"]["study"] == "demo@2"
+    assert typed(made, tmp_path, capsys, "--new-study")[1]["search"]["study"] == "demo@3"
+
+
+def test_a_study_that_is_not_over_is_not_left_for_another_in_silence(made, tmp_path, capsys):
+    typed(made, tmp_path, capsys)
+    study = newest_study(made.catalog.store, "demo")
+    Trials.read(trials_path(made.catalog.store, study)).begin(5, {"max_depth": 2})
+    other = SPEC.replace("[2, 5]", "[2, 4]")
+    status, body, said = typed(made, tmp_path, capsys, text=other)
+    assert (status, body) == (3, None)
+    assert "space (max_depth: [2, 5], now [2, 4])" in said
+    assert "--new-study" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (SPEC.replace("tune:", "#"), "'tune' must say what is searched"),
+        (SPEC.replace("max_depth:", "max_dept:"), "tune.space.max_dept: XGBoost does not use"),
+        (SPEC.replace("max_depth:", "eta:").replace("int: [2, 5]", "float: [0.1, 0.2]"),
+         "'learning_rate' and 'eta' are the same"),
+        (SPEC.replace("rounds: 12", "rounds: 12, init: demo@1"), "leave init or tune out"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_told_with_its_line(made, tmp_path, capsys, text, told):
+    status, body, said = typed(made, tmp_path, capsys, text=text)
+    assert (status, body) == (2, None)
+    assert told in said
+    assert "spec.yaml:" in said
+    assert "Traceback" not in said
