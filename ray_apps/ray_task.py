@@ -21,7 +21,7 @@ from cluster.sizing import GIB
 from ray_apps.fit import PROGRESS, FitProgress, progress_of, run_fit, write_progress
 from ray_apps.lean import lean_imports
 from ray_apps.ray_nodes import check_room
-from ray_apps.tune import run_search
+from ray_apps.tuning.worker import run_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

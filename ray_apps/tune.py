@@ -4,55 +4,31 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from arclight.bundle import SearchResult
-from arclight.catalog import Catalog
-from arclight.contract import Contract
-from arclight.errors import EngineError, RefusedError, SpecError
+from arclight.errors import RefusedError, SpecError
 from arclight.search_space import Choice
-from arclight.store import Store, discard, make_folder, open_private
-from arclight.study import Study, Trials, alone, trials_path
+from arclight.store import discard, make_folder, open_private
+from arclight.study import Study, Trials, trials_path
 from arclight.workers import bounds_of
 from ray_apps.crews import first_crew
-from ray_apps.fit import FitRequest, job_of
-from ray_apps.gang import Alone
-from ray_apps.gang.proofs import prove_rows
 from ray_apps.losses import go_on_after_losses
-from ray_apps.memory import memory_named
-from ray_apps.shards import Reader, read_shard
 from ray_apps.train import fit_request
 from ray_apps.trainers import TrainJob, load_trainer
-from ray_apps.trainers.imbalance import even_out
-from ray_apps.trainers.labels import check_labels
 from ray_apps.tuning.ask import check_sampler
-from ray_apps.tuning.trials import Search
+from ray_apps.tuning.worker import REQUEST, SearchRequest, run_search
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tell, Tick
     from arclight.search_space import Range
     from arclight.spec import Spec
     from arclight.study import Param
     from cluster.profiles import Profile
-
-REQUEST = "search.json"
-
-
-class SearchRequest(Contract):
-    """A study to go on with, on one machine."""
-
-    kind: ClassVar[str] = "search-request"
-
-    study: Study
-    fit: FitRequest
-    at_once: int
-    since: float
-    """When the search began, in seconds since 1970: a worker that is lost takes its time."""
 
 
 def search(  # noqa: PLR0913 -- what of what, where, and who is told
@@ -168,45 +144,6 @@ def plain_job(spec: Spec, params: dict[str, Param]) -> TrainJob:
         seed=spec.train.seed,
         workers=bounds.most or bounds.least,
     )
-
-
-def run_search(folder: Path, tick: Tick) -> None:
-    """Make the trials that a folder's request asks for; what ended is in the study's file.
-
-    Raises:
-        ArclightError: the data, or the file, said no.
-    """
-    request = SearchRequest.from_json((folder / REQUEST).read_bytes(), source=str(folder))
-    fit, study, gang = request.fit, request.study, Alone()
-    store = Store(Path(fit.store))
-    catalog = Catalog(store)
-    manifest = catalog.dataset(fit.dataset)
-    if manifest.content_digest != fit.dataset_digest:
-        raise EngineError(
-            f"dataset '{fit.dataset}' must be the one the search was asked for, but its record "
-            "changed; run again."
-        )
-    pa.set_cpu_count(fit.threads)
-    path = trials_path(store, study)
-    with memory_named(gang, manifest), alone(path, study):
-        tick(0, study.tune.trials, "reading")
-        home, reader = catalog.folder(manifest), Reader(threads=fit.threads)
-        train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
-        prove_rows(gang, manifest, (train, valid))
-        job = job_of(fit, manifest)
-        check_labels(train.label, valid.label, job, gang)
-        evened, job = even_out(train, job, gang)
-        job = replace(job, threads=max(1, fit.threads // request.at_once), workers=1)
-        Search(
-            study,
-            Trials.read(path),
-            load_trainer(study.train.trainer),
-            job,
-            (evened, valid),
-            at_once=request.at_once,
-            tick=tick,
-            spent_s=max(0.0, time.time() - request.since),
-        ).run()
 
 
 # --------------------------------------------------------------------------------- inside
