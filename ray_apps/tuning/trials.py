@@ -7,6 +7,7 @@ booster.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -136,6 +137,7 @@ class Search:
 
     def _work(self) -> None:
         """Make one trial after another."""
+        mine: _Running | None = None
         try:
             while (mine := self._next()) is not None:
                 trial = self._make(mine)
@@ -149,6 +151,9 @@ class Search:
             self._failure, self._stops = self._failure or error, True
             with self._bins:
                 self._bins.notify_all()
+            with contextlib.suppress(ArclightError), self._lock:
+                if mine is not None and mine.number in self._trials.begun:
+                    self._trials.leave(mine.number)  # it is not to blame
 
     def _next(self) -> _Running | None:
         with self._asking:

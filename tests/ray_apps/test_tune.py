@@ -280,7 +280,7 @@ class TestTrials:
                 searched(fresh, spec, tmp_path, profile=TWO_CORES)
         _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
         assert trials.ended == {}
-        assert set(trials.attempts.values()) <= {0, 1}
+        assert set(trials.attempts.values()) <= {0}  # no trial is to blame
         found, _ = searched(fresh, spec, tmp_path)
         assert (found.trials, found.failed) == (3, 0)
 
