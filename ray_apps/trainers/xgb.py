@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -15,13 +14,13 @@ import xgboost as xgb
 
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from ray_apps.gang.totals import highest
-from ray_apps.shards import dense
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.xgb_network import first_line, network
+from ray_apps.trainers.xgb_trees import InitTrees, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +90,6 @@ ALIASES = {
     "alpha": "reg_alpha",
 }  # fmt: skip
 """Of two names for one parameter the library takes the later one in the alphabet."""
-NO_CHILD = -1
 SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 """Shares below 1 that make a round depend on chance."""
 _UNUSED = re.compile(r'"([^"]*)"')
@@ -106,7 +104,7 @@ class XgbData:
     valid: xgb.DMatrix
     valid_label: Doubles
     start: Snapshot = BEGINNING
-    init: _Init | None = None
+    init: InitTrees | None = None
 
 
 class XgbTrainer:
@@ -152,7 +150,7 @@ class XgbTrainer:
         """
         weights = row_weights(train.label, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
-            init = _Init(job) if job.init else None
+            init = InitTrees(job) if job.init else None
             binned, known = _binned(_Parts(train.held(), job, weights, init), job)
             valid = valid.held()
             other: xgb.DMatrix
@@ -179,7 +177,7 @@ class XgbTrainer:
         rounds = kept_rounds(history, job)
         model, before = growing.model(rounds), 0
         if data.init is None:
-            model = _shifted(model, job.shift)
+            model = shifted(model, job.shift)
         else:  # which was taken off the scores to start at
             model, before = data.init.joined(model), data.init.rounds
         return Fitted(
@@ -251,7 +249,7 @@ class _Parts(xgb.DataIter):
         shard: Shard,
         job: TrainJob,
         weights: npt.NDArray[np.float32] | None = None,
-        init: _Init | None = None,
+        init: InitTrees | None = None,
     ) -> None:
         self._shard, self._weights, self._init = shard, weights, init
         self._margins: dict[int, npt.NDArray[np.float32]] = {}
@@ -333,7 +331,7 @@ def _binned(
     return made, parts.top_codes
 
 
-def _unbinned(valid: Shard, job: TrainJob, init: _Init | None) -> xgb.DMatrix:
+def _unbinned(valid: Shard, job: TrainJob, init: InitTrees | None) -> xgb.DMatrix:
     table = pa.concat_tables(t for t in valid.tables if t.num_rows)
     return xgb.DMatrix(
         table,
@@ -347,45 +345,6 @@ def _unbinned(valid: Shard, job: TrainJob, init: _Init | None) -> xgb.DMatrix:
 
 def _bins(job: TrainJob) -> dict[str, Any]:
     return {name: value for name, value in job.params.items() if name == "max_bin"}
-
-
-class _Init:
-    """The model that a training starts from: raw scores to start at, and trees to put before."""
-
-    def __init__(self, job: TrainJob) -> None:
-        assert job.init is not None
-        self._booster = xgb.Booster(params={"nthread": job.threads}, model_file=job.init.path)
-        self._booster.set_param({"nthread": job.threads})
-        self._shift = job.shift
-        self.rounds = int(self._booster.num_boosted_rounds())
-
-    @property
-    def objective(self) -> str:
-        """What it was trained to do, by the library's name."""
-        config = json.loads(self._booster.save_config())
-        return str(config["learner"]["objective"]["name"])
-
-    def margins(self, table: pa.Table) -> npt.NDArray[np.float32]:
-        """Return the raw scores to start at: float32 [rows] or [rows, classes].
-
-        Where the rows of train were evened out, those of the data evened out alike.
-        """
-        found = self._booster.inplace_predict(
-            dense(table), predict_type="margin", missing=np.nan, validate_features=False
-        )
-        return (found - self._shift).astype(np.float32)  # type: ignore[no-any-return]
-
-    def joined(self, model: bytes) -> bytes:
-        """Return one model file of these trees and those that grew from their raw scores."""
-        body, more = (_as_json(one) for one in (self._booster, _booster(model)))
-        trees, new = (one["learner"]["gradient_booster"]["model"] for one in (body, more))
-        count = len(trees["trees"])
-        trees["trees"] += [{**tree, "id": count + tree["id"]} for tree in new["trees"]]
-        trees["tree_info"] += new["tree_info"]
-        trees["iteration_indptr"] += [count + end for end in new["iteration_indptr"][1:]]
-        trees["gbtree_model_param"]["num_trees"] = str(len(trees["trees"]))
-        body["learner"]["objective"] = more["learner"]["objective"]
-        return _as_ubj(body)
 
 
 class _Growing:
@@ -433,34 +392,6 @@ class _Growing:
         self._booster.set_param({"tree_method": "approx"})
         self._booster.save_config()  # which applies it
         self._booster.set_param({"tree_method": "hist"})
-
-
-def _shifted(model: bytes, shift: float) -> bytes:
-    """Add to the raw score of a binary model: every leaf of its first tree is that much more.
-
-    Not its base score, which the library keeps between 1e-6 and 1 - 1e-6.
-    """
-    if not shift:
-        return model
-    body = _as_json(_booster(model))
-    first = body["learner"]["gradient_booster"]["model"]["trees"][0]
-    first["split_conditions"] = [
-        value + shift if child == NO_CHILD else value
-        for child, value in zip(first["left_children"], first["split_conditions"], strict=True)
-    ]
-    return _as_ubj(body)
-
-
-def _booster(model: bytes) -> xgb.Booster:
-    return xgb.Booster(model_file=bytearray(model))
-
-
-def _as_json(booster: xgb.Booster) -> Any:
-    return json.loads(booster.save_raw("json"))
-
-
-def _as_ubj(body: Any) -> bytes:
-    return bytes(_booster(json.dumps(body).encode()).save_raw("ubj"))
 
 
 def _plain(value: Any) -> Param:
@@ -516,7 +447,7 @@ def _check_init(job: TrainJob) -> None:
             "train.params: base_score must not be set with train.init, whose model gives the "
             "scores to start at; leave it out."
         )
-    mine, theirs = _params(job)["objective"], _Init(job).objective
+    mine, theirs = _params(job)["objective"], InitTrees(job).objective
     if mine != theirs:
         raise SpecError(
             f"train.params: objective must be '{theirs}', that of the model in train.init, got "

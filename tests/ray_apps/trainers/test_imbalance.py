@@ -16,7 +16,7 @@ from ray_apps.trainers import load_trainer
 from ray_apps.trainers.imbalance import even_out, put_right
 from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.lgbm import _shifted as lgbm_shifted
-from ray_apps.trainers.xgb import _shifted as xgb_shifted
+from ray_apps.trainers.xgb_trees import shifted as xgb_shifted
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import fit, go_on, load, make_job
