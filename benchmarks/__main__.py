@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import (
     race_bins,
+    race_controller,
     race_etl,
     race_fit,
     race_ingest,
@@ -45,6 +46,7 @@ RACES = {
     "ingest": race_ingest.make_race,
     "train": race_train.make_race,
     "search": race_search.make_race,
+    "controller": race_controller.make_race,
     "torch": race_torch.make_race,
     "scaling": race_scaling.make_race,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from arclight.spec import Tune
 from benchmarks import ingest_job
 from benchmarks.contender import Contender
 from benchmarks.data import INGEST_CATEGORIES, content_digest, prepared, training_table
@@ -11,19 +13,30 @@ from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.published import publish
 from benchmarks.search_job import FIXED, SPACE
 from benchmarks.setting import Setting, scratch_for, spark_params
+from ray_apps.tuning.ask import Asker
 
 if TYPE_CHECKING:
     from typing import Any
 
 ROWS = {"full": 250_000, "quick": 60_000, "tiny": 12_500}
 BOOST_ROUNDS = {"full": 162, "quick": 81, "tiny": 9}
+MOST_ROUNDS = 9
 TRIALS = {"full": 100, "quick": 30, "tiny": 6}
 AUC_GAP = {"full": 2e-3, "quick": 5e-3, "tiny": 5e-2}
-"""Chance chooses the configurations, on each side others."""
+"""Which of them are stopped is the scheduler's part, and some of it chance."""
 PEERS = {
-    "ray-tune": ("ray_tune", "Tuner with ASHAScheduler, a function, a report a round"),
-    "optuna-threads": ("optuna_search", "n_jobs=2, SuccessiveHalvingPruner, binned once"),
-    "optuna-processes": ("optuna_search", "2 processes, a journal file, binned once in each"),
+    "ray-tune": (
+        "ray_tune",
+        "Tuner with ASHAScheduler, a function, a report a round",
+    ),
+    "optuna-threads": (
+        "optuna_search",
+        "n_jobs=2, SuccessiveHalvingPruner, binned once",
+    ),
+    "optuna-processes": (
+        "optuna_search",
+        "2 processes, a journal file, binned once in each",
+    ),
 }
 TARGETS = {"ray-tune": (6.0, 4.0), "optuna-threads": (1.3, None), "optuna-processes": (1.3, None)}
 
@@ -37,6 +50,9 @@ def make_race(setting: Setting) -> Race:
     spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "lightgbm", rounds)
     spec["train"]["params"] = FIXED
     spec["tune"] = {"trials": trials, "sampler": "random", "scheduler": "asha", "space": SPACE}
+
+    tune = Tune.model_validate_json(json.dumps(spec["tune"]))
+    asked = [configurations(tune, seed=number) for number in range(MOST_ROUNDS + 1)]
 
     def scratch(name: str) -> str:
         return str(scratch_for(setting, "search", name))
@@ -55,7 +71,7 @@ def make_race(setting: Setting) -> Race:
     )
 
     def peer(name: str, module: str, note: str) -> Contender:
-        body: dict[str, Any] = {"scratch": scratch(name), "job": job, "trials": trials}
+        body: dict[str, Any] = {"scratch": scratch(name), "job": job, "asked": asked}
         body["lane"] = name.partition("-")[2]
         return Contender(name=name, module=f"benchmarks.peers.{module}", params=body, note=note)
 
@@ -72,10 +88,17 @@ def make_race(setting: Setting) -> Race:
             "rows": published.rows["train"],
             "boost_rounds": rounds,
             "trials": trials,
+            "configurations": "the same on every side",
             "warm_up": "a few trials",
             "data_digest": content_digest(data),
         },
     )
+
+
+def configurations(tune: Tune, *, seed: int) -> list[dict[str, Any]]:
+    """Return the parameters that our search draws with a seed, for every side to try."""
+    asker = Asker(tune, seed=seed, higher=True)
+    return [asker.ask(number, (), {}) for number in range(tune.trials)]
 
 
 def judge(ours: Facts, theirs: Facts, allowed: float) -> Verdict:

@@ -46,11 +46,12 @@ def _about(line: dict[str, Any]) -> str:
     quiet = "" if line["quiet"] else "; **the machine was not quiet, repeat this run**"
     versions = ", ".join(f"{name} {version}" for name, version in found.items())
     boosting = f", {line['boost_rounds']} boosting rounds" if "boost_rounds" in line else ""
+    of = f"{line['rows']:,} rows" if "rows" in line else f"{line['trials']:,} trials"
+    data = f"; data SHA-256 `{line['data_digest'][:16]}`" if "data_digest" in line else ""
     rounds = "1 round" if line["rounds"] == 1 else f"{line['rounds']} rounds"
     return (
-        f"Metric: {line['metric']}. {line['rows']:,} rows{boosting}, {rounds} each "
-        f"in turn after a warm-up{size[line['size']]}; data SHA-256 "
-        f"`{line['data_digest'][:16]}`.\n\n"
+        f"Metric: {line['metric']}. {of}{boosting}, {rounds} each "
+        f"in turn after a warm-up{size[line['size']]}{data}.\n\n"
         f"{machine['cpu']}, {machine['cores']} cores of which {line['threads']} were used by both "
         f"sides, {machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}; "
         f"1 GiB copied at {line['copy_gib_s']} GiB/s; load {line['load_1m']}{quiet}. {versions}."

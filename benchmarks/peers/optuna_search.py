@@ -1,7 +1,7 @@
 """Optuna with two threads, or two processes, over rows that each process binned once.
 
-`SuccessiveHalvingPruner`, a report a round, random parameters of the same space, a thread a trial;
-processes meet in a journal file.
+`SuccessiveHalvingPruner`, a report a round, the configurations that all sides try, a thread a
+trial; processes meet in a journal file.
 """
 
 from __future__ import annotations
@@ -62,8 +62,10 @@ def work(path: str, name: str, job: dict[str, Any], trials: int) -> None:
 class OptunaSearch:
     """One study a round."""
 
-    def __init__(self, job: Job, trials: int, lane: str, scratch: Path) -> None:
-        self._job, self._trials, self._lane, self._scratch = job, trials, lane, scratch
+    def __init__(
+        self, job: Job, asked: list[list[dict[str, Any]]], lane: str, scratch: Path
+    ) -> None:
+        self._job, self._asked, self._lane, self._scratch = job, asked, lane, scratch
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def ready(self, number: int) -> None:  # noqa: ARG002 -- a side's
@@ -73,7 +75,8 @@ class OptunaSearch:
 
     def run(self, number: int) -> optuna.Study:
         """Search from the first trial to the last."""
-        trials = self._trials if number else WARM_TRIALS
+        asked = self._asked[number] if number else self._asked[0][:WARM_TRIALS]
+        trials = len(asked)
         job = dataclasses.replace(self._job, seed=number)
         if self._lane == "threads":
             study = optuna.create_study(
@@ -81,6 +84,7 @@ class OptunaSearch:
                 sampler=optuna.samplers.RandomSampler(seed=number),
                 pruner=_pruner(job.rounds),
             )
+            _ask_for(study, asked)
             data = datasets(job)
             study.optimize(
                 lambda t: objective(t, data, job.rounds), n_trials=trials, n_jobs=AT_ONCE
@@ -89,6 +93,7 @@ class OptunaSearch:
         path = str(self._scratch / "journal" / "study.log")
         storage = JournalStorage(JournalFileBackend(path))
         study = optuna.create_study(study_name="race", storage=storage, direction="maximize")
+        _ask_for(study, asked)
         start = multiprocessing.get_context("spawn")
         body = dataclasses.asdict(job)
         workers = [
@@ -112,6 +117,11 @@ class OptunaSearch:
         }
 
 
+def _ask_for(study: optuna.Study, asked: list[dict[str, Any]]) -> None:
+    for params in asked:
+        study.enqueue_trial(params)
+
+
 def _pruner(rounds: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace(rounds), reduction_factor=ETA)
 
@@ -128,5 +138,5 @@ def _asked(trial: optuna.Trial, name: str) -> float:
 def open_side(params: dict[str, Any]) -> Iterator[OptunaSearch]:
     """There is no engine to start."""
     yield OptunaSearch(
-        Job(**params["job"]), params["trials"], params["lane"], Path(params["scratch"])
+        Job(**params["job"]), params["asked"], params["lane"], Path(params["scratch"])
     )

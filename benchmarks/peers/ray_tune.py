@@ -1,6 +1,6 @@
 """Ray Tune as its documentation shows it: a function that reads, bins, trains and reports.
 
-`ASHAScheduler`, a report a round, one CPU a trial, random parameters of the same space.
+`ASHAScheduler`, a report a round, one CPU a trial, the configurations that all sides try.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from benchmarks.ingest_job import Job
 from benchmarks.peers.ray_documented import cluster_up
-from benchmarks.search_job import ETA, SPACE, boost, datasets, grace
+from benchmarks.search_job import ETA, boost, datasets, grace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +32,14 @@ def trial(config: dict[str, Any], job: dict[str, Any]) -> None:
         tune.report({"auc": auc})
         return True
 
-    boost(config, datasets(asked), asked.rounds, report)
+    boost(config["params"], datasets(asked), asked.rounds, report)
 
 
 class RayTune:
     """One `Tuner` a round, in a cluster that stays up."""
 
-    def __init__(self, job: Job, trials: int, scratch: Path) -> None:
-        self._job, self._trials, self._scratch = job, trials, scratch
+    def __init__(self, job: Job, asked: list[list[dict[str, Any]]], scratch: Path) -> None:
+        self._job, self._asked, self._scratch = job, asked, scratch
 
     def ready(self, number: int) -> None:
         """Every round has a folder of its own."""
@@ -47,14 +47,14 @@ class RayTune:
     def run(self, number: int) -> Any:
         """Search from the first trial to the last."""
         rounds = self._job.rounds
+        asked = self._asked[number] if number else self._asked[0][:WARM_TRIALS]
         job = dataclasses.asdict(dataclasses.replace(self._job, seed=number))
         tuner = tune.Tuner(
             tune.with_parameters(trial, job=job),
-            param_space={name: _axis(one) for name, one in SPACE.items()},
+            param_space={"params": tune.grid_search(asked)},
             tune_config=tune.TuneConfig(
                 metric="auc",
                 mode="max",
-                num_samples=self._trials if number else WARM_TRIALS,
                 max_concurrent_trials=2,
                 scheduler=ASHAScheduler(
                     max_t=rounds, grace_period=grace(rounds), reduction_factor=ETA
@@ -78,17 +78,9 @@ class RayTune:
         }
 
 
-def _axis(one: dict[str, Any]) -> Any:
-    if "int" in one:
-        low, high = one["int"]
-        return tune.lograndint(low, high + 1)
-    low, high = one["float"]
-    return tune.loguniform(low, high) if one.get("log") else tune.uniform(low, high)
-
-
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[RayTune]:
     """Start a cluster on loopback."""
     with cluster_up():
-        yield RayTune(Job(**params["job"]), params["trials"], Path(params["scratch"]))
+        yield RayTune(Job(**params["job"]), params["asked"], Path(params["scratch"]))
         ray.shutdown()
