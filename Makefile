@@ -7,8 +7,9 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 CHROMIUM := chromium chromium-browser google-chrome
 
-# One number for every library: a test must not behave differently on a larger machine.
-THREADS := OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_NUM_THREADS=2 POLARS_MAX_THREADS=2
+# One number for every library: a test must not behave differently on a larger machine. Threads
+# that wait let others work: more of them run here than there are cores.
+THREADS := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_NUM_THREADS=2 POLARS_MAX_THREADS=2
 EVERY_COMMIT := not fault and not lab and not gpu
 WITH_ENGINES := spark or ray or browser or e2e
 
@@ -47,11 +48,11 @@ lint: $(READY)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Tests without engines share the cores; engines have them to themselves, one after another
-# (tests/conftest.py), and are not started when something has failed before.
+# Tests without engines share the cores, and so do Spark's and Ray's, each group one after another
+# (tests/conftest.py); engines are not started when something has failed before.
 test: setup chromium lint
 	$(THREADS) $(PYTHON) -m pytest -n 2 --dist worksteal -m "$(EVERY_COMMIT) and not ($(WITH_ENGINES))"
-	$(THREADS) $(PYTHON) -m pytest -m "$(EVERY_COMMIT) and ($(WITH_ENGINES))"
+	$(THREADS) $(PYTHON) -m pytest -n 2 --dist loadgroup -m "$(EVERY_COMMIT) and ($(WITH_ENGINES))"
 
 test-faults: setup
 	$(THREADS) $(PYTHON) -m pytest -m fault

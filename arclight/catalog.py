@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from arclight.signing import Signer, TrustedKeys
     from arclight.store import Record, Store
 
-Shelf = Literal["datasets", "models", "scores"]
+Shelf = Literal["datasets", "models", "scores", "studies"]
 Version = TypeVar("Version", DatasetManifest, ModelBundle)
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}\Z")
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from arclight.study import Trial
 
 Scheduler = Literal["asha", "hyperband", "median", "none"]
@@ -65,14 +63,13 @@ class Passing:
         place = sum(other > mine for other in others)
         return place < max(1, len(others) // ETA)
 
-    def recall(self, trials: Sequence[Trial]) -> None:
-        """Take in the trials that ended before, as if they came by again."""
-        for trial in trials:
-            at = dict(trial.points)
-            for rung in self.rungs(trial.number):
-                if rung in at:
-                    key = (self._bracket(trial.number), rung)
-                    self._seen.setdefault(key, []).append(self._sign * at[rung])
+    def recall(self, trial: Trial) -> None:
+        """Take in a trial that ended before, as if it came by again."""
+        at = dict(trial.points)
+        for rung in self.rungs(trial.number):
+            if rung in at:
+                key = (self._bracket(trial.number), rung)
+                self._seen.setdefault(key, []).append(self._sign * at[rung])
 
     def _bracket(self, number: int) -> int:
         brackets = min(3, len(self._rungs)) if self._scheduler == "hyperband" else 1

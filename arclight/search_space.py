@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -45,6 +46,12 @@ class Choice(Contract):
 
     choice: tuple[str | int | float | bool, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.choice)) < len(self.choice):  # 1, 1.0 and true are one
+            raise ValueError(f"the values of a choice must differ, got {list(self.choice)}.")
+        return self
+
 
 def _range_tag(value: Any) -> str | None:
     """Return which kind of range a value is, by the field that only this kind has."""
@@ -64,3 +71,17 @@ Range = Annotated[
         custom_error_message="a range must have one of the fields int, float or choice",
     ),
 ]
+
+
+def place_of(one: Range, value: str | float) -> float:
+    """Return where in 0…1 of a range a value lies; of a choice, its number among the others."""
+    if isinstance(one, Choice):
+        return one.choice.index(value) / max(1, len(one.choice) - 1)
+    low, high = (math.log(x) if one.log else float(x) for x in one.bounds)
+    found = math.log(float(value)) if one.log else float(value)
+    return min(1.0, max(0.0, (found - low) / (high - low)))
+
+
+def ends_of(one: Range) -> tuple[str | int | float | bool, str | int | float | bool]:
+    """Return the first and the last value of a range."""
+    return (one.choice[0], one.choice[-1]) if isinstance(one, Choice) else one.bounds

@@ -14,7 +14,8 @@ from arclight.ddl import check_ddl
 from arclight.decision import GateRule
 from arclight.errors import SpecError
 from arclight.metrics import default_metric, metric_for
-from arclight.search_space import FloatRange, Range
+from arclight.spec_field import FieldError, Params, Text, TrainerName
+from arclight.tune_section import Tune
 from arclight.workers import Workers
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -48,14 +49,6 @@ OPTIONS: dict[str, frozenset[str]] = {
 
 _DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-class FieldError(ValueError):
-    """A broken rule between fields; `path` leads to the field it shows at."""
-
-    def __init__(self, message: str, *path: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 def parse_instant(text: str) -> dt.datetime:
@@ -129,7 +122,6 @@ def _unlike(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_name)]
 ViewName = Annotated[str, AfterValidator(_view)]
 Instant = Annotated[str, AfterValidator(_instant)]
@@ -313,11 +305,11 @@ def _init(value: Any) -> Any:
 class Train(Contract):
     """One training: the library, its own parameters, and when to stop."""
 
-    trainer: Literal["xgboost", "lightgbm", "torch"] = "xgboost"
+    trainer: TrainerName = "xgboost"
     rounds: int = Field(default=300, ge=1, le=100_000)
     early_stopping: int | None = Field(default=20, ge=1)
     metric: str | None = None
-    params: dict[str, str | int | float | bool] = {}
+    params: Params = {}
     init: Annotated[
         Init | None, BeforeValidator(_init, json_schema_input_type=Init | str | None)
     ] = None
@@ -352,30 +344,6 @@ class Train(Contract):
                     "init",
                     name,
                 )
-        return self
-
-
-class Tune(Contract):
-    """A search over a space of the trainer's parameters."""
-
-    trials: int = Field(default=50, ge=1, le=100_000)
-    sampler: Literal["tpe", "gp", "quasi_random", "random", "grid"] = "tpe"
-    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
-    time_limit_s: int | None = Field(default=None, ge=1)
-    """Of one command, workers that are lost included."""
-    trial_limit_s: int | None = Field(default=None, ge=1)
-    target: float | None = None
-    """A figure that is good enough: no trial is begun after one that reached it."""
-    at_once: int | None = Field(default=None, ge=1)
-    """Trials that run at the same time; None: one a core."""
-    space: dict[Text, Range] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for name, values in self.space.items():
-            if self.sampler == "grid" and isinstance(values, FloatRange):
-                text = "a grid has no steps for a float range; list its values as a choice."
-                raise FieldError(text, "space", name)
         return self
 
 

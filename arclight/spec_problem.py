@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from arclight.errors import nearest, printable
-from arclight.spec import FieldError, Spec
+from arclight.spec import Spec
+from arclight.spec_field import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

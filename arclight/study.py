@@ -1,6 +1,6 @@
 """A study: a search over a space of parameters, and the trials it has made.
 
-The file of trials is the truth. A line is on disk when a trial begins and when it ends, so that
+The file of trials is the truth. A line is written when a trial begins and when it ends, so that
 a search that was killed goes on with what is there: ended trials are never run again, those that
 had begun are run again with the parameters they had.
 """
@@ -14,10 +14,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from arclight.contract import Contract, digest_of
-from arclight.errors import ArclightError, ConflictError, IntegrityError, RefusedError
+from arclight.errors import (
+    ArclightError,
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    RefusedError,
+    printable,
+)
 from arclight.metrics import METRICS
-from arclight.spec import Train, Tune
+from arclight.spec import Train
 from arclight.store import flush_folder, held, make_folder
+from arclight.tune_section import TRAINER, Candidate, Tune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 
 Param = str | int | float | bool
 STUDIES, TRIALS = "studies", "trials.jsonl"
-BUDGET = {"trials", "time_limit_s", "trial_limit_s", "target", "at_once"}
+BUDGET = {"trials", "time_limit_s", "trial_limit_s", "target", "at_once", "nodes"}
 """What of a search may change while it goes on."""
 
 
@@ -55,6 +63,22 @@ class Study(Contract):
         """NAME@N."""
         return f"{self.name}@{self.number}"
 
+    @property
+    def candidates(self) -> dict[str, Candidate]:
+        """Trainer -> what is tried with it."""
+        return candidates_of(self.train, self.tune)
+
+    def trials_by(self, trainer: str, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials of one trainer, in their order, with its own parameters alone."""
+        apart = [(trained_by(self.train, self.tune, t.params), t) for t in trials]
+        return [t.model_copy(update={"params": own}) for (who, own), t in apart if who == trainer]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters that trials differ in, the trainer first where it is one of them."""
+        found = [n for one in self.candidates.values() for n in one.space]
+        return tuple(dict.fromkeys(([TRAINER] if self.tune.among else []) + found))
+
 
 class Trial(Contract):
     """A trial that ended."""
@@ -71,8 +95,10 @@ class Trial(Contract):
     """Why it was stopped or failed."""
     points: tuple[tuple[int, float], ...] = ()
     """(round, best figure so far) where the scheduler looked, and at the end."""
+    host: int = 0
+    """Which of the hosts trained it, where there were several."""
     queue_s: float = 0.0
-    """Seconds from when it was asked for to its start."""
+    """Seconds in which it waited: for rows that were made ready for another, or for its turn."""
     bin_s: float = 0.0
     train_s: float = 0.0
 
@@ -115,8 +141,11 @@ class Trials:
         return max((*self.ended, *self.begun), default=-1) + 1
 
     def begin(self, number: int, params: dict[str, Param]) -> None:
-        """Note that a trial begins."""
-        self._write({"begun": number, "params": params})
+        """Note that a trial begins.
+
+        Not forced to the disk: what a power cut takes of it is asked for again.
+        """
+        self._write({"begun": number, "params": params}, is_lasting=False)
 
     def leave(self, number: int) -> None:
         """Note that a trial was interrupted, which is no fault of its own."""
@@ -145,8 +174,8 @@ class Trials:
         """Return the trial with the best figure; None without one."""
         return next(iter(self.ranked(metric)), None)
 
-    def _write(self, body: dict[str, Any]) -> None:
-        """Append one line, on the disk before this returns.
+    def _write(self, body: dict[str, Any], *, is_lasting: bool = True) -> None:
+        """Append one line, on the disk before this returns if it is to last.
 
         Raises:
             ArclightError: it cannot be written.
@@ -163,7 +192,8 @@ class Trials:
                 rest = memoryview(json.dumps(body, allow_nan=False).encode() + b"\n")
                 while rest:
                     rest = rest[os.write(stream, rest) :]
-                os.fsync(stream)
+                if is_lasting:
+                    os.fsync(stream)
             finally:
                 os.close(stream)
             if is_new:
@@ -214,7 +244,7 @@ def open_study(
     if newest is not None and not new:
         trials = Trials.read(trials_path(store, newest))
         if newest.key == asked.key:
-            return newest.model_copy(update={"tune": spec.tune}), trials
+            return newest.model_copy(update={"tune": spec.tune.written_out()}), trials
         if trials.over is None:
             raise RefusedError(
                 f"tune: study {newest.ref} is not over ({len(trials.ended):,} trials ended) and "
@@ -227,17 +257,35 @@ def open_study(
         STUDIES, spec.name, "versions",
     )  # fmt: skip
     study = Study.from_json(record.text, source=record.path)
-    study = study.model_copy(update={"tune": spec.tune})  # its budget may be another by now
+    study = study.model_copy(
+        update={"tune": spec.tune.written_out()}
+    )  # its budget may be another by now
     return study, Trials.read(trials_path(store, study))
 
 
 def newest_study(store: Store, name: str) -> Study | None:
     """Return the newest study of a name, if there is one."""
-    parts = (STUDIES, name, "versions")
-    numbers = store.numbers(*parts)
-    if not numbers:
-        return None
-    record = store.record(numbers[-1], *parts)
+    numbers = studies_of(store, name)
+    return find_study(store, f"{name}@{numbers[-1]}") if numbers else None
+
+
+def studies_of(store: Store, name: str) -> tuple[int, ...]:
+    """Return the numbers of a name's studies, lowest first."""
+    return store.numbers(STUDIES, name, "versions")
+
+
+def find_study(store: Store, ref: str) -> Study:
+    """Return a study by NAME@N.
+
+    Raises:
+        MissingError: there is no such study; those that are there are named.
+    """
+    name, _, number = ref.partition("@")
+    known = studies_of(store, name) if name else ()
+    if number not in map(str, known):
+        there = ", ".join(f"{name}@{n}" for n in known[-5:]) or "none of this name"
+        raise MissingError(f"there is no study '{printable(ref)}'; there is {there}.")
+    record = store.record(int(number), STUDIES, name, "versions")
     return Study.from_json(record.text, source=record.path)
 
 
@@ -263,26 +311,85 @@ def alone(path: Path, study: Study) -> Iterator[None]:
         yield
 
 
-def with_params(train: Train, params: dict[str, Param]) -> Train:
-    """Return a train section with a trial's parameters over its own."""
-    return train.model_copy(update={"params": {**train.params, **params}})
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time of a study's trials went.
+
+    Attributes:
+        queue: waiting, for rows that were being binned for others or for another network.
+        binning: making rows ready for the library.
+        training: rounds, the figures on valid among them.
+        waste: the part of `training` that went into failed trials.
+    """
+
+    queue: float
+    binning: float
+    training: float
+    waste: float
+
+    @property
+    def share(self) -> float | None:
+        """The part of a trial's time that is training; None without any."""
+        whole = self.queue + self.binning + self.training
+        return self.training / whole if whole else None
+
+
+def seconds_of(trials: Trials) -> Seconds:
+    """Return where the time of a study's trials went."""
+    ended = trials.ended.values()
+    return Seconds(
+        queue=sum(t.queue_s for t in ended),
+        binning=sum(t.bin_s for t in ended),
+        training=sum(t.train_s for t in ended),
+        waste=sum(t.train_s for t in ended if t.state == "failed"),
+    )
+
+
+def candidates_of(train: Train, tune: Tune) -> dict[str, Candidate]:
+    """Return trainer -> what a search tries with it, the train section's own filled in."""
+    given = tune.among or {train.trainer: Candidate(space=tune.space)}
+    found = {}
+    for name, one in given.items():
+        own = {**(train.params if name == train.trainer else {}), **one.params}
+        fixed = {n: value for n, value in own.items() if n not in one.space}
+        update = {"rounds": one.rounds or train.rounds, "params": fixed}
+        found[str(name)] = one.model_copy(update=update)
+    return found
+
+
+def trained_by(train: Train, tune: Tune, params: dict[str, Param]) -> tuple[str, dict[str, Param]]:
+    """Return a trial's trainer and its own parameters."""
+    own = {name: value for name, value in params.items() if name != TRAINER or not tune.among}
+    return str(params[TRAINER]) if tune.among else train.trainer, own
+
+
+def with_params(train: Train, tune: Tune, params: dict[str, Param]) -> Train:
+    """Return the train section of a trial: its trainer, rounds and parameters."""
+    trainer, own = trained_by(train, tune, params)
+    one = candidates_of(train, tune)[trainer]
+    update = {"trainer": trainer, "rounds": one.rounds, "params": {**one.params, **own}}
+    return train.model_copy(update=update)
 
 
 def _budget(tune: Tune) -> dict[str, Any]:
-    return tune.model_dump(mode="json", include=BUDGET - {"at_once"})
+    return tune.model_dump(mode="json", include=BUDGET - {"at_once", "nodes"})
 
 
 def _study(manifest: DatasetManifest, spec: Spec) -> Study:
     assert spec.tune is not None
     train = spec.train.model_copy(update={"folds": None})
     kept = {"checkpoint_every", "workers"}
+    asked = spec.tune.written_out()
+    tune = asked.model_dump(mode="json", exclude=BUDGET)
+    if not asked.trainers:
+        tune.pop("trainers")  # which not every study has heard of
     key = digest_of(
         {
             "dataset": manifest.content_digest,
             "task": manifest.task,
             "metric": spec.metric,
             "train": train.model_dump(mode="json", exclude=kept),
-            "tune": spec.tune.model_dump(mode="json", exclude=BUDGET),
+            "tune": tune,
         }
     )
     return Study(
@@ -294,7 +401,7 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
         task=manifest.task,
         metric=spec.metric,
         train=train,
-        tune=spec.tune,
+        tune=asked,
     )
 
 
@@ -308,8 +415,10 @@ def _difference(one: Study, other: Study) -> str:
     for section, left_out in (("tune", BUDGET), ("train", {"checkpoint_every", "workers"})):
         old, new = (getattr(s, section).model_dump(exclude=left_out) for s in (one, other))
         found = next((n for n in old if old[n] != new[n]), None)
-        if found == "space":
+        if found == "space" and old[found] and new[found]:
             return f"space ({_space(old[found], new[found])})"
+        if found in ("space", "trainers"):
+            return "space" if found == "space" else "choice of trainers"
         if found:
             return f"{section}.{found} ({old[found]}, now {new[found]})"
     return "meaning"

@@ -120,12 +120,12 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
         cores = place.cores or look_at_machine(loaded.folder).cores
         plan_crew([cores], bounds, cores_per_worker=place.ray.cores_per_worker)
     check_texts(loaded)
-    job = plain_job(spec, {})
+    job = plain_job(spec, spec.train)
     trainer = load_trainer(spec.train.trainer)
     with _at(loaded, "train", "params"):
         trainer.check_params(job)
     if spec.tune is not None:
-        with _at(loaded, "tune", "space"):
+        with _at(loaded, "tune"):
             check_space(spec)
 
 

@@ -29,6 +29,10 @@ AcceptSchema = Annotated[
 NewStudy = Annotated[
     bool, typer.Option("--new-study", help="Begin another search, whatever there is of the last.")
 ]
+AutoOption = Annotated[
+    bool,
+    typer.Option("--auto", help="Choose among all trainers, by spaces of ours."),
+]
 NameArgument = Annotated[
     str | None, typer.Argument(help="A name, NAME@N to show one.", show_default=False)
 ]
@@ -89,12 +93,14 @@ def tune(
     store: StoreOption = None,
     profile: ProfileOption = "local",
     new_study: NewStudy = False,
+    auto: AutoOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Search the spec's space, then train with the best parameters; goes on where it was."""
-    from jobs.tune import tune_command
+    from jobs.tune import Asked, tune_command
 
-    tune_command(spec, store=store, profile=profile, new_study=new_study, as_json=as_json)
+    asked = Asked(new_study=new_study, auto=auto)
+    tune_command(spec, asked, store=store, profile=profile, as_json=as_json)
 
 
 @app.command()
@@ -220,6 +226,16 @@ def datasets(
     from jobs.shelves import list_datasets
 
     list_datasets(name, store=store, as_json=as_json)
+
+
+@app.command()
+def studies(
+    name: NameArgument = None, store: StoreOption = None, as_json: JsonOption = False
+) -> None:
+    """List searches and how far they are; NAME@N shows one and writes its page."""
+    from jobs.studies import list_studies
+
+    list_studies(name, store=store, as_json=as_json)
 
 
 @app.command()

@@ -7,7 +7,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,7 +18,9 @@ from arclight.errors import printable
 from arclight.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import RenderableType
 
     from arclight.progress import Tick
 
@@ -40,16 +43,21 @@ def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object
 
     A terminal folds what is too long for it; a file or a pipe gets lines as long as they are.
     """
-    out = console()
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(cell, limit=4000)) for cell in row))
+    out, table = console(), table_of(title, columns, rows)
     if not out.is_terminal:
         natural = Measurement.get(out, out.options.update(max_width=MAX_WIDTH), table).maximum
         out.width = max(out.width, natural)
     out.print(table, soft_wrap=False)
+
+
+def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Return a table for people; its texts are taken literally."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for column in columns:
+        table.add_column(escape(printable(column)), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(printable(cell, limit=4000)) for cell in row))
+    return table
 
 
 def answer(body: dict[str, Any], *, as_json: bool) -> None:
@@ -63,22 +71,30 @@ def answer(body: dict[str, Any], *, as_json: bool) -> None:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Tick]:
-    """Show a step's progress: a bar on a terminal, one line elsewhere."""
+def progress(title: str, below: Callable[[], RenderableType] | None = None) -> Iterator[Tick]:
+    """Show a step's progress: a bar on a terminal, one line elsewhere.
+
+    Args:
+        title: the step.
+        below: draws what is shown below the bar, twice a second.
+    """
     out = console()
     if not out.is_terminal:
         say(f"{title}: begun.")
         yield silent
         return
-    with Progress(
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        console=out,
-        transient=True,
-    ) as bar:
+    )
+
+    def whole() -> RenderableType:
+        return bar if below is None else Group(bar, below())
+
+    with Live(get_renderable=whole, console=out, transient=True, refresh_per_second=2):
         task = bar.add_task(escape(title), total=None, note="")
 
         def tick(done: int, total: int | None, note: str) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from arclight.errors import IntegrityError, MissingError, nearest
 from arclight.journal import is_open
+from jobs.listing import Listing
 from jobs.records import aliases_on, say_dataset, say_model
 from jobs.runs import known_store, read_journal, run_ids
-from jobs.say import answer, say, say_table
+from jobs.say import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from arclight.alias_moves import AliasRecord
     from arclight.bundle import ModelBundle
@@ -36,7 +36,7 @@ def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
         if not as_json:
             say_model(catalog, shown)
         return
-    listing = _Listing("models", "model")
+    listing = Listing("models", "model")
     for one in _names(catalog, "models", name):
         aliases = catalog.aliases(one)
         for bundle in catalog.models(one):
@@ -67,7 +67,7 @@ def list_datasets(name: str | None, *, store: str | None, as_json: bool) -> None
         if not as_json:
             say_dataset(catalog, shown)
         return
-    listing = _Listing("datasets", "dataset")
+    listing = Listing("datasets", "dataset")
     for one in _names(catalog, "datasets", name):
         for manifest in catalog.datasets(one):
             with listing.reading(manifest.ref):
@@ -100,13 +100,13 @@ def list_runs(name: str | None, *, store: str | None, as_json: bool) -> None:
     catalog = known_store(store, Path.cwd())
     known = run_ids(catalog.store)
     if name in known:
-        listing = _Listing("runs", "step")
+        listing = Listing("runs", "step")
         listing.rows += [_step_row(entry) for entry in read_journal(catalog.store, str(name))]
     else:
         mine = run_ids(catalog.store, name or "")
         if name and not mine:
             raise MissingError(f"there is no run '{name}'.{nearest(name, known)}")
-        listing = _Listing("runs", "run")
+        listing = Listing("runs", "run")
         for run_id in mine:
             with listing.reading(run_id):
                 listing.rows.append(_run_row(catalog, run_id))
@@ -145,64 +145,3 @@ def _state(catalog: Catalog, run_id: str, last: Entry | None) -> str:
 
 def _time(at: float) -> str:
     return dt.datetime.fromtimestamp(at, dt.UTC).replace(microsecond=0).isoformat()
-
-
-@dataclass
-class _Listing:
-    """What is listed, and what would be if its record could be read.
-
-    Attributes:
-        what: the things, for a title.
-        key: the first column, which names a thing.
-        damaged: a thing -> what is wrong with its record.
-    """
-
-    what: str
-    key: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    damaged: dict[str, str] = field(default_factory=dict)
-
-    @contextmanager
-    def reading(self, thing: str) -> Iterator[None]:
-        """Note a thing whose record turns out to be damaged, and go on."""
-        try:
-            yield
-        except IntegrityError as error:
-            self.damaged[thing] = error.message
-
-    def end(self, *, as_json: bool) -> None:
-        """Print the listing, then end as a single record that is damaged would.
-
-        Raises:
-            IntegrityError: a record is damaged; the others are listed.
-        """
-        damaged = [{self.key: thing, "reason": text} for thing, text in self.damaged.items()]
-        answer({self.what: self.rows, "damaged": damaged}, as_json=as_json)
-        if not as_json:
-            self._say()
-        *others, last = self.damaged.values() or [""]
-        for text in others:
-            say(text, style="red")
-        if last:
-            raise IntegrityError(last)
-
-    def _say(self) -> None:
-        columns = [c for c in (self.rows[0] if self.rows else {self.key: ""}) if c != "digest"]
-        lines = [[_cell(row[column]) for column in columns] for row in self.rows]
-        lines += [
-            [f"{thing} (damaged)", *("-" for _ in columns[1:])] for thing in sorted(self.damaged)
-        ]
-        if lines:
-            say_table(self.what, columns, lines)
-        else:
-            say(f"there are no {self.what} in this store yet.")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return ", ".join(value) if isinstance(value, list) else str(value)

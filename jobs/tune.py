@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from arclight.errors import SpecError
+from arclight.spec import Spec
 from arclight.spec_file import load_spec
 from arclight.study import Trials, open_study, trials_path, with_params
 from cluster.profiles import load_profile
 from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
-from jobs.say import answer, progress, say, say_table
+from jobs.say import answer, progress, say
+from jobs.studies import LiveTable, say_best, write_study_page
 from jobs.train import train_step, workers
 from ray_apps.tune import result_of, search
 
@@ -20,13 +25,27 @@ if TYPE_CHECKING:
 
     from arclight.bundle import ModelBundle, SearchResult
     from arclight.manifest import DatasetManifest
-    from arclight.study import Study
 
-SHOWN = 5
+
+ASKED_ANEW = {"space", "trainers"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a search was asked for, beside the spec.
+
+    Attributes:
+        new_study: begin another study, whatever there is.
+        auto: among all trainers that are installed, with spaces of ours; what else the tune
+            section says stands.
+    """
+
+    new_study: bool = False
+    auto: bool = False
 
 
 def tune_command(
-    spec_file: Path, *, store: str | None, profile: str, new_study: bool, as_json: bool
+    spec_file: Path, asked: Asked, *, store: str | None, profile: str, as_json: bool
 ) -> None:
     """Search on the newest version of the spec's dataset, and train with the best parameters.
 
@@ -34,17 +53,19 @@ def tune_command(
         SpecError: the spec has no tune section.
     """
     loaded = load_spec(spec_file)
+    if asked.auto:
+        loaded = replace(loaded, spec=_among_all(loaded.spec))
     if loaded.spec.tune is None:
         raise SpecError(
             f"{loaded.where('tune')}: 'tune' must say what is searched; see docs/spec.md, or "
-            "train without a search: arclight train."
+            "search among all trainers: arclight tune --auto."
         )
     place = load_profile(profile)
     check_without_running(loaded, place)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
         context = Context(run=run, loaded=loaded, profile=place)
-        bundle, found = tune_step(context, manifest, new_study=new_study)
+        bundle, found = tune_step(context, manifest, new_study=asked.new_study)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}
     answer({**body, "search": found.model_dump(mode="json")}, as_json=as_json)
 
@@ -71,7 +92,8 @@ def tune_step(
     else:
         if trials.ended:
             say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
-        with run.step("tune", key=study.key) as note, progress("tune") as tick, workers(context):
+        shown = progress("tune", LiveTable(run.catalog.store, study))
+        with run.step("tune", key=study.key) as note, shown as tick, workers(context):
             found = search(
                 run.catalog,
                 manifest,
@@ -83,25 +105,26 @@ def tune_step(
                 tell=lambda sentence: say(f"tune: {sentence}", style="yellow"),
             )
             note.result = study.ref
-        _say_best(study, Trials.read(trials_path(run.catalog.store, study)))
+        say_best(study, Trials.read(trials_path(run.catalog.store, study)))
+        say(f"tune: page {write_study_page(run.catalog.store, study)}")
         say(f"tune: {found}.")
-    train = with_params(spec.train, found.params)
+    assert spec.tune is not None
+    train = with_params(spec.train, spec.tune, found.params)
     told = replace(context.loaded, spec=spec.model_copy(update={"train": train}))
     return train_step(replace(context, loaded=told), manifest, found), found
 
 
-def _say_best(study: Study, trials: Trials) -> None:
-    """Print the best trials, the best first."""
-    ranked = trials.ranked(study.metric)[:SHOWN]
-    names = list(study.tune.space)
-    lines = [
-        (
-            trial.number,
-            "none" if trial.value is None else f"{trial.value:.5f}",
-            f"{trial.rounds:,}",
-            trial.state,
-            *(f"{v:.4g}" if isinstance(v, float) else v for v in map(trial.params.get, names)),
-        )
-        for trial in ranked
-    ]
-    say_table(f"study {study.ref}", ("trial", study.metric, "rounds", "state", *names), lines)
+def _among_all(spec: Spec) -> Spec:
+    """Return a spec that searches among all trainers, for as long as its own search would.
+
+    Raises:
+        SpecError: something else that it says stands in the way.
+    """
+    body = json.loads(spec.model_dump_json(by_alias=True))
+    own = {name: v for name, v in (body["tune"] or {}).items() if name not in ASKED_ANEW}
+    body["tune"] = {**own, "trainers": "auto"}
+    try:
+        return Spec.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SpecError(f"--auto, on the spec as it is: {why}") from error

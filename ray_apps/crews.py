@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from arclight.errors import RefusedError
-from arclight.workers import bounds_of
+from arclight.workers import Bounds, bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew, check_memory, plan_crew, plan_sizes
 from ray_apps.trainers import Values, load_trainer
@@ -35,15 +35,29 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
     Raises:
         RefusedError: they do not fit, or the rows do not, with the figures.
     """
-    sizes, each = plan_sizes(profile, look_at_machine(folder)), profile.ray.cores_per_worker
-    is_own = train.workers == 0 or profile.ray.address is None
-    if train.workers == 0:
-        crew = Crew(1, each or sizes.cores)
-    else:
-        nodes = [sizes.cores] if is_own else _nodes()
-        crew = plan_crew(nodes, bounds_of(train.workers), cores_per_worker=each)
-    memory = sizes.memory_bytes if is_own else _memory_bytes(crew.threads)
+    crew, memory = _planned(train, bounds_of(train.workers), profile, folder)
     check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), crew, memory)
+    return crew
+
+
+def search_crew(
+    train: Train, most: int | None, manifest: DatasetManifest, profile: Profile, folder: Path
+) -> Crew:
+    """Return on how many nodes trials are made, and with how many cores each.
+
+    Args:
+        train: what every trial has; `workers: 0` is one process without Ray.
+        most: nodes; None: all there are.
+        manifest: the dataset, which must fit into each node.
+        profile: how many cores; with an address Ray must be connected.
+        folder: where the machine is looked at.
+
+    Raises:
+        RefusedError: the rows do not fit, with the figures.
+    """
+    crew, memory = _planned(train, Bounds(1, most), profile, folder)
+    one = Crew(1, crew.threads)
+    check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), one, memory)
     return crew
 
 
@@ -70,6 +84,18 @@ def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:
             else:
                 again = "The same command goes on from the checkpoint."
                 raise RefusedError(f"{error.message} {again}") from error
+
+
+def _planned(train: Train, bounds: Bounds, profile: Profile, folder: Path) -> tuple[Crew, float]:
+    """Return who works, and the memory of the least node that takes one of them."""
+    sizes, each = plan_sizes(profile, look_at_machine(folder)), profile.ray.cores_per_worker
+    is_own = train.workers == 0 or profile.ray.address is None
+    if train.workers == 0:
+        crew = Crew(1, each or sizes.cores)
+    else:
+        nodes = [sizes.cores] if is_own else _nodes()
+        crew = plan_crew(nodes, bounds, cores_per_worker=each)
+    return crew, sizes.memory_bytes if is_own else _memory_bytes(crew.threads)
 
 
 def _least_row_bytes(train: Train, manifest: DatasetManifest) -> int:

@@ -10,7 +10,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Fitted, InitModel, Model
 
+Request = TypeVar("Request", bound=Contract)
 REQUEST, OUTCOME, PROGRESS, MODEL = "request.json", "outcome.json", "progress.json", "model"
 CODE = ("arclight", "ray_apps")
 """The packages whose code decides what a model is."""
@@ -166,7 +167,7 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
         ArclightError: data, labels or the library said no.
     """
     gang = gang or Alone()
-    request = _request(folder, gang)
+    request = read_request(FitRequest, folder / REQUEST, f"training worker {gang.rank + 1}")
     pa.set_cpu_count(max(1, request.threads))
     catalog = Catalog(Store(Path(request.store)))
     versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
@@ -445,14 +446,18 @@ def _compare(
     return what_it_was_worth(found, *valid, gang, watch)
 
 
-def _request(folder: Path, gang: Gang) -> FitRequest:
-    path = folder / REQUEST
+def read_request(kind: type[Request], path: Path, who: str) -> Request:
+    """Return the request in a file that the command wrote.
+
+    Raises:
+        EngineError: whoever works on it does not see the file.
+    """
     try:
-        return FitRequest.from_json(path.read_bytes(), source=str(path))
+        return kind.from_json(path.read_bytes(), source=str(path))
     except FileNotFoundError as error:
         raise EngineError(
-            f"training worker {gang.rank + 1} must see '{path}' under the same path as the "
-            "command does; put the store on a folder that every node mounts."
+            f"{who} must see '{path}' under the same path as the command does; put the store on "
+            "a folder that every node mounts."
         ) from error
 
 

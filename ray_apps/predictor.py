@@ -116,7 +116,7 @@ class Predictor:
 
 
 _LOADED_ONCE: set[tuple[str, str]] = set()
-"""(model digest, path) of the files whose first load this process has survived in a child."""
+"""(trainer, SHA-256) of the files whose first load a child of this process has survived."""
 
 
 def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Predictor:
@@ -141,7 +141,8 @@ def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Pr
     check_bundle_files(folder, bundle)
     path = folder / bundle.model_file
     golden = _golden_matrix(bundle)
-    known = (bundle.model_digest, str(path))
+    bytes_of = {file.path: file.sha256 for file in bundle.files}  # checked just now
+    known = (bundle.trainer, bytes_of[bundle.model_file])
     if known not in _LOADED_ONCE:
         seen = load_in_child(bundle.trainer, path, golden)
         _prove_shape(bundle, features=seen.features, rounds=seen.rounds)

@@ -6,16 +6,12 @@ their own (`ray_apps.gang`), so that a round waits for no controller.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from arclight.errors import (
     ArclightError,
@@ -28,22 +24,18 @@ from ray_apps.fit import run_fit, write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
 from ray_apps.lean import lean_imports
-from ray_apps.ray_nodes import check_room, cores_of_nodes
+from ray_apps.ray_placed import PLACED_S, failure_of, placed
 from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on, lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ray.actor import ActorHandle
-    from ray.util.placement_group import PlacementGroup
 
     from arclight.progress import Tick
 
-PLACED_S = 60.0
-"""How long Ray may take to give every worker its cores."""
 SILENCE_S = 300.0
 """How long a worker may say nothing to another that waits for it."""
-NODES_POLL_S = 1.0
 REASONS_S = 5.0
 """How long the others may take to say why, once one has failed."""
 
@@ -81,7 +73,7 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
         EngineError: Ray failed.
     """
     try:
-        with _placed(workers, threads) as actors:
+        with placed(GangWorker, workers, threads) as actors:
             doors = _open(actors)
             key = secrets.token_bytes(KEY_BYTES)
             running = [
@@ -133,51 +125,14 @@ def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
     while left:
         done, left = ray.wait(left, timeout=POLL_S)
         hand_on(folder, tick)
-        if any(_failure(one) is not None for one in done):
+        if any(failure_of(one) is not None for one in done):
             raise _first_cause(running, folder)
-
-
-@contextlib.contextmanager
-def _placed(workers: int, threads: int) -> Iterator[list[ActorHandle]]:
-    """Start the workers, on as many nodes as there are; their places end with the block."""
-    alone = sum(cores >= threads for cores in cores_of_nodes()) >= workers
-    strategy = "STRICT_SPREAD" if alone else "SPREAD"  # one a node, where there are as many
-    group = placement_group([{"CPU": threads}] * workers, strategy=strategy)
-    try:
-        _wait_for(group, workers, threads)
-        yield [_start(group, rank, threads) for rank in range(workers)]
-    finally:
-        remove_placement_group(group)  # which ends what still runs in it
-
-
-def _wait_for(group: PlacementGroup, workers: int, threads: int) -> None:
-    """Wait until every worker has its place.
-
-    Raises:
-        LostWorkerError: nodes went away meanwhile, so that it will never have one.
-        EngineError: others hold the cores for too long.
-    """
-    ready, deadline = group.ready(), time.monotonic() + PLACED_S
-    while not ray.wait([ready], timeout=NODES_POLL_S)[0]:
-        check_room(workers, threads)
-        if time.monotonic() > deadline:
-            raise EngineError(
-                f"{workers} workers with {threads} cores each must be placed within "
-                f"{PLACED_S:.0f} s, but the cluster is busy; run again when it has room."
-            )
-    ray.get(ready)
-
-
-def _start(group: PlacementGroup, rank: int, threads: int) -> ActorHandle:
-    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-    made: Any = ray.remote(num_cpus=threads, scheduling_strategy=place)(GangWorker)
-    return made.remote()
 
 
 def _first_cause(running: list[Any], folder: Path) -> ArclightError:
     """Return the error that made the others fail: a worker that lost another says less."""
     ray.wait(running, num_returns=len(running), timeout=REASONS_S)
-    failures = [_failure(one) for one in running]
+    failures = [failure_of(one) for one in running]
     reasons = [
         lost(f"training worker {rank + 1} of {len(running)}", failure, folder, rank)
         if isinstance(failure, RayActorError)
@@ -193,14 +148,3 @@ def _first_cause(running: list[Any], folder: Path) -> ArclightError:
         return isinstance(reason, LostError), is_echo, not isinstance(reason, NoMemoryError)
 
     return min(reasons, key=tells_less)
-
-
-def _failure(one: Any) -> RayError | None:
-    """Return why a worker failed, None while it runs or when it came to the end."""
-    try:
-        ray.get(one, timeout=0)
-    except GetTimeoutError:
-        return None
-    except RayError as error:
-        return error
-    return None

@@ -47,7 +47,10 @@ def search_worker(folder: str) -> None:
     with contextlib.suppress(OSError):
         (Path(folder) / STARTED).touch()
     with lean_imports(), _ended_on_demand(Path(folder)):
-        run_search(Path(folder), write_progress(Path(folder)))
+        try:
+            run_search(Path(folder), write_progress(Path(folder)))
+        except LostWorkerError:
+            os._exit(1)  # with the thread that hangs
 
 
 def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
@@ -134,9 +137,16 @@ def hand_on(folder: Path, tick: Tick) -> None:
         tick(found.done, found.total, found.note)
 
 
-def lost(who: str, failure: RayError, folder: Path, rank: int = 0) -> LostWorkerError:
-    """Return the error of a worker whose process is gone, with the memory it held last."""
-    found = _last_word(folder, rank)
+def lost(who: str, failure: RayError, folder: Path | None, rank: int = 0) -> LostWorkerError:
+    """Return the error of a worker whose process is gone, with the memory it held last.
+
+    Args:
+        who: the worker.
+        failure: what Ray says.
+        folder: where it left its progress; None: it left none.
+        rank: of the worker.
+    """
+    found = None if folder is None else _last_word(folder, rank)
     held = f"; it held {found.held_bytes / GIB:.1f} GiB when last heard of" if found else ""
     return LostWorkerError(
         f"Ray lost {who} ({printable(failure)}): out of memory or killed{held}; see the run's log."

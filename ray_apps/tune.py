@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from typing import TYPE_CHECKING
 
 from arclight.bundle import SearchResult
-from arclight.errors import RefusedError, SpecError
+from arclight.errors import ArclightError, RefusedError, SpecError
 from arclight.search_space import Choice
 from arclight.store import discard, make_folder, open_private
-from arclight.study import Study, Trials, trials_path
+from arclight.study import Study, Trials, alone, candidates_of, trials_path, with_params
+from arclight.tune_section import TRAINER
 from arclight.workers import bounds_of
-from ray_apps.crews import first_crew
+from ray_apps.crews import search_crew
 from ray_apps.losses import go_on_after_losses
 from ray_apps.train import fit_request
 from ray_apps.trainers import TrainJob, load_trainer
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tell, Tick
     from arclight.search_space import Range
-    from arclight.spec import Spec
+    from arclight.spec import Spec, Train
     from arclight.study import Param
     from cluster.profiles import Profile
+    from cluster.sizing import Crew
 
 
 def search(  # noqa: PLR0913 -- what of what, where, and who is told
@@ -48,37 +51,34 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
 
     Raises:
         RefusedError: no trial gave a figure; the first reason is told.
-        LostWorkerError: the worker was lost again and again; the same command goes on.
+        LostWorkerError: workers were lost again and again; the same command goes on.
     """
-    # one worker, with all cores of a node, however many will train the model
-    one = spec.train.model_copy(update={"workers": 0 if spec.train.workers == 0 else 1})
-    crew = first_crew(one, manifest, profile, run_folder)
-    threads = crew.threads
-    at_once = _at_once(spec, threads)
-    request = SearchRequest(
-        study=study,
-        fit=fit_request(catalog, manifest, spec, crew),
-        at_once=at_once,
-        since=time.time(),
-    )
-    path = trials_path(catalog.store, study)
+    assert spec.tune is not None
+    path, since, most = trials_path(catalog.store, study), time.time(), spec.tune.nodes
 
     def attempt(_: int) -> None:
+        # all cores of each node, however many will train the model
+        crew = search_crew(spec.train, most, manifest, profile, run_folder)
+        request = SearchRequest(
+            study=study,
+            fit=fit_request(catalog, manifest, spec, crew),
+            at_once=_at_once(spec, crew.threads),
+            since=since,
+        )
         work = run_folder / "search" / uuid.uuid4().hex[:8]
         make_folder(work)
         try:
             with open_private(work / REQUEST) as stream:
                 stream.write(request.to_json().encode())
-            if spec.train.workers == 0:
-                run_search(work, tick)
-            else:
-                from ray_apps.ray_task import search_in_task  # noqa: PLC0415 -- needs Ray
-
-                search_in_task(work, tick, threads=threads)
+            _search_with(work, crew, tick, tell, here=spec.train.workers == 0)
         finally:
             discard(work)
 
-    go_on_after_losses(attempt, _Progress(path), tell, unit="trial")
+    try:
+        go_on_after_losses(attempt, _Progress(path), tell, unit="trial")
+    except KeyboardInterrupt:
+        _leave(path, study)
+        raise
     trials = Trials.read(path)
     found = result_of(study, trials)
     trials.close(study.tune)
@@ -120,33 +120,61 @@ def check_space(spec: Spec) -> None:
     """
     assert spec.tune is not None
     check_sampler(spec.tune)
-    trainer, space = load_trainer(spec.train.trainer), spec.tune.space
-    alone = [(f".{n}", {n: value}) for n, one in space.items() for value in _ends(one)]
-    together = [("", {n: _ends(one)[place] for n, one in space.items()}) for place in (0, -1)]
-    for where, params in (*alone, *together):
-        try:
-            trainer.check_params(plain_job(spec, params))
-        except SpecError as error:
-            text = error.message.removeprefix("train.params: ")
-            raise SpecError(f"tune.space{where}: {text}") from error
+    for trainer, one in candidates_of(spec.train, spec.tune).items():
+        ends = {name: _ends(values) for name, values in one.space.items()}
+        alone = [(f".{name}", {name: value}) for name, tried in ends.items() for value in tried]
+        together = [
+            ("", {name: tried[place] for name, tried in ends.items()}) for place in (0, -1)
+        ]
+        path = f"tune.trainers.{trainer}.space" if spec.tune.among else "tune.space"
+        for where, own in (*alone, *together):
+            params = {TRAINER: trainer, **own} if spec.tune.among else own
+            train = with_params(spec.train, spec.tune, params)
+            try:
+                load_trainer(trainer).check_params(plain_job(spec, train))
+            except SpecError as error:
+                text = error.message.removeprefix("train.params: ")
+                raise SpecError(f"{path}{where}: {text}") from error
 
 
-def plain_job(spec: Spec, params: dict[str, Param]) -> TrainJob:
-    """Return a spec's job as far as it is known without data."""
-    bounds = bounds_of(spec.train.workers)
+def plain_job(spec: Spec, train: Train) -> TrainJob:
+    """Return the job of a train section as far as it is known without data."""
+    bounds = bounds_of(train.workers)
     return TrainJob(
         task=spec.task,
         categorical=(),
         metric=spec.metric,
         classes=2,
-        params={**spec.train.params, **params},
-        imbalance=spec.train.imbalance,
-        seed=spec.train.seed,
+        params=dict(train.params),
+        imbalance=train.imbalance,
+        seed=train.seed,
         workers=bounds.most or bounds.least,
     )
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _search_with(folder: Path, crew: Crew, tick: Tick, tell: Tell, *, here: bool) -> None:
+    """Make the trials in this process, in a worker of Ray, or on several nodes."""
+    if here:
+        run_search(folder, tick)
+    elif crew.workers == 1:
+        from ray_apps.ray_task import search_in_task  # noqa: PLC0415 -- needs Ray
+
+        search_in_task(folder, tick, threads=crew.threads)
+    else:
+        from ray_apps.ray_search import search_on_nodes  # noqa: PLC0415 -- needs Ray
+
+        search_on_nodes(folder, tick, tell, hosts=crew.workers, threads=crew.threads)
+
+
+def _leave(path: Path, study: Study) -> None:
+    """Note that trials which an interrupt ended, with their process, are not to blame."""
+    with contextlib.suppress(ArclightError), alone(path, study):
+        trials = Trials.read(path)
+        for number in list(trials.begun):
+            trials.leave(number)
 
 
 class _Progress:
@@ -163,10 +191,11 @@ class _Progress:
 def _at_once(spec: Spec, threads: int) -> int:
     """Return how many trials run at the same time: one a core, each with one thread.
 
-    Networks one after another with all threads: they draw from one generator in a process.
+    Networks one after another, and with all threads where there is nothing else: they draw from
+    one generator in a process.
     """
     assert spec.tune is not None
-    if spec.train.trainer == "torch":
+    if set(candidates_of(spec.train, spec.tune)) == {"torch"}:
         return 1
     return min(spec.tune.at_once or threads, threads)
 

@@ -51,8 +51,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[ENGINES].close()
 
 
+def group_of(item: pytest.Item) -> str:
+    """Return which tests with engines are run one after another, where two run side by side.
+
+    Ray waits more than it works, and so does the start of a JVM: two at a time take little longer
+    than the longer one. The whole line starts engines of its own, and goes where there is room.
+    """
+    if STAGES[stage_of(item)][0] == "line":
+        return item.nodeid
+    return "ray" if any(mark.name == "ray" for mark in item.iter_markers()) else "spark"
+
+
+@pytest.hookimpl(tryfirst=True)  # groups are read right after
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place_of)
+    for item in items:
+        if stage_of(item):
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,7 +82,7 @@ def pytest_runtest_protocol(
 
 
 def enter_stage(session: pytest.Session, name: str) -> None:
-    if session.testsfailed:
+    if session.testsfailed and not hasattr(session.config, "workerinput"):
         session.shouldfail = f"stopped before stage '{name}': earlier tests failed"
     if name == "line":
         session.config.stash[ENGINES].close()

@@ -51,7 +51,7 @@ def histogram_chart(
     for tick in nice_ticks(low, high, 3 if small else 6):
         x = _across(tick, low, high)
         canvas.line([(x, 6), (x, floor)], ink="line", width=0.7)
-        _tick_text(canvas, x, height - 7, number(tick))
+        tick_text(canvas, x, height - 7, number(tick))
     for split, shares in found.shares.items():
         _draw_split(canvas, found, split, shares, floor)
     canvas.line([(0, floor), (WIDTH, floor)], ink="soft", width=0.8)
@@ -77,7 +77,7 @@ def _across(value: float, low: float, high: float) -> float:
     return 2 + (WIDTH - 4) * (value - low) / (high - low)
 
 
-def _tick_text(canvas: Canvas, x: float, y: float, text: str) -> None:
+def tick_text(canvas: Canvas, x: float, y: float, text: str) -> None:
     """Write a tick's text, kept on the sheet at its ends."""
     edge = 3.2 * len(text)
     anchor = "left" if x < edge else "right" if x > canvas.width - edge else "center"

@@ -56,6 +56,7 @@ class TrainJob:
         shift: added to the raw score of class 1 of a binary task, by every metric and in the
             model file, since the rows to train on were evened out (`ray_apps.trainers.imbalance`).
         init: what the training starts from; None: from scratch.
+        is_trial: nobody keeps the model, and others train beside it on the same rows.
     """
 
     task: Literal["binary", "multiclass", "regression"]
@@ -71,6 +72,7 @@ class TrainJob:
     workers: int = 1
     shift: float = 0.0
     init: InitModel | None = None
+    is_trial: bool = False
 
 
 @dataclass(frozen=True)

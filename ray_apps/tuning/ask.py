@@ -15,14 +15,15 @@ import numpy as np
 
 from arclight.errors import SpecError
 from arclight.search_space import Choice, FloatRange, IntRange
+from arclight.tune_section import TRAINER
 from ray_apps.lean import lean_imports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from arclight.search_space import Range
-    from arclight.spec import Tune
     from arclight.study import Param, Trial
+    from arclight.tune_section import Tune
 
 STARTUP = 10
 """Trials by chance before the others are learned from."""
@@ -32,7 +33,7 @@ def trials_of(tune: Tune) -> int:
     """Return how many trials a search makes: a grid has no more than its points."""
     if tune.sampler != "grid":
         return tune.trials
-    return min(tune.trials, math.prod(len(_values(r)) for r in tune.space.values()))
+    return min(tune.trials, sum(_points(space) for space in _spaces(tune).values()))
 
 
 def check_sampler(tune: Tune) -> None:
@@ -62,12 +63,13 @@ class Asker:
     """
 
     def __init__(self, tune: Tune, *, seed: int, higher: bool) -> None:
-        # by name: the order in which a spec has them is no part of a study
-        space = dict(sorted(tune.space.items()))
-        self._tune, self._seed, self._higher = (
-            tune.model_copy(update={"space": space}), seed, higher,
-        )  # fmt: skip
+        self._tune, self._seed, self._higher = tune, seed, higher
+        self._spaces = _spaces(tune)
+        self._axes = max(map(len, self._spaces.values())) + bool(tune.among)
         check_sampler(tune)
+        self._known: Any = None  # Optuna's study
+        self._told: list[int] = []
+        self._sobol: Any = None
 
     def ask(
         self, number: int, ended: Sequence[Trial], running: Mapping[int, Mapping[str, Param]]
@@ -76,28 +78,63 @@ class Asker:
 
         Args:
             number: of the trial.
-            ended: the trials that ended, in the order of their numbers.
+            ended: the trials that ended, in the order in which they did.
             running: number -> parameters of those that run now.
         """
-        space = self._tune.space
         if self._tune.sampler == "grid":
-            return _grid_point(space, number)
+            return self._grid_point(number)
         if self._tune.sampler == "quasi_random":
-            return self._at(_sobol(len(space), self._seed, number))
+            return self._at(self._point(number))
         if self._tune.sampler == "random" or len(ended) < STARTUP:
-            return self._at(np.random.default_rng([self._seed, number]).random(len(space)))
+            return self._at(np.random.default_rng([self._seed, number]).random(self._axes))
         return self._model(number, ended, running)
 
     def _at(self, places: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, Param]:
-        space = self._tune.space
-        return {n: _at(one, float(u)) for (n, one), u in zip(space.items(), places, strict=True)}
+        """Return the parameters at a place in [0, 1) of each axis, [axes]."""
+        names, left = list(self._spaces), [float(place) for place in places]
+        trainer = names[int(left.pop(0) * len(names))] if self._tune.among else names[0]
+        space = self._spaces[trainer]
+        own = {n: _at(one, place) for (n, one), place in zip(space.items(), left, strict=False)}
+        return self._named(trainer, own)
+
+    def _grid_point(self, number: int) -> dict[str, Param]:
+        """Return one point of the grids; trainers take turns until they have no other."""
+        sizes, begun = {name: _points(space) for name, space in self._spaces.items()}, 0
+        while names := [name for name, size in sizes.items() if size > begun]:
+            rounds = min(sizes[name] for name in names) - begun
+            if number < rounds * len(names):
+                trainer = names[number % len(names)]
+                place = begun + number // len(names)
+                return self._named(trainer, _grid_point(self._spaces[trainer], place))
+            number, begun = number - rounds * len(names), begun + rounds
+        raise IndexError(number)
+
+    def _named(self, trainer: str, own: dict[str, Param]) -> dict[str, Param]:
+        return {TRAINER: trainer, **own} if self._tune.among else own
+
+    def _point(self, number: int) -> Sequence[float]:
+        """Return one point of a scrambled Sobol sequence, [axes]."""
+        from scipy.stats import qmc  # noqa: PLC0415 -- slow to import, and others need none
+
+        if self._sobol is None or self._sobol.num_generated > number:
+            rng = np.random.default_rng(self._seed)
+            self._sobol = qmc.Sobol(self._axes, scramble=True, rng=rng)
+        ahead = number - self._sobol.num_generated
+        if ahead:
+            self._sobol.fast_forward(ahead)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one point is no power of two
+            return self._sobol.random(1)[0]  # type: ignore[no-any-return]
 
     def _model(
         self, number: int, ended: Sequence[Trial], running: Mapping[int, Mapping[str, Param]]
     ) -> dict[str, Param]:
-        """Let Optuna answer, by a study made of what is known."""
+        """Let Optuna answer, by a study of what is known.
+
+        What runs now, and the answer itself, are in that study as failed from then on, which no
+        sampler looks at: to make the study anew would take ten times as long as an answer.
+        """
         optuna = _optuna()
-        axes = {name: _axis(one) for name, one in self._tune.space.items()}
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what its authors still try out
@@ -105,19 +142,87 @@ class Asker:
                 sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
             else:
                 sampler = optuna.samplers.TPESampler(
-                    seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True
+                    seed=seed,
+                    n_startup_trials=STARTUP,
+                    multivariate=True,
+                    constant_liar=True,
+                    group=bool(self._tune.among),
                 )
-            direction = "maximize" if self._higher else "minimize"
-            study = optuna.create_study(direction=direction, sampler=sampler)
-            for trial in ended:
-                study.add_trial(_known(trial, axes, all_count=self._tune.sampler == "gp"))
-            for params in running.values():
-                study.add_trial(_running(params, axes))
-            found: dict[str, Param] = study.ask(axes).params
+            study = self._taught(ended)
+            study.sampler = sampler
+            first = len(study.get_trials(deepcopy=False))
+            study.add_trials([_running(self._tune, params) for params in running.values()])
+            found = self._answer(study)
+            for passing in range(first, first + len(running) + 1):
+                study.tell(passing, state=optuna.trial.TrialState.FAIL)
         return found
+
+    def _answer(self, study: Any) -> dict[str, Param]:
+        """Let a study answer: first the trainer, then what that one has."""
+        if not self._tune.among:
+            (space,) = self._spaces.values()
+            found: dict[str, Param] = study.ask(_axes(space)).params
+            return found
+        trial = study.ask()
+        trainer = str(trial.suggest_categorical(TRAINER, list(self._spaces)))
+        space = self._spaces[trainer]
+        return self._named(
+            trainer, {n: _suggest(trial, f"{trainer}.{n}", space[n]) for n in space}
+        )
+
+    def _taught(self, ended: Sequence[Trial]) -> Any:
+        """Return Optuna's study, told of the trials that it has not heard of."""
+        numbers = [trial.number for trial in ended]
+        all_count = self._tune.sampler == "gp"
+        if self._known is None or numbers[: len(self._told)] != self._told:
+            self._known, self._told = (
+                known_study(self._tune, (), higher=self._higher, all_count=all_count),
+                [],
+            )
+        tell(self._known, self._tune, ended[len(self._told) :], all_count=all_count)
+        self._told = numbers
+        return self._known
+
+
+def known_study(
+    tune: Tune,
+    ended: Sequence[Trial],
+    *,
+    higher: bool,
+    all_count: bool,
+) -> Any:
+    """Return a study of Optuna's that knows some trials.
+
+    Args:
+        tune: the space.
+        ended: the trials.
+        higher: whether a higher figure is better.
+        all_count: a stopped trial counts as a complete one, with the figure it was stopped at.
+
+    Raises:
+        SpecError: Optuna is not there.
+    """
+    study = _optuna().create_study(direction="maximize" if higher else "minimize")
+    tell(study, tune, ended, all_count=all_count)
+    return study
+
+
+def tell(study: Any, tune: Tune, ended: Sequence[Trial], *, all_count: bool) -> None:
+    """Add trials to a study of Optuna's, as `known_study` does."""
+    study.add_trials([_known(tune, trial, all_count=all_count) for trial in ended])
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _spaces(tune: Tune) -> dict[str, dict[str, Range]]:
+    """Return trainer -> its space; by name, since the order in a spec is no part of a study."""
+    given = {str(name): one.space for name, one in tune.among.items()} or {"": tune.space}
+    return {name: dict(sorted(space.items())) for name, space in sorted(given.items())}
+
+
+def _points(space: Mapping[str, Range]) -> int:
+    return math.prod(len(_values(one)) for one in space.values())
 
 
 def _grid_point(space: Mapping[str, Range], number: int) -> dict[str, Param]:
@@ -142,25 +247,52 @@ def _optuna() -> Any:
     return optuna
 
 
-def _known(trial: Trial, axes: Mapping[str, Any], *, all_count: bool) -> Any:
+def _known(tune: Tune, trial: Trial, *, all_count: bool) -> Any:
     """Return a trial as Optuna knows it; a Gaussian process learns from complete ones only."""
     optuna = _optuna()
     states = optuna.trial.TrialState
     stopped = states.COMPLETE if all_count and trial.value is not None else states.PRUNED
     state = {"complete": states.COMPLETE, "stopped": stopped, "failed": states.FAIL}[trial.state]
     return optuna.trial.create_trial(
-        params=dict(trial.params),
-        distributions=dict(axes),
+        **_placed(tune, trial.params),
         state=state,
         value=trial.value if state == states.COMPLETE else None,
         intermediate_values=dict(trial.points),
     )
 
 
-def _running(params: Mapping[str, Param], axes: Mapping[str, Any]) -> Any:
+def _running(tune: Tune, params: Mapping[str, Param]) -> Any:
     optuna = _optuna()
-    state = optuna.trial.TrialState.RUNNING
-    return optuna.trial.create_trial(params=dict(params), distributions=dict(axes), state=state)
+    return optuna.trial.create_trial(
+        **_placed(tune, params), state=optuna.trial.TrialState.RUNNING
+    )
+
+
+def _placed(tune: Tune, params: Mapping[str, Param]) -> dict[str, Any]:
+    """Return parameters and the axes they lie on; those of several trainers by their names."""
+    spaces = _spaces(tune)
+    if not tune.among:
+        return {"params": dict(params), "distributions": _axes(spaces[""])}
+    trainer = str(params[TRAINER])
+    own = {f"{trainer}.{n}": v for n, v in params.items() if n != TRAINER}
+    choice = _optuna().distributions.CategoricalDistribution(list(spaces))
+    axes = {f"{trainer}.{n}": axis for n, axis in _axes(spaces[trainer]).items()}
+    return {"params": {TRAINER: trainer, **own}, "distributions": {TRAINER: choice, **axes}}
+
+
+def _axes(space: Mapping[str, Range]) -> dict[str, Any]:
+    return {name: _axis(one) for name, one in space.items()}
+
+
+def _suggest(trial: Any, name: str, one: Range) -> Param:
+    """Let a trial of Optuna's take a value on an axis."""
+    if isinstance(one, IntRange):
+        found: Param = trial.suggest_int(name, *one.bounds, log=one.log)
+    elif isinstance(one, FloatRange):
+        found = trial.suggest_float(name, *one.bounds, log=one.log)
+    else:
+        found = trial.suggest_categorical(name, list(one.choice))
+    return found
 
 
 def _axis(one: Range) -> Any:
@@ -196,15 +328,3 @@ def _at(one: Range, place: float) -> Param:
     if isinstance(one, IntRange):
         return int(min(max(round(found), low), high))
     return min(max(found, low), high)
-
-
-def _sobol(axes: int, seed: int, number: int) -> np.ndarray[Any, Any]:
-    """Return one point of a scrambled Sobol sequence."""
-    from scipy.stats import qmc  # noqa: PLC0415 -- slow to import, and other samplers need none
-
-    sequence = qmc.Sobol(axes, scramble=True, rng=np.random.default_rng(seed))
-    if number:
-        sequence.fast_forward(number)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one point is no power of two
-        return sequence.random(1)[0]  # type: ignore[no-any-return]

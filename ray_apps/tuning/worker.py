@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from arclight.contract import Contract
 from arclight.errors import EngineError
 from arclight.store import Store
 from arclight.study import Study, Trials, alone, trials_path
-from ray_apps.fit import FitRequest, job_of
+from ray_apps.fit import FitRequest, job_of, read_request
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows
 from ray_apps.memory import memory_named
@@ -22,10 +23,14 @@ from ray_apps.shards import Reader, read_shard
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels
-from ray_apps.tuning.trials import Search
+from ray_apps.tuning.controller import Controller
+from ray_apps.tuning.host import Host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from arclight.progress import Tick
+    from ray_apps.tuning.controller import Decides
 
 REQUEST = "search.json"
 
@@ -41,17 +46,61 @@ class SearchRequest(Contract):
     since: float
     """When the search began, in seconds since 1970: a worker that is lost takes its time."""
 
+    @property
+    def spent_s(self) -> float:
+        """Seconds of the search that are over."""
+        return max(0.0, time.time() - self.since)
+
 
 def run_search(folder: Path, tick: Tick) -> None:
-    """Make the trials that a folder's request asks for; what ended is in the study's file.
+    """Make the trials that a folder's request asks for, on this machine alone.
 
     Raises:
         ArclightError: the data, or the file, said no.
     """
-    request = SearchRequest.from_json((folder / REQUEST).read_bytes(), source=str(folder))
+    with deciding(folder) as controller:
+        tick(*controller.said()[:2], "reading")
+        run_host(folder, controller, tell=lambda: tick(*controller.said()))
+
+
+@contextlib.contextmanager
+def deciding(folder: Path) -> Iterator[Controller]:
+    """Decide for the study of a folder's request, as the only one, for the length of a block.
+
+    Raises:
+        ConflictError: another command searches it now.
+        IntegrityError: the file of its trials is damaged.
+    """
+    request = request_of(folder)
+    study = request.study
+    path = trials_path(Store(Path(request.fit.store)), study)
+    with alone(path, study):
+        yield Controller(
+            study, Trials.read(path), spent_s=request.spent_s
+        )  # fmt: skip
+
+
+def run_host(
+    folder: Path,
+    controller: Decides,
+    *,
+    rank: int = 0,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Read the rows of a folder's request and make trials until there is no other.
+
+    Args:
+        folder: holds the request.
+        controller: who decides.
+        rank: which of the hosts this is.
+        tell: called a few times a second.
+
+    Raises:
+        ArclightError: the data said no, or who decides.
+    """
+    request = request_of(folder)
     fit, study, gang = request.fit, request.study, Alone()
-    store = Store(Path(fit.store))
-    catalog = Catalog(store)
+    catalog = Catalog(Store(Path(fit.store)))
     manifest = catalog.dataset(fit.dataset)
     if manifest.content_digest != fit.dataset_digest:
         raise EngineError(
@@ -59,23 +108,26 @@ def run_search(folder: Path, tick: Tick) -> None:
             "changed; run again."
         )
     pa.set_cpu_count(fit.threads)
-    path = trials_path(store, study)
-    with memory_named(gang, manifest), alone(path, study):
-        tick(0, study.tune.trials, "reading")
+    with memory_named(gang, manifest):
         home, reader = catalog.folder(manifest), Reader(threads=fit.threads)
         train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
         prove_rows(gang, manifest, (train, valid))
         job = job_of(fit, manifest)
         check_labels(train.label, valid.label, job, gang)
         evened, job = even_out(train, job, gang)
-        job = replace(job, threads=max(1, fit.threads // request.at_once), workers=1)
-        Search(
-            study,
-            Trials.read(path),
-            load_trainer(study.train.trainer),
-            job,
-            (evened, valid),
-            at_once=request.at_once,
-            tick=tick,
-            spent_s=max(0.0, time.time() - request.since),
-        ).run()
+        threads = max(1, fit.threads // request.at_once)
+        job = replace(job, threads=threads, workers=1, is_trial=True)
+        trainers = {name: load_trainer(name) for name in study.candidates}
+        Host(
+            study, controller, trainers, job, (evened, valid),
+            at_once=request.at_once, rank=rank, spent_s=request.spent_s,
+        ).run(tell)  # fmt: skip
+
+
+def request_of(folder: Path) -> SearchRequest:
+    """Return the request in a folder.
+
+    Raises:
+        EngineError: this node does not see the folder.
+    """
+    return read_request(SearchRequest, folder / REQUEST, "a host of a search")

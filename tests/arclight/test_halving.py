@@ -69,6 +69,7 @@ def test_what_ended_before_counts_as_if_it_came_by_again():
         Trial(number=n, params={}, state="stopped", value=v, rounds=1, points=((1, v),))
         for n, v in enumerate(values)
     ]
-    again.recall(ended)
+    for trial in ended:
+        again.recall(trial)
     for number, value in enumerate((0.55, 0.85, 0.3, 0.75), 6):
         assert whole.passes(number, 1, value) == again.passes(number, 1, value)

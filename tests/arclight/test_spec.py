@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from arclight import decision, search_space, spec, workers
+from arclight import decision, search_space, spec, tune_section, workers
 from arclight.spec import (
     Check,
     Etl,
-    FieldError,
     HashSplit,
     Source,
     Spec,
     parse_duration_s,
     parse_instant,
 )
+from arclight.spec_field import FieldError
 from arclight.spec_file import load_spec
 
 TIME = {"by": "time", "valid_from": "2013-11-01", "test_from": "2013-12-01"}
@@ -157,7 +157,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "no threshold to choose by costs",
     ),
     "unknown trainer": ({"train": {"trainer": "sklearn"}}, "'xgboost'"),
-    "empty space": ({"tune": {"space": {}}}, "at least 1"),
+    "a value twice": ({"tune": {"space": {"a": {"choice": [1, True]}}}}, "must differ"),
+    "empty space": ({"tune": {"space": {}}}, "must have a space or trainers"),
     "space of nothing": ({"tune": {"space": {"a": {}}}}, "int, float or choice"),
     "falling range": ({"tune": {"space": {"a": {"int": [3, 1]}}}}, "must rise"),
     "log from zero": ({"tune": {"space": {"a": {"float": [0, 1], "log": True}}}}, "above 0"),
@@ -295,6 +296,7 @@ SECTIONS = {
     "Costs": "train.costs.",
     "Init": "train.init.",
     "Tune": "tune.",
+    "Candidate": "tune.trainers.NAME.",
     "IntRange": "tune.space.NAME.",
     "FloatRange": "tune.space.NAME.",
     "Choice": "tune.space.NAME.",
@@ -309,7 +311,7 @@ def models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
     schema = model.model_json_schema(by_alias=True)
     names = {model.__name__, *schema.get("$defs", {})}
     assert names == set(SECTIONS), "a new part of the spec must be documented"
-    modules = (spec, search_space, decision, workers)
+    modules = (spec, search_space, decision, tune_section, workers)
     return {next(vars(m)[n] for m in modules if n in vars(m)) for n in names}
 
 

@@ -13,12 +13,14 @@ import pytest
 from arclight.decision import Decision
 from arclight.pages.dataset_page import dataset_page
 from arclight.pages.model_page import model_page
+from arclight.pages.study_page import study_page
 from tests.arclight.pages.made_up import (
     HOSTILE,
     evaluation_of,
     flights_manifest,
     model_bundle,
 )
+from tests.arclight.pages.made_up_study import made_up_study, made_up_trials
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -106,6 +108,7 @@ def pages():
     bundle = model_bundle(manifest)
     decision = Decision(kind="promote", reason="auc 0.81 is at least 0.7.")
     regression = model_bundle(flights_manifest(task="regression", wide=0))
+    study = made_up_study(60)
     wide = flights_manifest(wide=80, rows={"train": 900, "valid": 300, "test": 300})
     return {
         "dataset": dataset_page(manifest),
@@ -113,10 +116,11 @@ def pages():
         "model": model_page(bundle, evaluation_of(bundle), manifest, decision),
         "regression": model_page(regression, evaluation_of(regression)),
         "unjudged": model_page(bundle),
+        "study": study_page(study, made_up_trials(study), {"num_leaves": 0.6, "boosting": 0.4}),
     }
 
 
-CHARTS = {"dataset": 34, "wide": 100, "model": 8, "regression": 5, "unjudged": 1}
+CHARTS = {"dataset": 34, "wide": 100, "model": 8, "regression": 5, "unjudged": 1, "study": 8}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -133,7 +137,7 @@ def test_a_page_fits_the_screen(pages, kind, size, tmp_path):
     assert found["requests"] == 0
 
 
-@pytest.mark.parametrize("kind", ["dataset", "model"])
+@pytest.mark.parametrize("kind", ["dataset", "model", "study"])
 def test_hostile_names_are_seen_as_text(pages, kind, tmp_path):
     found = probe(pages[kind], tmp_path, "desk")
     assert "<script>alert('x')</script> $\\frac{1}$ \\x1b[31m\\u202e" in found["text"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -82,3 +83,38 @@ def test_what_cannot_be_searched_is_told_with_its_line(made, tmp_path, capsys, t
     assert told in said
     assert "spec.yaml:" in said
     assert "Traceback" not in said
+
+
+def test_auto_searches_among_all_trainers_and_trains_what_it_chose(made, tmp_path, capsys):
+    status, body, said = typed(made, tmp_path, capsys, "--auto", trials="4")
+    assert status == 0
+    bundle = made.catalog.model(body["model"])
+    assert bundle.trainer == body["search"]["params"]["trainer"]
+    assert set(body["search"]["params"]) - {"trainer"} <= set(bundle.params)
+    assert bundle.train_metrics["valid"] == pytest.approx(body["search"]["value"], abs=1e-4)
+    study = newest_study(made.catalog.store, "demo")
+    assert set(study.tune.trainers) == {"xgboost", "lightgbm", "torch"}
+    assert study.tune.sampler == "random"  # what else the section says stands
+    page = (trials_path(made.catalog.store, study).parent / "study.html").read_text()
+    assert 'id="trainers"' in page
+    assert f"Parameters of {bundle.trainer}" in page
+    # without a section it is there as well
+    text = SPEC[: SPEC.index("tune:")]
+    status, _, said = typed(made, tmp_path, capsys, text=text)
+    assert status == 2
+    assert "arclight tune --auto" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("sampler: random", "sampler: gp"), "--auto.*gp needs the same parameters"),
+        (("workers: 0", "workers: 0, init: demo@1"), "--auto.*trained from scratch"),
+    ],
+)
+def test_auto_on_a_spec_that_it_contradicts(made, tmp_path, capsys, change, told):
+    text = SPEC.replace(*change)
+    text = text if "gp" in text else text[: text.index("tune:")]
+    status, _, said = typed(made, tmp_path, capsys, "--auto", text=text)
+    assert status == 2
+    assert re.search(told, said)

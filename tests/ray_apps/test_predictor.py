@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from arclight.catalog import Catalog
 from arclight.errors import DataError, IntegrityError
-from arclight.store import sha256_file
+from arclight.store import Store, sha256_file
 from ray_apps import predictor as module
 from ray_apps.first_load import load_in_child
 from ray_apps.predictor import Predictor, check_bundle_files, load_predictor
@@ -32,6 +35,21 @@ def load(made, bundle) -> Predictor:
 def never_loaded():
     """Make every file a first load again."""
     module._LOADED_ONCE.clear()
+
+
+def test_the_same_bytes_are_first_loaded_in_a_child_once(
+    trained, tmp_path, monkeypatch, never_loaded
+):
+    children = []
+    real = module.load_in_child
+    monkeypatch.setattr(module, "load_in_child", lambda *a: children.append(a) or real(*a))
+    made, bundle = trained("binary", "xgboost")
+    load(made, bundle)
+    shutil.copytree(made.catalog.store.root, tmp_path / "copy")
+    load(replace(made, catalog=Catalog(Store(tmp_path / "copy"))), bundle)
+    assert len(children) == 1
+    load(*trained("binary", "lightgbm"))
+    assert len(children) == 2
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

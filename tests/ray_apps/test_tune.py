@@ -24,7 +24,8 @@ from ray_apps.gang import Alone
 from ray_apps.trainers import load_trainer
 from ray_apps.tune import check_space, search
 from ray_apps.tuning.ask import Asker, trials_of
-from ray_apps.tuning.trials import Search
+from ray_apps.tuning.controller import Controller
+from ray_apps.tuning.host import Host
 from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import make_job, make_shard
@@ -91,8 +92,10 @@ class TestAsking:
     def test_answers_lie_in_the_space_and_hang_on_number_and_seed_alone(self, sampler):
         asker, known = self.asker(sampler), []
         for number in range(14 if sampler in ("tpe", "gp") else 60):
-            params = asker.ask(number, known, {})
-            assert params == self.asker(sampler).ask(number, known, {})
+            beside = {99: {"a": 1 + number % 4, "b": 0.5, "c": "y", "d": 7}} if number % 2 else {}
+            params = asker.ask(number, known, beside)
+            # one that was told of the trials as they came answers as one that hears of all now
+            assert params == self.asker(sampler).ask(number, known, beside)
             assert 1 <= params["a"] <= 4
             assert isinstance(params["a"], int)
             assert 1e-3 <= params["b"] <= 1.0
@@ -258,6 +261,35 @@ class TestTrials:
         assert [t.state for t in ended] == ["complete", "complete", "stopped"]
         assert ended[-1].reason == "the search's 20 s are over"
 
+    @pytest.mark.parametrize("profile", [ONE_CORE, TWO_CORES], ids=["one", "two at a time"])
+    def test_U3_a_trial_that_hangs_in_a_round_fails_and_the_others_are_made(
+        self, fresh, tmp_path, monkeypatch, profile
+    ):
+        trainer, told, ended = type(load_trainer("xgboost")), [], threading.Event()
+        fit = trainer.fit
+
+        def hanging(self, data, job, gang, watch):
+            if job.params["max_depth"] == 3:
+                ended.wait(60)
+            return fit(self, data, job, gang, watch)
+
+        monkeypatch.setattr(trainer, "fit", hanging)
+        monkeypatch.setattr("ray_apps.tuning.host.HUNG_S", 0.5)
+        space = {"max_depth": {"int": [2, 5]}}
+        tune = {"trials": 4, "sampler": "grid", "space": space, "trial_limit_s": 1}
+        spec = spec_of(tune={**tune, "scheduler": "none"})
+        try:
+            found, trials = searched(fresh, spec, tmp_path, profile=profile, tell=told.append)
+        finally:
+            ended.set()
+        assert (found.trials, found.failed) == (4, 1)
+        (hung,) = [t for t in trials.ended.values() if t.state == "failed"]
+        assert hung.params == {"max_depth": 3}
+        assert hung.reason == "did not come back from round 1 in 2 s"
+        assert "Going on after trial" in told[0]
+        lines = trials.path.read_text().splitlines()
+        assert sum('"ended"' in line for line in lines) == 4
+
     def test_a_trial_that_takes_its_process_with_it_fails_after_four_times(self, fresh, tmp_path):
         spec = spec_of(tune={"trials": 3, "scheduler": "none"})
         _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
@@ -312,9 +344,7 @@ class TestTrials:
         made = make_dataset(tmp_path / "store", rows=SMALL)
         tune = {"trials": 12, "sampler": "grid", "space": {"max_depth": {"int": [1, 12]}}}
         study, trials = open_study(made.catalog.store, made.manifest, spec_of(tune=tune))
-        Search(
-            study, trials, Binning(), make_job(rounds=1), (None, None), at_once=4, tick=silent
-        ).run()
+        run_host(study, trials, Binning(), make_job(rounds=1), at_once=4)
         assert len(trials.ended) == 12
         assert max(most) <= 3  # the one that is being made included
 
@@ -340,10 +370,7 @@ class TestTrials:
         for stopping in (None, 50):
             study, trials = open_study(made.catalog.store, made.manifest, spec, new=True)
             job = make_job(rounds=9, early_stopping=stopping)
-            Search(
-                study, trials, Worse(), job, (None, None),
-                at_once=1, tick=silent, clock=lambda: now[0],
-            ).run()  # fmt: skip
+            run_host(study, trials, Worse(), job, clock=lambda: now[0])
             values.append(trials.ended[0].value)
         assert values == [pytest.approx(0.86), pytest.approx(0.9)]
 
@@ -367,6 +394,12 @@ class TestTrials:
         assert "best" in seen[-1]
 
 
+def run_host(study, trials, trainer, job, *, at_once=1, clock=time.monotonic):
+    controller = Controller(study, trials, clock=clock)
+    trainers = {study.train.trainer: trainer}
+    Host(study, controller, trainers, job, (None, None), at_once=at_once, clock=clock).run()
+
+
 def run_with_clock(root, spec):
     made = make_dataset(root / "store", rows=SMALL)
     study, trials = open_study(made.catalog.store, made.manifest, spec)
@@ -386,10 +419,7 @@ def run_with_clock(root, spec):
                     break
             return type("Fitted", (), {"valid": history[-1], "rounds": len(history)})
 
-    Search(
-        study, trials, Ticking(), make_job(rounds=9), (None, None),
-        at_once=1, tick=silent, clock=lambda: now[0],
-    ).run()  # fmt: skip
+    run_host(study, trials, Ticking(), make_job(rounds=9), clock=lambda: now[0])
     return [trial for _, trial in sorted(trials.ended.items())]
 
 
@@ -511,7 +541,7 @@ def test_a_shared_data_set_takes_every_other_parameter(tmp_path):
     """LightGBM keeps some parameters in a data set; those are what makes another one."""
     trainer = load_trainer("lightgbm")
     rows, valid = make_shard(900), make_shard(300, seed=1)
-    job = make_job(rounds=5, early_stopping=None, threads=1)
+    job = make_job(rounds=5, early_stopping=None, threads=1, is_trial=True)
     shared = trainer.prepare(rows, valid, job, Alone())
     for params in (
         {"min_data_in_leaf": 3}, {"num_leaves": 4, "lambda_l1": 0.5}, {"feature_fraction": 0.5},
@@ -519,11 +549,17 @@ def test_a_shared_data_set_takes_every_other_parameter(tmp_path):
     ):  # fmt: skip
         own = replace(job, params=params)
         assert trainer.bin_key(own) == trainer.bin_key(job)
-        alone = trainer.fit(trainer.prepare(rows, valid, own, Alone()), own, Alone(), go_on)
+        kept = replace(own, is_trial=False)  # as the model will be trained
+        alone = trainer.fit(trainer.prepare(rows, valid, kept, Alone()), kept, Alone(), go_on)
         beside = trainer.fit(shared, own, Alone(), go_on)
         assert beside.valid == alone.valid, params
+        assert trees(beside) == trees(alone), params
     for params in ({"max_bin": 15}, {"min_data_in_bin": 30}, {"linear_tree": True}):
         assert trainer.bin_key(replace(job, params=params)) != trainer.bin_key(job)
+
+
+def trees(fitted):
+    return fitted.model.split(b"parameters:")[0]
 
 
 def go_on(_history, _model):

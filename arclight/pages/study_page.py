@@ -1,0 +1,178 @@
+"""The page of a search: what came out, how it went, what decided, and where the time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from arclight.metrics import METRICS
+from arclight.pages.column_charts import Bar, ranking_chart
+from arclight.pages.frame import render
+from arclight.pages.study_charts import (
+    LINES,
+    history_chart,
+    learning_chart,
+    parallel_chart,
+    slice_chart,
+)
+from arclight.pages.words import UNKNOWN, count, number
+from arclight.study import seconds_of, trained_by, with_params
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from markupsafe import Markup
+
+    from arclight.study import Param, Study, Trial, Trials
+
+SLICES = 12
+"""Parameters with a chart of their own, the first of the importance."""
+LISTED = 500
+REASONS = 5
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a study with at least one figure shows."""
+
+    best: Trial
+    value: str
+    section: list[str]
+    history: Markup
+    learning: Markup
+    parallel: Markup
+    importance: Markup | None
+    slices: list[tuple[str, Markup]]
+    trainer: str
+    trainers: list[tuple[str, list[str]]]
+    """Where a search chose among several: trials, best figure, seconds of each."""
+
+
+def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | None = None) -> str:
+    """Return the page of a study as one file of HTML; it opens no file.
+
+    Args:
+        study: what was searched.
+        trials: those it made, at any time of it.
+        importance: parameter of the best trial's trainer -> its part of what sets the best trials
+            apart, the largest first; None where there are too few trials to say it, or no Optuna.
+    """
+    ranked = trials.ranked(study.metric)
+    found = _found(study, ranked, importance) if ranked else None
+    listed = [*ranked, *(t for _, t in sorted(trials.ended.items()) if t.value is None)]
+    sections = [("result", "Result"), ("history", "History"), ("parameters", "Parameters")]
+    return render(
+        "study.html.j2",
+        title=f"Study {study.ref}",
+        sections=[*(sections if found else sections[:1]), ("time", "Time"), ("trials", "Trials")],
+        study=study,
+        found=found,
+        states=_states(trials),
+        asked=_asked(study, trials),
+        reasons=_reasons(trials),
+        seconds=seconds_of(trials),
+        names=study.names,
+        lines=[_line(trial, study) for trial in listed[:LISTED]],
+        all_trials=len(trials.ended),
+        listed=LISTED,
+        drawn=LINES,
+        better="higher" if METRICS[study.metric].higher_is_better else "lower",
+    )
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _found(study: Study, ranked: list[Trial], importance: Mapping[str, float] | None) -> _Found:
+    metric = study.metric
+    trainer, _ = trained_by(study.train, study.tune, ranked[0].params)
+    space, mine = study.candidates[trainer].space, study.trials_by(trainer, ranked)
+    first = [*(importance or {}), *space]
+    names = list(dict.fromkeys(name for name in first if name in space))
+    bars = [Bar(name, {"train": part}) for name, part in (importance or {}).items()]
+    title = "How far each parameter sets the best trials apart"
+    return _Found(
+        best=ranked[0],
+        value=number(ranked[0].value, 6),
+        section=_section(study, ranked[0].params),
+        history=history_chart(ranked, metric),
+        learning=learning_chart(ranked, metric),
+        parallel=parallel_chart(mine, space),
+        importance=ranking_chart(title, bars, as_share=True) if bars else None,
+        slices=[(n, slice_chart(mine, metric, n, space[n])) for n in names[:SLICES]],
+        trainer=trainer,
+        trainers=_trainers(study, ranked) if study.tune.among else [],
+    )
+
+
+def _section(study: Study, params: Mapping[str, Param]) -> list[str]:
+    """Return the lines of a spec's section that trains the best model without a search."""
+    chosen = with_params(study.train, study.tune, dict(params))
+    train = {
+        "trainer": chosen.trainer,
+        "rounds": chosen.rounds,
+        "seed": chosen.seed,
+        "params": chosen.params,
+    }
+    text = yaml.safe_dump({"train": train}, sort_keys=False, allow_unicode=True, width=1000)
+    return text.splitlines()
+
+
+def _trainers(study: Study, ranked: list[Trial]) -> list[tuple[str, list[str]]]:
+    found = []
+    for name in study.candidates:
+        mine = study.trials_by(name, ranked)
+        best = number(mine[0].value, 6) if mine else UNKNOWN
+        found.append((name, [count(len(mine)), best, f"{sum(t.train_s for t in mine):.1f}"]))
+    return found
+
+
+def _states(trials: Trials) -> str:
+    ended = trials.ended.values()
+    counts = [(state, sum(t.state == state for t in ended)) for state in ("stopped", "failed")]
+    return ", ".join(f"{count(n)} {state}" for state, n in counts if n) or "all complete"
+
+
+def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
+    tune, train = study.tune, study.train
+    facts = [
+        *(
+            ("trainer", f"{name}, at most {count(one.rounds)} rounds, seed {train.seed}")
+            for name, one in study.candidates.items()
+        ),
+        ("sampler", tune.sampler),
+        ("scheduler", tune.scheduler),
+        ("trials asked for", count((trials.over or {}).get("trials", tune.trials))),
+        ("seconds allowed", "no limit" if tune.time_limit_s is None else count(tune.time_limit_s)),
+        ("dataset", study.dataset),
+        *(
+            (f"kept fixed for {name}", ", ".join(f"{k} {v}" for k, v in one.params.items()))
+            for name, one in study.candidates.items()
+            if one.params
+        ),
+    ]
+    state = "over" if trials.over is not None else f"open, {count(len(trials.begun))} begun"
+    return [*facts, ("state", state)]
+
+
+def _reasons(trials: Trials) -> list[tuple[str, int]]:
+    """Return why trials failed, the most frequent first."""
+    counts: dict[str, int] = {}
+    for trial in trials.ended.values():
+        if trial.state == "failed":
+            counts[trial.reason] = counts.get(trial.reason, 0) + 1
+    return sorted(counts.items(), key=lambda item: -item[1])[:REASONS]
+
+
+def _line(trial: Trial, study: Study) -> tuple[str, Sequence[str]]:
+    params = [trial.params.get(name, UNKNOWN) for name in study.names]
+    return f"{trial.number}", (
+        number(trial.value, 6),
+        trial.state,
+        count(trial.rounds),
+        *(number(p) if isinstance(p, float) else f"{p}" for p in params),
+        *(f"{s:.2f}" for s in (trial.queue_s, trial.bin_s, trial.train_s)),
+        trial.reason,
+    )

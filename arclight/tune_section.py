@@ -1,0 +1,123 @@
+"""The tune section of a spec: what is searched, how, and for how long."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from arclight.contract import Contract
+from arclight.search_space import FloatRange, Range
+from arclight.spec_field import FieldError, Params, Text, TrainerName
+
+TRAINER = "trainer"
+"""Among a trial's parameters, where a search chooses among trainers: which one it has."""
+
+
+class Candidate(Contract):
+    """One trainer among which a search chooses."""
+
+    rounds: int | None = Field(default=None, ge=1, le=100_000)
+    """None: those of the train section."""
+    params: Params = {}
+    """What all of its trials have."""
+    space: dict[Text, Range] = Field(min_length=1)
+
+
+AUTO: dict[TrainerName, dict[str, Any]] = {
+    "xgboost": {
+        "space": {
+            "max_depth": {"int": (3, 10)},
+            "learning_rate": {"float": (0.02, 0.3), "log": True},
+            "min_child_weight": {"float": (1.0, 100.0), "log": True},
+            "subsample": {"float": (0.5, 1.0)},
+            "colsample_bytree": {"float": (0.4, 1.0)},
+            "reg_lambda": {"float": (0.01, 10.0), "log": True},
+        },
+    },
+    "lightgbm": {
+        "params": {"bagging_freq": 1},
+        "space": {
+            "num_leaves": {"int": (7, 255), "log": True},
+            "learning_rate": {"float": (0.02, 0.3), "log": True},
+            "min_data_in_leaf": {"int": (5, 200), "log": True},
+            "bagging_fraction": {"float": (0.5, 1.0)},
+            "feature_fraction": {"float": (0.4, 1.0)},
+            "lambda_l2": {"float": (0.001, 10.0), "log": True},
+        },
+    },
+    "torch": {
+        "rounds": 30,  # each of them goes over all rows
+        "space": {
+            "net": {"choice": ("mlp", "resnet")},
+            "width": {"choice": (64, 128, 256)},
+            "learning_rate": {"float": (0.0003, 0.01), "log": True},
+            "dropout": {"float": (0.0, 0.3)},
+            "weight_decay": {"float": (1e-6, 0.01), "log": True},
+        },
+    },
+}
+"""What `auto` searches: ranges wide around the libraries' own defaults."""
+
+
+Trainers = dict[TrainerName, Candidate]
+
+
+def _tag(value: Any) -> str:
+    return "auto" if isinstance(value, str) else "dict"
+
+
+class Tune(Contract):
+    """A search over a space of the trainer's parameters, or over several trainers."""
+
+    trials: int = Field(default=50, ge=1, le=100_000)
+    sampler: Literal["tpe", "gp", "quasi_random", "random", "grid"] = "tpe"
+    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    time_limit_s: int | None = Field(default=None, ge=1)
+    """Of one command, workers that are lost included."""
+    trial_limit_s: int | None = Field(default=None, ge=1)
+    target: float | None = None
+    """A figure that is good enough: no trial is begun after one that reached it."""
+    at_once: int | None = Field(default=None, ge=1)
+    """Trials that run at the same time on a node; None: one a core."""
+    nodes: int | None = Field(default=None, ge=1)
+    """At most so many nodes of a cluster; None: all."""
+    space: dict[Text, Range] = {}
+    """Of the train section's trainer."""
+    trainers: Annotated[
+        Annotated[Trainers, Tag("dict")] | Annotated[Literal["auto"], Tag("auto")],
+        Discriminator(_tag),
+    ] = {}
+    """Among which is chosen, each with a space of its own."""
+
+    @property
+    def among(self) -> Trainers:
+        """The trainers among which is chosen; none where it is the train section's."""
+        if self.trainers != "auto":
+            return self.trainers
+        return {name: Candidate.model_validate(AUTO[name]) for name in AUTO if find_spec(name)}
+
+    def written_out(self) -> Self:
+        """Return the section with the trainers that `auto` stands for."""
+        return self.model_copy(update={"trainers": self.among})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.space) == bool(self.trainers):
+            how = "not both" if self.space else "such as {max_depth: {int: [3, 10]}}"
+            text = f"a search must have a space or trainers with a space each, {how}."
+            raise FieldError(text, "space")
+        if self.trainers and self.sampler == "gp":
+            text = "gp needs the same parameters in every trial; use tpe to choose among trainers."
+            raise FieldError(text, "sampler")
+        for path, space in self._spaces():
+            for name, values in space.items():
+                if self.sampler == "grid" and isinstance(values, FloatRange):
+                    text = "a grid has no steps for a float range; list its values as a choice."
+                    raise FieldError(text, *path, name)
+        return self
+
+    def _spaces(self) -> list[tuple[tuple[str, ...], dict[str, Range]]]:
+        below = [(("trainers", "dict", n, "space"), one.space) for n, one in self.among.items()]
+        return [(("space",), self.space), *below]

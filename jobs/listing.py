@@ -1,0 +1,74 @@
+"""What is listed of a store: what can be read, then what cannot and why."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from arclight.errors import IntegrityError
+from jobs.say import answer, say, say_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass
+class Listing:
+    """What is listed, and what would be if its record could be read.
+
+    Attributes:
+        what: the things, for a title.
+        key: the first column, which names a thing.
+        damaged: a thing -> what is wrong with its record.
+    """
+
+    what: str
+    key: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def reading(self, thing: str) -> Iterator[None]:
+        """Note a thing whose record turns out to be damaged, and go on."""
+        try:
+            yield
+        except IntegrityError as error:
+            self.damaged[thing] = error.message
+
+    def end(self, *, as_json: bool) -> None:
+        """Print the listing, then end as a single record that is damaged would.
+
+        Raises:
+            IntegrityError: a record is damaged; the others are listed.
+        """
+        damaged = [{self.key: thing, "reason": text} for thing, text in self.damaged.items()]
+        answer({self.what: self.rows, "damaged": damaged}, as_json=as_json)
+        if not as_json:
+            self._say()
+        *others, last = self.damaged.values() or [""]
+        for text in others:
+            say(text, style="red")
+        if last:
+            raise IntegrityError(last)
+
+    def _say(self) -> None:
+        columns = [c for c in (self.rows[0] if self.rows else {self.key: ""}) if c != "digest"]
+        lines = [[_cell(row[column]) for column in columns] for row in self.rows]
+        lines += [
+            [f"{thing} (damaged)", *("-" for _ in columns[1:])] for thing in sorted(self.damaged)
+        ]
+        if lines:
+            say_table(self.what, columns, lines)
+        else:
+            say(f"there are no {self.what} in this store yet.")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,155 @@
+"""`arclight studies`: list searches, show one, and the table that is shown while one runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arclight.errors import MissingError, nearest
+from arclight.pages.study_page import study_page
+from arclight.store import make_folder, replace_file
+from arclight.study import (
+    Trials,
+    find_study,
+    seconds_of,
+    studies_of,
+    trained_by,
+    trials_path,
+)
+from jobs.listing import Listing
+from jobs.runs import known_store
+from jobs.say import answer, say, say_table, table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from arclight.store import Store
+    from arclight.study import Param, Study, Trial
+
+PAGE = "study.html"
+SHOWN = 5
+LISTED = 20
+
+
+def list_studies(name: str | None, *, store: str | None, as_json: bool) -> None:
+    """List studies, those of a name, or show one and write its page.
+
+    Raises:
+        MissingError: there is no such study.
+        IntegrityError: a study's record or file of trials is damaged; the others are listed.
+    """
+    catalog = known_store(store, Path.cwd())
+    held = catalog.store
+    if name is not None and "@" in name:
+        _show(held, find_study(held, name), as_json=as_json)
+        return
+    names = catalog.names("studies")
+    if name is not None and name not in names:
+        raise MissingError(f"there is no study '{name}'.{nearest(name, names)}")
+    listing = Listing("studies", "study")
+    for one in names if name is None else (name,):
+        for number in studies_of(held, one):
+            with listing.reading(f"{one}@{number}"):
+                study = find_study(held, f"{one}@{number}")
+                listing.rows.append(_row(study, Trials.read(trials_path(held, study))))
+    listing.end(as_json=as_json)
+
+
+def write_study_page(store: Store, study: Study) -> Path:
+    """Write the page of a study beside its trials and return its path."""
+    from ray_apps.tuning.importance import importance_of  # noqa: PLC0415 -- may need Optuna
+
+    path = trials_path(store, study)
+    make_folder(path.parent)  # there is none before the first trial
+    trials = Trials.read(path)
+    page = study_page(study, trials, importance_of(study, trials))
+    replace_file(path.parent / PAGE, page.encode())
+    return path.parent / PAGE
+
+
+def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
+    """Print the best trials of a study, the best first."""
+    lines = [_line(study, trial) for trial in trials.ranked(study.metric)[:limit]]
+    say_table(f"study {study.ref}", _columns(study), lines)
+
+
+class LiveTable:
+    """Draws a study as it is now: its best trials, and those that run."""
+
+    def __init__(self, store: Store, study: Study) -> None:
+        self._study, self._path, self._size = study, trials_path(store, study), -1
+        self._trials = Trials(self._path)
+
+    def __call__(self) -> Table:
+        """Return the table; the file is read when it has grown."""
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        if size != self._size:
+            self._trials, self._size = Trials.read(self._path), size
+        study, trials = self._study, self._trials
+        lines = [_line(study, trial) for trial in trials.ranked(study.metric)[:SHOWN]]
+        lines += [
+            (number, "", "", "running", *_values(study, params))
+            for number, params in sorted(trials.begun.items())[-SHOWN:]
+        ]
+        return table_of(f"study {study.ref}", _columns(study), lines)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _show(store: Store, study: Study, *, as_json: bool) -> None:
+    trials = Trials.read(trials_path(store, study))
+    body = _row(study, trials)
+    if as_json:
+        ended = [trials.ended[n].model_dump(mode="json") for n in sorted(trials.ended)]
+        answer({**body, "trials": ended, "begun": sorted(trials.begun)}, as_json=True)
+        return
+    say_best(study, trials, LISTED)
+    spent = seconds_of(trials)
+    say(
+        f"{body['state']}: {len(trials.ended):,} trials, {len(trials.begun):,} begun, "
+        f"{body['stopped']:,} stopped early, {body['failed']:,} failed; {spent.training:.1f} s "
+        f"of training, {spent.binning:.1f} s of binning, {spent.queue:.1f} s of waiting."
+    )
+    try:
+        say(f"page: {write_study_page(store, study)}")
+    except OSError as error:
+        say(f"page: not written, the store takes no file from you ({error.strerror}).")
+
+
+def _row(study: Study, trials: Trials) -> dict[str, Any]:
+    best = trials.best(study.metric)
+    ended = trials.ended.values()
+    return {
+        "study": study.ref,
+        "dataset": study.dataset,
+        "trainer": ", ".join(study.candidates),
+        "sampler": study.tune.sampler,
+        "scheduler": study.tune.scheduler,
+        "trials": len(trials.ended),
+        "stopped": sum(t.state == "stopped" for t in ended),
+        "failed": sum(t.state == "failed" for t in ended),
+        "metric": study.metric,
+        "best": None if best is None else best.value,
+        "state": "open" if trials.over is None else "over",
+    }
+
+
+def _columns(study: Study) -> Sequence[str]:
+    own = ("trainer", "parameters") if study.tune.among else study.names
+    return ("trial", study.metric, "rounds", "state", *own)
+
+
+def _line(study: Study, trial: Trial) -> tuple[object, ...]:
+    value = "none" if trial.value is None else f"{trial.value:.5f}"
+    return trial.number, value, f"{trial.rounds:,}", trial.state, *_values(study, trial.params)
+
+
+def _values(study: Study, params: dict[str, Param]) -> list[object]:
+    found = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in params.items()}
+    if not study.tune.among:
+        return [found.get(name) for name in study.names]
+    trainer, own = trained_by(study.train, study.tune, params)
+    return [trainer, ", ".join(f"{name} {found[name]}" for name in own)]

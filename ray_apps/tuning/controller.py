@@ -1,0 +1,206 @@
+"""Who decides in a search: what is tried next, which trials go on, and what is written.
+
+One of it a study, whatever the number of machines. It is asked when a trial begins, comes to a
+rung, and ends: a report costs a function call, and from another machine one message.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from arclight.halving import Passing
+from arclight.metrics import METRICS
+from arclight.study import Trial, trained_by
+from ray_apps.tuning.ask import Asker, trials_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arclight.study import Param, Study, Trials
+
+ATTEMPTS = 4
+"""Times that a trial begins and takes its process with it."""
+Said = tuple[int, int, str]
+"""Trials that ended, trials in all, and how it goes in words."""
+
+
+class Decides(Protocol):
+    """What those who train trials ask."""
+
+    def next(self, host: int) -> tuple[int, dict[str, Param]] | None:
+        """Return the number and the parameters of a trial that begins; None: there is none."""
+
+    def passes(self, number: int, rounds: int, best: float) -> bool:
+        """Say whether a trial that comes to a rung goes on."""
+
+    def end(self, trial: Trial) -> None:
+        """Take in how a trial ended."""
+
+    def leave(self, number: int, host: int) -> None:
+        """Take in that a trial was interrupted, which is no fault of its own."""
+
+
+def passing_of(study: Study) -> dict[str, Passing]:
+    """Return trainer -> who passes its rungs."""
+    higher = METRICS[study.metric].higher_is_better
+    return {
+        name: Passing(study.tune.scheduler, one.rounds or study.train.rounds, higher=higher)
+        for name, one in study.candidates.items()
+    }
+
+
+class Controller:
+    """Decides for a study; safe to call from several threads.
+
+    Args:
+        study: what is searched.
+        trials: those that are known, and their file.
+        clock: seconds that only grow.
+        spent_s: what of the search's time is over already.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        trials: Trials,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        spent_s: float = 0.0,
+    ) -> None:
+        self._study, self._trials, self._clock = study, trials, clock
+        self._higher = METRICS[study.metric].higher_is_better
+        self._asker = Asker(study.tune, seed=study.train.seed, higher=self._higher)
+        # trials are compared with those of the same trainer: a round is another thing to each
+        self._passing = passing_of(study)
+        for trial in sorted(trials.ended.values(), key=lambda t: t.number):
+            self._of(trial.params).recall(trial)
+        self._again = sorted(trials.begun.items())
+        self._wanted = trials_of(study.tune)
+        self._running: dict[int, tuple[int, dict[str, Param]]] = {}
+        self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._begun_s, self._known = clock() - spent_s, len(trials.ended)
+        self._stops = False
+        self._gone: set[int] = set()
+
+    def next(self, host: int = 0) -> tuple[int, dict[str, Param]] | None:
+        """Return a trial that begins on a host; None: no other one begins.
+
+        Raises:
+            ArclightError: its begin could not be written.
+        """
+        with self._asking:
+            with self._lock:
+                if self._stops or self._is_over():
+                    return None
+                again = self._begun_before()
+                number = again[0] if again else self._trials.next_number
+                if number >= self._wanted:
+                    return None
+                ended = list(self._trials.ended.values())
+                others = {n: params for n, (_, params) in self._running.items()}
+            # reports are not kept waiting while a model is asked
+            params = again[1] if again else self._asker.ask(number, ended, others)
+            with self._lock:
+                if host in self._gone:  # meanwhile
+                    self._again += [again] if again else []
+                    return None
+                self._trials.begin(number, params)
+                self._running[number] = (host, params)
+                return number, params
+
+    def passes(self, number: int, rounds: int, best: float) -> bool:
+        """Say whether a trial that comes to a rung with its best figure so far goes on."""
+        with self._lock:
+            mine = self._running.get(number)  # none where its host was given up
+            return mine is not None and self._of(mine[1]).passes(number, rounds, best)
+
+    def end(self, trial: Trial) -> None:
+        """Write how a trial ended; one that was taken from its host meanwhile is another's.
+
+        Raises:
+            ArclightError: it could not be written.
+        """
+        with self._lock:
+            if self._is_at(trial.number, trial.host):
+                self._trials.end(trial)
+                del self._running[trial.number]
+
+    def leave(self, number: int, host: int = 0) -> None:
+        """Write that a trial was interrupted; it is run again, if need be by the same command."""
+        with self._lock:
+            if self._is_at(number, host):
+                self._trials.leave(number)
+                self._again.append((number, self._running.pop(number)[1]))
+
+    def lost(self, host: int) -> int:
+        """Give the trials of a host that is gone to the others; return how many they are."""
+        with self._lock:
+            self._gone.add(host)
+            mine = [n for n in self._running if self._is_at(n, host)]
+            self._again += [(number, self._running.pop(number)[1]) for number in sorted(mine)]
+            return len(mine)
+
+    def stop(self) -> None:
+        """Begin no trial any more, and leave those that run."""
+        with self._lock:
+            self._stops = True
+            running = [(number, host) for number, (host, _) in self._running.items()]
+        for number, host in running:
+            self.leave(number, host)
+
+    def is_done(self) -> bool:
+        """Say whether no trial is left to make."""
+        with self._lock:
+            if self._running or self._is_over():
+                return not self._running
+            return not self._again and self._trials.next_number >= self._wanted
+
+    def said(self) -> Said:
+        """Return how far the search is."""
+        with self._lock:
+            ended, running = list(self._trials.ended.values()), len(self._running)
+            best = self._trials.best(self._study.metric)
+        told = [] if best is None else [f"best {best.value:.5f} (trial {best.number})"]
+        told.append(f"{running} running")
+        for state in ("stopped", "failed"):
+            count = sum(trial.state == state for trial in ended)
+            told += [f"{count:,} {state}"] if count else []
+        made, spent = len(ended) - self._known, self._spent_s()
+        if made and spent > 1:
+            left = max(0, self._wanted - len(ended)) * spent / made
+            told.append(f"{60 * made / spent:.1f}/min, {left:.0f} s left")
+        return len(ended), self._wanted, ", ".join(told)
+
+    # with the lock held
+
+    def _is_at(self, number: int, host: int) -> bool:
+        return number in self._running and self._running[number][0] == host
+
+    def _of(self, params: dict[str, Param]) -> Passing:
+        trainer, _ = trained_by(self._study.train, self._study.tune, params)
+        return self._passing[trainer]
+
+    def _begun_before(self) -> tuple[int, dict[str, Param]] | None:
+        """Return a trial that began before; one that takes its process with it has failed."""
+        while self._again:
+            number, params = self._again.pop(0)
+            if self._trials.attempts.get(number, 0) < ATTEMPTS:
+                return number, params
+            reason = f"its process was gone {ATTEMPTS} times before it ended"
+            self._trials.end(Trial(number=number, params=params, state="failed", reason=reason))
+        return None
+
+    def _is_over(self) -> bool:
+        """Say whether a limit of the study is reached."""
+        tune = self._study.tune
+        if tune.time_limit_s is not None and self._spent_s() >= tune.time_limit_s:
+            return True
+        best = None if tune.target is None else self._trials.best(self._study.metric)
+        if tune.target is None or best is None or best.value is None:
+            return False
+        return best.value >= tune.target if self._higher else best.value <= tune.target
+
+    def _spent_s(self) -> float:
+        return self._clock() - self._begun_s

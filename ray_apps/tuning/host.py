@@ -1,0 +1,308 @@
+"""Trials of a search on one machine: threads that share what was binned once.
+
+A trial is `fit` of its trainer, as any training; what differs between two that bin alike is a
+booster. Whether it goes on at a rung, and what comes next, others decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from arclight.errors import ArclightError, IntegrityError, LostWorkerError, printable
+from arclight.metrics import METRICS
+from arclight.study import Trial, trained_by
+from ray_apps.gang import Alone
+from ray_apps.memory import is_no_memory
+from ray_apps.tuning.controller import passing_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from arclight.study import Param, Study
+    from ray_apps.shards import Shard
+    from ray_apps.trainers import Trainer, TrainJob
+    from ray_apps.trainers.boosting import Watch
+    from ray_apps.tuning.controller import Decides
+
+BINNINGS = 2
+"""Ways to bin that are kept at once, or one a trainer; another takes the place of the oldest."""
+TOLD_EVERY_S = 0.2
+HUNG_S = 60.0
+"""How long after its limit a trial may go without an end of the round it is in."""
+
+
+class _StoppedError(Exception):
+    """Ends a training from inside: its trial is stopped."""
+
+
+@dataclass
+class _Running:
+    """A trial that runs."""
+
+    number: int
+    params: dict[str, Param]
+    asked_s: float
+    bin_s: float = 0.0
+    """Seconds in which rows were made ready for it, and for those after it."""
+    begun_s: float = math.nan
+    """When its training began."""
+    points: list[tuple[int, float]] = field(default_factory=list)
+    rounds: int = 0
+    best: float = math.nan
+    reason: str = ""
+    """Why it is stopped; nothing while it is not."""
+
+
+class Host:
+    """Makes trials of a study on this machine.
+
+    Args:
+        study: what is searched.
+        controller: who decides.
+        trainers: by their names.
+        job: what every trial has beside its own trainer, rounds and parameters.
+        rows: train and valid.
+        at_once: trials that run at the same time.
+        rank: which of the hosts it is.
+        clock: seconds that only grow.
+        spent_s: what of the search's time is over already.
+    """
+
+    def __init__(  # noqa: PLR0913 -- what, from where, how many at a time, and who decides
+        self,
+        study: Study,
+        controller: Decides,
+        trainers: Mapping[str, Trainer],
+        job: TrainJob,
+        rows: tuple[Shard, Shard],
+        *,
+        at_once: int,
+        rank: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        spent_s: float = 0.0,
+    ) -> None:
+        self._study, self._controller, self._trainers = study, controller, trainers
+        self._job, self._rows, self._at_once, self._rank = job, rows, at_once, rank
+        self._clock = clock
+        self._higher = METRICS[study.metric].higher_is_better
+        self._passing = passing_of(study)  # for its rungs; who passes is not decided here
+        self._bins, self._network = threading.Condition(), threading.Lock()
+        self._binned: dict[tuple[Any, ...], Any] = {}
+        self._in_use: Counter[tuple[Any, ...]] = Counter()
+        self._most = max(BINNINGS, len(study.candidates))
+        self._begun_s = clock() - spent_s
+        self._stops = False
+        self._failure: BaseException | None = None
+        self._live: dict[int, _Running] = {}
+
+    def run(self, tell: Callable[[], None] = lambda: None) -> None:
+        """Make trials until there is no other.
+
+        Args:
+            tell: called a few times a second, and at the end.
+
+        Raises:
+            ArclightError: a trial's end could not be written, or what no trial would survive.
+            LostWorkerError: a trial does not come back; it has failed, and this process should
+                end, since nothing else ends a call into a library.
+        """
+        threads = [
+            threading.Thread(target=self._work, name=f"trial-{place}", daemon=True)
+            for place in range(self._at_once)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(TOLD_EVERY_S)
+                    self._end_hung()
+                    tell()
+        except LostWorkerError:
+            raise  # one of the threads is waited for in vain
+        except BaseException:
+            self._stop()  # after the round that each is in
+            for thread in (one for one in threads if one.ident is not None):
+                thread.join()
+            raise
+        if self._failure is not None:
+            raise self._failure
+        tell()
+
+    # threads
+
+    def _work(self) -> None:
+        """Make one trial after another."""
+        mine: _Running | None = None
+        try:
+            while not self._stops and (asked := self._controller.next(self._rank)) is not None:
+                mine = self._live[asked[0]] = _Running(*asked, self._clock())
+                trial = self._make(mine)
+                if self._live.pop(mine.number, None) is None:
+                    return  # it was given up, and this thread with it
+                if trial is None or self._stops:
+                    self._controller.leave(mine.number, self._rank)
+                else:
+                    self._controller.end(trial)
+                mine = None
+        except BaseException as error:  # noqa: BLE001 -- raised again by `run`
+            self._failure = self._failure or error
+            self._stop()
+            with contextlib.suppress(ArclightError):
+                if mine is not None:
+                    self._controller.leave(mine.number, self._rank)  # it is not to blame
+
+    def _end_hung(self) -> None:
+        """Give up a trial that is long past its limit in one and the same round."""
+        limit = self._study.tune.trial_limit_s
+        if limit is None:
+            return
+        now = self._clock()
+        for mine in list(self._live.values()):
+            if now - mine.begun_s > limit + HUNG_S:  # never of one that has not begun
+                if self._live.pop(mine.number, None) is None:
+                    continue  # it came back just now
+                self._stop()
+                reason = (
+                    f"did not come back from round {mine.rounds + 1:,} in {limit + HUNG_S:,.0f} s"
+                )
+                self._controller.end(
+                    Trial(
+                        number=mine.number,
+                        params=mine.params,
+                        state="failed",
+                        reason=reason,
+                        rounds=mine.rounds,
+                        host=self._rank,
+                    )
+                )
+                for other in list(self._live):
+                    self._controller.leave(other, self._rank)  # it is not to blame
+                raise LostWorkerError(f"Trial {mine.number} {reason}.")
+
+    def _stop(self) -> None:
+        self._stops = True
+        with self._bins:
+            self._bins.notify_all()
+
+    def _make(self, mine: _Running) -> Trial | None:
+        """Train one trial; what is wrong with its parameters is its own end, None an interrupt.
+
+        Raises:
+            IntegrityError, OSError, MemoryError: what no other trial would fare better with.
+        """
+        name, own = trained_by(self._study.train, self._study.tune, mine.params)
+        one, trainer = self._study.candidates[name], self._trainers[name]
+        rounds = one.rounds or self._job.rounds
+        job = replace(self._job, rounds=rounds, params={**one.params, **own})
+        key = (name, *trainer.bin_key(job))
+        try:
+            data = self._data(mine, key, trainer, job)
+            if data is None:
+                return None
+            # networks draw from one generator in a process: one after another
+            with self._network if name == "torch" else contextlib.nullcontext():
+                mine.begun_s = self._clock()
+                fitted = trainer.fit(data, job, Alone(), self._watch(mine, name))
+        except _StoppedError:
+            return self._ended(mine, state="stopped", reason=mine.reason)
+        except Exception as error:
+            if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
+                raise
+            reason = error.message if isinstance(error, ArclightError) else printable(error)
+            return self._ended(mine, state="failed", reason=reason or type(error).__name__)
+        finally:
+            self._let_go(key)
+        return self._ended(mine, state="complete", value=fitted.valid, best_round=fitted.rounds)
+
+    def _ended(self, mine: _Running, **how: Any) -> Trial:
+        now = self._clock()
+        begun = now if math.isnan(mine.begun_s) else mine.begun_s
+        points = tuple(mine.points)
+        if how["state"] == "stopped" and points:
+            how["value"] = points[-1][1]
+        return Trial(
+            number=mine.number,
+            params=mine.params,
+            rounds=mine.rounds,
+            points=points,
+            host=self._rank,
+            queue_s=begun - mine.asked_s - mine.bin_s,
+            bin_s=mine.bin_s,
+            train_s=now - begun,
+            **how,
+        )
+
+    def _watch(self, mine: _Running, trainer: str) -> Watch:
+        rungs = self._passing[trainer].rungs(mine.number)
+
+        def watch(
+            history: Sequence[float],
+            model: Callable[[], bytes] | None,  # noqa: ARG001 -- the protocol's
+        ) -> bool:
+            mine.rounds = len(history)
+            last = history[-1]
+            if not math.isfinite(last):
+                return True  # the trainer says what became of it
+            # without early stopping the last round is what a model would be
+            is_better = not mine.best > last if self._higher else not mine.best < last
+            if self._job.early_stopping is None or is_better:
+                mine.best = last
+            best = mine.best
+            is_rung = mine.rounds in rungs
+            if is_rung and not self._controller.passes(mine.number, mine.rounds, best):
+                mine.reason = f"not among the best after {mine.rounds:,} rounds"
+            mine.reason = mine.reason or self._limit(mine)
+            if is_rung or mine.reason:
+                mine.points.append((mine.rounds, best))
+            if mine.reason:
+                raise _StoppedError  # nobody wants its model
+            return True
+
+        return watch
+
+    def _limit(self, mine: _Running) -> str:
+        """Return the limit that a trial ends at now; nothing where it may go on."""
+        tune = self._study.tune
+        if self._stops:
+            return "interrupted"
+        if tune.time_limit_s is not None and self._clock() - self._begun_s >= tune.time_limit_s:
+            return f"the search's {tune.time_limit_s:,} s are over"
+        spent = self._clock() - mine.begun_s
+        if tune.trial_limit_s is not None and spent >= tune.trial_limit_s:
+            return f"a trial's {tune.trial_limit_s:,} s are over"
+        return ""
+
+    def _data(self, mine: _Running, key: tuple[Any, ...], trainer: Trainer, job: TrainJob) -> Any:
+        """Return the rows as the trainer takes them; trials that bin alike share them.
+
+        Where too many ways to bin are in use it waits. None: the search is stopped.
+        """
+        with self._bins:
+            self._bins.wait_for(
+                lambda: self._stops or key in self._in_use or len(self._in_use) < self._most
+            )
+            self._in_use[key] += 1
+            if self._stops:
+                return None
+            if key not in self._binned:
+                for old in [one for one in self._binned if one not in self._in_use]:
+                    if len(self._binned) >= self._most:
+                        del self._binned[old]
+                begun = self._clock()
+                self._binned[key] = trainer.prepare(*self._rows, job, Alone())
+                mine.bin_s = self._clock() - begun
+            return self._binned[key]
+
+    def _let_go(self, key: tuple[Any, ...]) -> None:
+        with self._bins:
+            self._in_use[key] -= 1
+            if self._in_use[key] <= 0:
+                del self._in_use[key]
+            self._bins.notify_all()

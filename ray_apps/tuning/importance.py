@@ -1,0 +1,59 @@
+"""Which parameters set the best trials of a study apart."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from arclight.errors import SpecError
+from arclight.metrics import METRICS
+from arclight.study import trained_by
+from ray_apps.tuning.ask import known_study
+
+if TYPE_CHECKING:
+    from arclight.study import Study, Trials
+
+AT_LEAST = 15
+"""Trials with a figure, below which nothing is said."""
+BEST = 5
+"""The best trials are at least so many, and a tenth of all."""
+
+
+def importance_of(study: Study, trials: Trials) -> dict[str, float] | None:
+    """Return each parameter's part of what sets the best trials apart, the largest first.
+
+    Of several trainers the parameters of the best trial's.
+
+    PED-ANOVA (Watanabe et al., IJCAI 2023) as Optuna has it. A stopped trial counts with the
+    figure it was stopped at: it is among all of them, and hardly among the best.
+
+    Returns:
+        parameter -> a part of 1; None with too few trials, or without Optuna.
+    """
+    ranked = trials.ranked(study.metric)
+    if not ranked:
+        return None
+    trainer, _ = trained_by(study.train, study.tune, ranked[0].params)
+    ranked = study.trials_by(trainer, ranked)
+    if len(ranked) < AT_LEAST:
+        return None
+    space = study.candidates[trainer].space
+    tune = study.tune.model_copy(update={"space": space, "trainers": {}})
+    try:
+        known = known_study(
+            tune, ranked, higher=METRICS[study.metric].higher_is_better, all_count=True
+        )
+    except SpecError:
+        return None
+    from optuna.importance import (  # noqa: PLC0415 -- `known_study` has said that it is there
+        PedAnovaImportanceEvaluator,
+        get_param_importances,
+    )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ties, where all are the best
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, BEST / len(ranked)))
+        found = get_param_importances(known, evaluator=evaluator)
+    found = {name: part for name, part in found.items() if math.isfinite(part)}
+    return dict(sorted(found.items(), key=lambda item: -item[1])) or None

@@ -1,0 +1,120 @@
+"""The page of a search: what it says, whatever the study's names and trials are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from arclight.pages.study_charts import Scale
+from arclight.pages.study_page import study_page
+from arclight.search_space import Choice, FloatRange, IntRange, ends_of, place_of
+from arclight.study import seconds_of
+from tests.arclight.pages.made_up import HOSTILE
+from tests.arclight.pages.made_up_study import made_up_study, made_up_trials
+
+
+def page_of(trials=60, *, metric="auc", made=None, importance=None):
+    study = made_up_study(trials, metric=metric)
+    return study_page(study, made_up_trials(study, made), importance)
+
+
+def test_the_best_trial_is_a_section_that_a_spec_takes():
+    study = made_up_study(60)
+    trials = made_up_trials(study)
+    page = study_page(study, trials)
+    text = re.search(r"<pre[^>]*>(.*?)</pre>", page, re.S)[1]
+    train = yaml.safe_load(text.replace("&lt;", "<").replace("&gt;", ">")
+                           .replace("&#34;", '"').replace("&#39;", "'"))["train"]  # fmt: skip
+    best = trials.best("auc")
+    assert train["trainer"] == "lightgbm"
+    assert train["params"]["min_data_in_leaf"] == 50
+    assert train["params"]["num_leaves"] == best.params["num_leaves"]
+    assert train["params"]["learning_rate"] == best.params["learning_rate"]
+
+
+def test_counts_reasons_and_seconds_are_those_of_the_trials():
+    study = made_up_study(60)
+    trials = made_up_trials(study)
+    page = study_page(study, trials)
+    states = [trial.state for trial in trials.ended.values()]
+    assert f"{states.count('stopped')} stopped, {states.count('failed')} failed" in page
+    assert "the loss is not a number after round 3" in page
+    spent = seconds_of(trials)
+    assert spent.training == pytest.approx(sum(t.train_s for t in trials.ended.values()))
+    assert spent.waste == pytest.approx(0.2 * states.count("failed"))
+    assert 0 < spent.share < 1
+    assert f"{spent.training:,.1f}" in page
+
+
+def test_names_and_reasons_are_text():
+    page = page_of()
+    assert HOSTILE not in page
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("metric", ["auc", "log_loss"])
+def test_the_line_of_the_history_ends_at_the_best(metric):
+    study = made_up_study(40, metric=metric)
+    trials = made_up_trials(study)
+    best = trials.best(metric)
+    values = [t.value for t in trials.ended.values() if t.value is not None]
+    assert best.value == (max(values) if metric == "auc" else min(values))
+    assert f"is that of trial {best.number}" in study_page(study, trials)
+
+
+def test_importance_is_drawn_in_its_order_and_said_to_be_missing():
+    found = page_of(importance={"num_leaves": 0.7, "learning_rate": 0.3})
+    assert "num_leaves: train 70.0 %; learning_rate: train 30.0 %" in found
+    assert found.index("by num_leaves</h3>") < found.index("by learning_rate</h3>")
+    assert "nothing is said about the importance" in page_of()
+
+
+@pytest.mark.parametrize("made", [0, 1, 2, 16, 17])
+def test_a_study_is_shown_however_far_it_is(made):
+    page = page_of(made=made)
+    assert ("No trial gave a figure" in page) == (made == 0)
+    assert "open, 0 begun" in page
+
+
+def test_only_failures_show_their_reason():
+    study = made_up_study(1)
+    trials = made_up_trials(study, 17)
+    trials.ended = {16: trials.ended[16]}
+    page = study_page(study, trials)
+    assert "No trial gave a figure" in page
+    assert "the loss is not a number" in page
+
+
+def test_many_trials_are_listed_and_drawn_up_to_a_limit():
+    page = page_of(700)
+    assert "The best 500 of 700." in page
+    assert page.count("<tr><td>") < 560
+
+
+def test_one_that_blew_up_does_not_press_the_others_together():
+    values = [0.3 + i / 1000 for i in range(40)] + [1e9]
+    scale = Scale.of(values, higher=False)
+    assert scale.high < 1
+    assert scale.cut > 0
+    assert scale.up(1e9) == scale.up(scale.high)
+    assert scale.up(0.3) > scale.up(0.33)  # a page counts from the top
+    same = Scale.of([0.5, 0.5], higher=True)
+    assert same.low < 0.5 < same.high
+
+
+@pytest.mark.parametrize(
+    ("one", "value", "place"),
+    [
+        (FloatRange.model_validate({"float": (0.01, 1.0), "log": True}), 0.1, 0.5),
+        (FloatRange.model_validate({"float": (0.0, 4.0)}), 1.0, 0.25),
+        (IntRange.model_validate({"int": (2, 12)}), 12, 1.0),
+        (Choice(choice=("a", "b", "c")), "b", 0.5),
+        (Choice(choice=(7,)), 7, 0.0),
+    ],
+)
+def test_a_value_has_its_place_in_a_range(one, value, place):
+    assert place_of(one, value) == pytest.approx(place)
+    assert place_of(one, ends_of(one)[0]) == 0

@@ -1,0 +1,96 @@
+"""Who decides: a trial is at one host at a time, and what a host leaves is another's."""
+
+from __future__ import annotations
+
+import pytest
+
+from arclight.study import Trial, Trials
+from arclight.tune_section import Tune
+from ray_apps.tuning.controller import Controller
+from tests.arclight.pages.made_up_study import made_up_study
+
+
+class Made:
+    """A controller of random trials, and its file."""
+
+    def __init__(self, folder, trials=4, *, clock=lambda: 0.0, **section):
+        study = made_up_study(trials)
+        tune = study.tune.model_dump() | {"sampler": "random", "trials": trials, **section}
+        self.study = study.model_copy(update={"tune": Tune.model_validate(tune)})
+        self.path = folder / "trials.jsonl"
+        self.controller = Controller(self.study, Trials(self.path), clock=clock)
+
+    def begin(self, host):
+        return self.controller.next(host)[0]
+
+    def end(self, number, host, value=0.6):
+        self.controller.end(
+            Trial(number=number, params={}, state="complete", value=value, host=host)
+        )
+
+    def file(self):
+        return Trials.read(self.path)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return Made(tmp_path)
+
+
+def test_what_a_host_leaves_is_begun_by_another(made):
+    first, second = made.begin(0), made.begin(0)
+    params = made.file().begun[second]
+    made.end(first, 0)
+    made.controller.leave(second, 0)
+    assert not made.controller.is_done()
+    assert made.controller.next(1) == (second, params)
+    assert made.file().attempts[second] == 1  # it was not to blame
+
+
+def test_the_trials_of_a_lost_host_are_begun_by_another_and_counted(made):
+    first = made.begin(0)
+    assert made.controller.lost(0) == 1
+    assert made.begin(1) == first
+    assert made.file().attempts[first] == 2
+    made.end(first, 0, value=0.9)  # it lives after all
+    assert first not in made.file().ended
+    made.controller.leave(first, 0)
+    made.end(first, 1, value=0.7)
+    assert made.file().ended[first].value == 0.7
+
+
+def test_a_lost_host_begins_nothing_any_more(made):
+    made.controller.lost(0)
+    assert made.controller.next(0) is None
+    assert made.file().begun == {}
+    assert made.begin(1) == 0
+
+
+def test_after_a_stop_nothing_ends_and_all_is_left(made):
+    first, second = made.begin(0), made.begin(1)
+    made.controller.stop()
+    assert not made.controller.passes(first, 2, 0.9)
+    made.end(first, 0)
+    assert made.controller.next(0) is None
+    known = made.file()
+    assert known.ended == {}
+    assert [known.attempts[n] for n in (first, second)] == [0, 0]
+
+
+def test_it_is_done_when_nothing_may_begin_any_more(tmp_path):
+    now = [0.0]
+    made = Made(tmp_path, clock=lambda: now[0], time_limit_s=10)
+    made.begin(0)
+    made.controller.lost(0)
+    assert not made.controller.is_done()
+    now[0] = 11.0
+    assert made.controller.is_done()
+
+
+def test_it_is_done_after_the_last_trial(made):
+    for _ in range(4):
+        number = made.begin(0)
+        assert not made.controller.is_done()
+        made.end(number, 0)
+    assert made.controller.is_done()
+    assert made.controller.next(0) is None
