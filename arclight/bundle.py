@@ -65,6 +65,8 @@ class TrainSettings(Contract):
     workers: int | None = None
     threads: int | None = None
     """Of each worker."""
+    device: Literal["cuda"] | None = None
+    """None: cores."""
     processor: str | None = None
     """Whose kernels a library may have chosen: other ones may round in another way."""
 

@@ -20,6 +20,7 @@ from arclight.workers import Workers
 
 Task = Literal["binary", "multiclass", "regression"]
 OnBad = Literal["quarantine", "fail"]
+Device = Literal["auto", "cpu", "cuda"]
 
 FORMATS = ("parquet", "csv", "json", "orc", "delta", "iceberg", "jdbc")
 # Reader options that change what a value means, never which rows are read or what code runs.
@@ -322,6 +323,8 @@ class Train(Contract):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     workers: Workers = "auto"
     """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""
+    device: Device = "auto"
+    """What each of them computes on; `auto`: a GPU where there is one that the library can use."""
     checkpoint_every: Duration = "30s"
     """What a killed training loses at most."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -12,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from benchmarks.proctree import end_tree, look, tree_of
+from benchmarks.proctree import end_tree, look, tell, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks.proctree import Seen
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ANSWER_S = 3600.0
@@ -37,6 +40,8 @@ class Contender:
         params: plain values for `open_side`.
         env: variables set before the process starts, on top of the thread counts.
         note: how it is set up, for people.
+        sleeps: whether it is stopped while others work, with all it has started. Idle clusters of
+            Ray take a quarter of a core; a Spark or Dask that slept believes its workers lost.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Contender:
     params: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    sleeps: bool = True
 
 
 class Running:
@@ -53,6 +59,7 @@ class Running:
         self.contender = contender
         self._cores, self._log = cores, log
         self._answers: queue.Queue[str | None] = queue.Queue()
+        self._asleep: list[Seen] = []
 
     def __enter__(self) -> Self:
         threads = str(len(self._cores))
@@ -84,6 +91,7 @@ class Running:
         return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self.wake()
         tree = tree_of(self.pid, look())
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -101,6 +109,17 @@ class Running:
     def pid(self) -> int:
         """The root of its process tree."""
         return self._process.pid
+
+    def sleep(self) -> None:
+        """Stop everything it has started, until `wake`."""
+        if self.contender.sleeps:
+            self._asleep = tree_of(self.pid, look())
+            tell(self._asleep, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        tell(self._asleep[::-1], signal.SIGCONT)  # a parent last: it sees its children awake
+        self._asleep = []
 
     def run(self, number: int) -> float:
         """Do round `number` (0 is the warm-up) and return its seconds, call to return.

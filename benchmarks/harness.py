@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESAMPLES = 10_000
+AWAKE_S = 2.0
 Facts = dict[str, Any]
 
 
@@ -168,6 +169,7 @@ def _start(
             _fail(contender.name, found[contender.name], error)
         else:
             running[contender.name] = process
+            process.sleep()
     return running
 
 
@@ -182,13 +184,14 @@ def _round(number: int, process: Running, timings: Timings, meter: Meter) -> Non
         return
     name = process.contender.name
     os.sync()  # what one has written must not be flushed on the other's time
-    begun = meter.start()
-    try:
-        seconds = process.run(number)
-    except ContenderError as error:
-        _fail(name, timings, error)
-        return
-    cpu_s, others, peak = meter.stop(begun, process.pid)
+    with _awake(process):
+        begun = meter.start()
+        try:
+            seconds = process.run(number)
+        except ContenderError as error:
+            _fail(name, timings, error)
+            return
+        cpu_s, others, peak = meter.stop(begun, process.pid)
     _say(f"  {name}: {'warm-up' if number == 0 else f'round {number}'} {seconds:.2f} s")
     if number == 0:
         return
@@ -201,10 +204,23 @@ def _round(number: int, process: Running, timings: Timings, meter: Meter) -> Non
 def _ask_facts(process: Running, timings: Timings) -> None:
     if timings.error is not None:
         return
+    with _awake(process):
+        try:
+            timings.facts = process.facts()
+        except ContenderError as error:
+            _fail(process.contender.name, timings, error)
+
+
+@contextmanager
+def _awake(process: Running) -> Iterator[None]:
+    """Wake a contender for a block; before it, it has time for what it had missed."""
+    process.wake()
+    if process.contender.sleeps:
+        time.sleep(AWAKE_S)
     try:
-        timings.facts = process.facts()
-    except ContenderError as error:
-        _fail(process.contender.name, timings, error)
+        yield
+    finally:
+        process.sleep()
 
 
 def _fail(name: str, timings: Timings, error: ContenderError) -> None:

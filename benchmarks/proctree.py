@@ -147,21 +147,22 @@ class Meter:
                 self._peaks[root] = max(self._peaks[root], ledger.rss)
 
 
+def tell(processes: Sequence[Seen], number: signal.Signals) -> None:
+    """Send a signal to processes; one whose id was reused is left."""
+    for process in _alive(processes):
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
 def end_tree(processes: Sequence[Seen], *, grace_s: float = 10.0) -> None:
     """End processes by their own ids: ask, wait, then kill; one whose id was reused is left."""
-    _signal(processes, signal.SIGTERM)
+    tell(processes, signal.SIGTERM)
     end = time.monotonic() + grace_s
     while _alive(processes) and time.monotonic() < end:
         time.sleep(0.1)
-    _signal(processes, signal.SIGKILL)
+    tell(processes, signal.SIGKILL)
 
 
 def _alive(processes: Sequence[Seen]) -> list[Seen]:
     now = [(process, _read(process.pid)) for process in processes]
     return [process for process, found in now if found and found.start == process.start]
-
-
-def _signal(processes: Sequence[Seen], number: signal.Signals) -> None:
-    for process in _alive(processes):
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, number)

@@ -23,7 +23,7 @@ def make_race(setting: Setting) -> Race:
     def contender(name: str, module: str, note: str, **params: object) -> Contender:
         scratch = scratch_for(setting, "etl", name)
         body = {**spark_params(setting), "scratch": str(scratch), **params}
-        return Contender(name=name, module=module, params=body, note=note)
+        return Contender(name=name, module=module, params=body, note=note, sleeps=False)
 
     return Race(
         name="etl",

@@ -27,7 +27,7 @@ def make_race(setting: Setting) -> Race:
     def contender(name: str, module: str, lane: str, note: str, **env: str) -> Contender:
         scratch = str(scratch_for(setting, "fit", name))
         body = {**spark_params(setting), "scratch": scratch, "data": str(data), "lane": lane}
-        return Contender(name=name, module=module, params=body, env=env, note=note)
+        return Contender(name=name, module=module, params=body, env=env, note=note, sleeps=False)
 
     return Race(
         name="fit",

@@ -77,7 +77,12 @@ def make_race(setting: Setting) -> Race:
         body = {**spark_params(setting), "scratch": scratch(name), "job": job, "lane": lane}
         env = RAY_STOCK if name.startswith("ray") else extra if name.startswith("dask") else {}
         return Contender(
-            name=name, module=f"benchmarks.peers.{module}", params=body, env=env, note=note
+            name=name,
+            module=f"benchmarks.peers.{module}",
+            params=body,
+            env=env,
+            note=note,
+            sleeps=name.startswith("ray"),
         )
 
     contenders, comparisons = [], []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,11 +15,13 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- the kernel's, asked for its size only
+DEVICES = Path("/dev")
+_GPU = re.compile(r"nvidia\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Machine:
     memory_bytes: int
     shm_bytes: int
     disk_free_bytes: int
+    gpus: int = 0
 
 
 def look_at_machine(folder: Path | None = None) -> Machine:
@@ -44,6 +49,7 @@ def look_at_machine(folder: Path | None = None) -> Machine:
         memory_bytes=usable_memory_bytes(),
         shm_bytes=shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else 0,
         disk_free_bytes=shutil.disk_usage(scratch).free,
+        gpus=usable_gpus(),
     )
 
 
@@ -60,6 +66,17 @@ def usable_memory_bytes(root: Path = CGROUP_ROOT, own: Path = OWN_CGROUPS) -> in
     """Return the smaller of the machine's memory and every cgroup limit above this process."""
     limits = [limit for folder in _folders(root, own, "memory") if (limit := _limit(folder))]
     return min([psutil.virtual_memory().total, *limits])
+
+
+def usable_gpus(devices: Path = DEVICES, variables: Mapping[str, str] = os.environ) -> int:
+    """Return how many NVIDIA GPUs this process may use: those that are there and not hidden."""
+    there = sum(bool(_GPU.fullmatch(one.name)) for one in devices.glob("nvidia*"))
+    shown = variables.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return there
+    # what stands behind one that is not there is not seen either
+    named = itertools.takewhile(lambda name: name not in ("", "-1"), shown.split(","))
+    return min(there, sum(1 for _ in named))
 
 
 def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:

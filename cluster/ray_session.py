@@ -117,13 +117,14 @@ def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None)
     folder = _short_folder(temp_folder)
     token = create_token(folder / "token")
     variables = {**VARIABLES, **LOCAL_VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}
-    sizes = plan_sizes(profile, look_at_machine(folder))
+    machine = look_at_machine(folder)
+    sizes = plan_sizes(profile, machine)
     before = set(psutil.Process().children())
     try:
         with environment(variables), _loopback_only():
             _reload_token()
             # Ray opens its own folder to everybody, so it gets one inside ours
-            address = _start(sizes, folder / RAY_FOLDER)
+            address = _start(sizes, machine.gpus, folder / RAY_FOLDER)
             roots = set(psutil.Process().children()) - before
             try:
                 with environment({"RAY_ADDRESS": address}):
@@ -137,13 +138,14 @@ def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(sizes: Sizes, folder: Path) -> str:
+def _start(sizes: Sizes, gpus: int, folder: Path) -> str:
     """Start a cluster of this process and return its address."""
     try:
         with kept_signals():
             context = ray.init(
                 address="local",
                 num_cpus=sizes.cores,
+                num_gpus=gpus,
                 object_store_memory=sizes.ray_object_store_bytes,
                 include_dashboard=False,
                 log_to_driver=False,

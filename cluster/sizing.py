@@ -7,13 +7,13 @@ own processes, never in Ray's object store, which therefore stays small.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from arclight.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from arclight.workers import Bounds
     from cluster.machine import Machine
@@ -75,6 +75,13 @@ class Crew:
     workers: int
     threads: int
     """Of each of them."""
+    gpus: int = 0
+    """Of each of them: 0 or 1."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """What each of them computes on."""
+        return "cuda" if self.gpus else "cpu"
 
     @property
     def cores(self) -> int:
@@ -96,13 +103,8 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
     Raises:
         RefusedError: the fewest do not fit, with the figures.
     """
-    least, most = bounds
-    best = Crew(0, cores_per_worker or 1)
-    for each in sorted(set(nodes)) if cores_per_worker is None else [cores_per_worker]:
-        alike = sum(cores >= each for cores in nodes)
-        crew = Crew(alike if most is None else min(alike, most), each)
-        if crew.cores >= best.cores:  # of equals the fewer workers, which say less to each other
-            best = crew
+    least = bounds.least
+    best = max(_alone(nodes, bounds, cores_per_worker), key=_worth, default=Crew(0, 1))
     if best.workers >= least:
         return best
     # more than one on some node
@@ -116,6 +118,34 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
             "a larger cluster."
         )
     return Crew(least, each)
+
+
+def plan_gpu_crew(places: Sequence[int], bounds: Bounds, *, cores_per_worker: int | None) -> Crew:
+    """Choose how many alike workers train on a cluster with a GPU each, as `plan_crew`.
+
+    Args:
+        places: the cores that stand beside each GPU.
+        bounds: the fewest and the most workers.
+        cores_per_worker: what the profile says; None: as many as there are.
+
+    Raises:
+        RefusedError: there are fewer GPUs than the fewest workers, or too few cores beside them.
+    """
+    fit = [c for c in _alone(places, bounds, cores_per_worker) if c.workers >= bounds.least]
+    if not fit:
+        have = ", ".join(map(str, sorted(places))) or "no"
+        raise RefusedError(
+            f"train.workers: {bounds.least:,} workers must have a GPU and "
+            f"{cores_per_worker or 1:,} cores each, but beside the {len(places):,} GPUs there are "
+            f"{have} cores; use fewer workers, `device: cpu`, or a profile of a larger cluster."
+        )
+    return replace(max(fit, key=_worth), gpus=1)
+
+
+def places_of(cores: int, gpus: int) -> list[int]:
+    """Return the cores that stand beside each GPU of a node."""
+    used = min(cores, gpus)
+    return [cores // used] * used if used else []
 
 
 def check_memory(rows: int, row_bytes: int, crew: Crew, have_bytes: float) -> None:
@@ -143,6 +173,18 @@ def check_memory(rows: int, row_bytes: int, crew: Crew, have_bytes: float) -> No
 def room(nodes: Sequence[int], each: int) -> int:
     """Return how many workers of so many cores the nodes take."""
     return sum(cores // each for cores in nodes)
+
+
+def _alone(places: Sequence[int], bounds: Bounds, each: int | None) -> Iterator[Crew]:
+    """Yield the crews of alike workers with a place each, by the cores of a worker."""
+    for threads in sorted(set(places)) if each is None else [each]:
+        alike = sum(cores >= threads for cores in places)
+        yield Crew(alike if bounds.most is None else min(alike, bounds.most), threads)
+
+
+def _worth(crew: Crew) -> tuple[int, int]:
+    """Return what makes one crew better: more cores; of equals fewer workers, who say less."""
+    return crew.cores, crew.threads
 
 
 def _memory_bytes(profile: Profile, machine: Machine) -> int:

@@ -13,6 +13,7 @@ from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import plan_crew
 from jobs.say import answer, say
+from ray_apps.crews import check_device
 from ray_apps.trainers import load_trainer
 from ray_apps.tune import check_space, plain_job
 from spark.columns import check_known_columns, located
@@ -124,6 +125,8 @@ def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> N
     trainer = load_trainer(spec.train.trainer)
     with _at(loaded, "train", "params"):
         trainer.check_params(job)
+    with _at(loaded, "train", "device"):
+        check_device(spec.train)
     if spec.tune is not None:
         with _at(loaded, "tune"):
             check_space(spec)

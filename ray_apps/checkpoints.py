@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class CheckpointRecord(Contract):
     rounds: int
     workers: int
     threads: int
+    device: Literal["cpu", "cuda"] = "cpu"
     resumed: tuple[Resumed, ...]
     """How this training had gone on before."""
     folder: InnerPath

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from arclight.errors import RefusedError
+from arclight.errors import RefusedError, SpecError
 from arclight.workers import Bounds, bounds_of
 from cluster.machine import look_at_machine
-from cluster.sizing import Crew, check_memory, plan_crew, plan_sizes
+from cluster.sizing import Crew, check_memory, places_of, plan_crew, plan_gpu_crew, plan_sizes
 from ray_apps.trainers import Values, load_trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.manifest import DatasetManifest
-    from arclight.spec import Train
+    from arclight.spec import Device, Train
     from cluster.profiles import Profile
 
 LABEL_BYTES = 8
@@ -26,6 +26,9 @@ NODES_S = 60.0
 def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder: Path) -> Crew:
     """Return how many workers train, and with how many cores each, on the nodes there are.
 
+    With `device: auto` each has a GPU where the fewest workers can have one and their library can
+    use it.
+
     Args:
         train: what the spec asks for; `workers: 0` is one process without Ray.
         manifest: the dataset, which must fit.
@@ -33,17 +36,30 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
         folder: where the machine is looked at.
 
     Raises:
-        RefusedError: they do not fit, or the rows do not, with the figures.
+        RefusedError: they do not fit, or the rows do not, with the figures; or there is no GPU.
+        SpecError: their library cannot use a GPU that is asked for.
     """
-    crew, memory = _planned(train, bounds_of(train.workers), profile, folder)
+    check_device(train)
+    crew, memory = _planned(train, bounds_of(train.workers), profile, folder, train.device)
     check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), crew, memory)
     return crew
+
+
+def check_device(train: Train) -> None:
+    """Refuse a GPU for a library that cannot use one.
+
+    Raises:
+        SpecError: with the reason.
+    """
+    reason = load_trainer(train.trainer).why_no_gpu() if train.device == "cuda" else None
+    if reason is not None:
+        raise SpecError(f"train.device must not be 'cuda': {reason}.")
 
 
 def search_crew(
     train: Train, most: int | None, manifest: DatasetManifest, profile: Profile, folder: Path
 ) -> Crew:
-    """Return on how many nodes trials are made, and with how many cores each.
+    """Return on how many nodes trials are made, and with how many cores each; on no GPU.
 
     Args:
         train: what every trial has; `workers: 0` is one process without Ray.
@@ -55,7 +71,7 @@ def search_crew(
     Raises:
         RefusedError: the rows do not fit, with the figures.
     """
-    crew, memory = _planned(train, Bounds(1, most), profile, folder)
+    crew, memory = _planned(train, Bounds(1, most), profile, folder, "cpu")
     one = Crew(1, crew.threads)
     check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), one, memory)
     return crew
@@ -73,29 +89,44 @@ def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:
     if train.workers == 0 or profile.ray.address is None:
         return before  # one machine, which is still there
     bounds, deadline = bounds_of(train.workers), time.monotonic() + NODES_S
+    seen, plan = (_gpus, plan_gpu_crew) if before.gpus else (_nodes, plan_crew)
     while True:
         try:
-            return plan_crew(_nodes(), bounds, cores_per_worker=before.threads)
+            return plan(seen(), bounds, cores_per_worker=before.threads)
         except RefusedError as error:
             if time.monotonic() < deadline:
                 time.sleep(1.0)
             elif train.workers == "auto":
-                return plan_crew(_nodes(), bounds, cores_per_worker=profile.ray.cores_per_worker)
+                return plan(seen(), bounds, cores_per_worker=profile.ray.cores_per_worker)
             else:
                 again = "The same command goes on from the checkpoint."
                 raise RefusedError(f"{error.message} {again}") from error
 
 
-def _planned(train: Train, bounds: Bounds, profile: Profile, folder: Path) -> tuple[Crew, float]:
-    """Return who works, and the memory of the least node that takes one of them."""
-    sizes, each = plan_sizes(profile, look_at_machine(folder)), profile.ray.cores_per_worker
+def _planned(
+    train: Train, bounds: Bounds, profile: Profile, folder: Path, device: Device
+) -> tuple[Crew, float]:
+    """Return who works, and the memory that the least node has for one of them."""
+    machine = look_at_machine(folder)
+    sizes, each = plan_sizes(profile, machine), profile.ray.cores_per_worker
     is_own = train.workers == 0 or profile.ray.address is None
+    gpus: list[int] = []
+    if device != "cpu" and load_trainer(train.trainer).why_no_gpu() is None:
+        gpus = places_of(sizes.cores, machine.gpus) if is_own else _gpus()
     if train.workers == 0:
-        crew = Crew(1, each or sizes.cores)
+        crew = Crew(1, each or sizes.cores, min(1, len(gpus)))
+    elif gpus and (device == "cuda" or len(gpus) >= bounds.least):
+        crew = plan_gpu_crew(gpus, bounds, cores_per_worker=each)
     else:
         nodes = [sizes.cores] if is_own else _nodes()
         crew = plan_crew(nodes, bounds, cores_per_worker=each)
-    return crew, sizes.memory_bytes if is_own else _memory_bytes(crew.threads)
+    if device == "cuda" and not crew.gpus:
+        raise RefusedError(
+            "train.device: a worker must have a GPU for 'cuda', but none is seen here; use `auto` "
+            "or `cpu`, or a profile of a cluster with GPUs."
+        )
+    own = sizes.memory_bytes / (len(gpus) if crew.gpus and crew.workers > 1 else 1)
+    return crew, own if is_own else _memory_bytes(crew)
 
 
 def _least_row_bytes(train: Train, manifest: DatasetManifest) -> int:
@@ -118,7 +149,13 @@ def _nodes() -> list[int]:
     return cores_of_nodes()
 
 
-def _memory_bytes(cores: int) -> float:
+def _gpus() -> list[int]:
+    from ray_apps.ray_nodes import cores_of_gpus  # noqa: PLC0415
+
+    return cores_of_gpus()
+
+
+def _memory_bytes(crew: Crew) -> float:
     from ray_apps.ray_nodes import least_memory_bytes  # noqa: PLC0415
 
-    return least_memory_bytes(cores)
+    return least_memory_bytes(crew)

@@ -85,6 +85,8 @@ class FitRequest(Contract):
     workers: int
     threads: int
     """Of each worker."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What each worker computes on."""
     folds: FoldRule | None = None
     """Of a cross-validation beside the model."""
     init: str = ""
@@ -148,6 +150,7 @@ def job_of(
         imbalance=request.train.imbalance,
         seed=request.train.seed,
         threads=request.threads,
+        device=request.device,
         workers=request.workers,
         init=init,
     )
@@ -173,7 +176,7 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
     prove_same_versions(gang, {**versions, **library_versions()})
     place = _place(catalog, request)
-    with memory_named(gang, place.manifest):
+    with memory_named(place.manifest, gang.rank, gang.world):
         _fit(folder, place, gang, tick)
 
 
@@ -334,7 +337,8 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
     resumed: tuple[Resumed, ...] = ()
     if found is not None:
         record, trainer = found.record, load_trainer(request.train.trainer)
-        same = (record.workers, record.threads, job.workers) == (job.workers, job.threads, 1)
+        then = (record.workers, record.threads, record.device)
+        same = then == (1, job.threads, job.device) and job.workers == 1
         again = Resumed(
             rounds=record.rounds,
             workers=job.workers,
@@ -347,6 +351,7 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
         rounds=0,
         workers=job.workers,
         threads=job.threads,
+        device=job.device,
         resumed=resumed,
         folder="-",
         files=(),

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from arclight.manifest import DatasetManifest
-    from ray_apps.gang import Gang
 
-SAID = ("bad_alloc", "bad allocation", "allocate memory", "out of memory")
-"""What libraries say whose own error is all that Python gets to see."""
+SAID = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "launch worker thread")
+"""What libraries say whose own error is all that Python gets to see; a thread needs a stack."""
 
 
 def held_bytes() -> int:
@@ -50,8 +49,13 @@ def peak_bytes() -> int:
 
 
 @contextlib.contextmanager
-def memory_named(gang: Gang, manifest: DatasetManifest) -> Iterator[None]:
+def memory_named(manifest: DatasetManifest, rank: int = 0, world: int = 1) -> Iterator[None]:
     """Say who ran out of memory, and with what, in place of what a library says.
+
+    Args:
+        manifest: what is trained on.
+        rank: of this worker.
+        world: how many train together.
 
     Raises:
         NoMemoryError: no memory was left in the block.
@@ -64,7 +68,7 @@ def memory_named(gang: Gang, manifest: DatasetManifest) -> Iterator[None]:
             raise
         rows = manifest.rows["train"]
         raise NoMemoryError(
-            f"training worker {gang.rank + 1} of {gang.world} ran out of memory: it held "
+            f"training worker {rank + 1} of {world} ran out of memory: it held "
             f"{peak_bytes() / GIB:.1f} GiB of {_limit_bytes() / GIB:.1f} GiB, for its part of "
             f"{rows:,} rows of {len(manifest.plan.features):,} features; use more nodes, more "
             "memory or fewer features."

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from arclight.progress import Tick
+    from cluster.sizing import Crew
 
 SILENCE_S = 300.0
 """How long a worker may say nothing to another that waits for it."""
@@ -58,14 +59,13 @@ class GangWorker:
             mesh.close()
 
 
-def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None:
+def fit_in_gang(folder: Path, tick: Tick, crew: Crew) -> None:
     """Run a fit on several Ray workers; Ray is connected (`cluster.ray_session`).
 
     Args:
         folder: holds the request; every worker sees it under the same path.
         tick: told about the progress.
-        workers: how many processes.
-        threads: cores of each of them.
+        crew: how many processes, and what each of them has.
 
     Raises:
         ArclightError: what a worker raised first.
@@ -73,7 +73,7 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
         EngineError: Ray failed.
     """
     try:
-        with placed(GangWorker, workers, threads) as actors:
+        with placed(GangWorker, crew) as actors:
             doors = _open(actors)
             key = secrets.token_bytes(KEY_BYTES)
             running = [
@@ -86,11 +86,11 @@ def fit_in_gang(folder: Path, tick: Tick, *, workers: int, threads: int) -> None
                 for actor in actors:
                     ray.kill(actor)
                 # they must write no more: the caller takes their folder away
-                ray.wait(running, num_returns=workers, timeout=END_S)
+                ray.wait(running, num_returns=crew.workers, timeout=END_S)
     except RayError as error:
         raise EngineError(
-            f"Ray could not run {workers} training workers ({printable(error)}); see the run's "
-            "log."
+            f"Ray could not run {crew.workers} training workers ({printable(error)}); see the "
+            "run's log."
         ) from error
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import ray
 
 from arclight.errors import LostWorkerError
-from cluster.sizing import room
+from cluster.sizing import places_of, room
+
+if TYPE_CHECKING:
+    from cluster.sizing import Crew
 
 
 def cores_of_nodes() -> list[int]:
@@ -15,22 +19,34 @@ def cores_of_nodes() -> list[int]:
     return [int(has["CPU"]) for has in _alive(1)]
 
 
-def least_memory_bytes(cores: int) -> float:
-    """Return the memory that Ray has for tasks on the least of the nodes with so many cores."""
-    return min((has["memory"] for has in _alive(cores) if "memory" in has), default=math.inf)
+def cores_of_gpus() -> list[int]:
+    """Return the cores that stand beside each GPU of the nodes that are alive."""
+    each = (places_of(int(has["CPU"]), int(has.get("GPU", 0))) for has in _alive(1))
+    return [cores for places in each for cores in places]
 
 
-def check_room(workers: int, threads: int) -> None:
+def least_memory_bytes(crew: Crew) -> float:
+    """Return the memory that Ray has for a worker on the least of the nodes that take one."""
+    each = [
+        has["memory"] / (max(1, len(places_of(int(has["CPU"]), gpus))) if crew.gpus else 1)
+        for has in _alive(crew.threads)
+        if "memory" in has and (gpus := int(has.get("GPU", 0))) >= crew.gpus
+    ]
+    return min(each, default=math.inf)
+
+
+def check_room(crew: Crew) -> None:
     """Say when what waits for its place will never have one.
 
     Raises:
         LostWorkerError: nodes went away, and those that are left do not take the workers.
     """
-    nodes = cores_of_nodes()
-    if room(nodes, threads) < workers:
+    places = cores_of_gpus() if crew.gpus else cores_of_nodes()
+    if room(places, crew.threads) < crew.workers:
+        what = "GPUs beside" if crew.gpus else "nodes of"
         raise LostWorkerError(
-            f"{workers} workers with {threads} cores each do not fit any more into nodes of "
-            f"{', '.join(map(str, sorted(nodes))) or 'no'} cores: a node is gone."
+            f"{crew.workers} workers with {crew.threads} cores each do not fit any more into "
+            f"{what} {', '.join(map(str, sorted(places))) or 'no'} cores: a node is gone."
         )
 
 

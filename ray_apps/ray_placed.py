@@ -20,30 +20,33 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.util.placement_group import PlacementGroup
 
+    from cluster.sizing import Crew
+
 PLACED_S = 60.0
 """How long Ray may take to give every worker its cores."""
 NODES_POLL_S = 1.0
 
 
 @contextlib.contextmanager
-def placed(kind: type, workers: int, threads: int) -> Iterator[list[ActorHandle]]:
+def placed(kind: type, crew: Crew) -> Iterator[list[ActorHandle]]:
     """Start actors on as many nodes as there are; their places end with the block.
 
     Args:
         kind: the class of each, made without arguments.
-        workers: how many.
-        threads: cores of each of them.
+        crew: how many, and what each of them has.
 
     Raises:
         LostWorkerError: nodes went away meanwhile, so that one will never have its place.
         EngineError: others hold the cores for too long.
     """
-    alone = sum(cores >= threads for cores in cores_of_nodes()) >= workers
-    strategy = "STRICT_SPREAD" if alone else "SPREAD"  # one a node, where there are as many
-    group = placement_group([{"CPU": threads}] * workers, strategy=strategy)
+    fit = sum(cores >= crew.threads for cores in cores_of_nodes())
+    # one a node, where there are as many; those with GPUs may be fewer
+    strategy = "STRICT_SPREAD" if fit >= crew.workers and not crew.gpus else "SPREAD"
+    has = {"CPU": crew.threads, **({"GPU": crew.gpus} if crew.gpus else {})}
+    group = placement_group([has] * crew.workers, strategy=strategy)
     try:
-        _wait_for(group, workers, threads)
-        yield [_start(kind, group, rank, threads) for rank in range(workers)]
+        _wait_for(group, crew)
+        yield [_start(kind, group, rank, crew) for rank in range(crew.workers)]
     finally:
         remove_placement_group(group)  # which ends what still runs in it
 
@@ -62,19 +65,20 @@ def failure_of(one: Any) -> RayError | None:
 # --------------------------------------------------------------------------------- inside
 
 
-def _wait_for(group: PlacementGroup, workers: int, threads: int) -> None:
+def _wait_for(group: PlacementGroup, crew: Crew) -> None:
     ready, deadline = group.ready(), time.monotonic() + PLACED_S
     while not ray.wait([ready], timeout=NODES_POLL_S)[0]:
-        check_room(workers, threads)
+        check_room(crew)
         if time.monotonic() > deadline:
             raise EngineError(
-                f"{workers} workers with {threads} cores each must be placed within "
+                f"{crew.workers} workers with {crew.threads} cores each must be placed within "
                 f"{PLACED_S:.0f} s, but the cluster is busy; run again when it has room."
             )
     ray.get(ready)
 
 
-def _start(kind: type, group: PlacementGroup, rank: int, threads: int) -> ActorHandle:
+def _start(kind: type, group: PlacementGroup, rank: int, crew: Crew) -> ActorHandle:
     place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-    made: Any = ray.remote(num_cpus=threads, scheduling_strategy=place)(kind)
+    has: Any = {"num_cpus": crew.threads, "num_gpus": crew.gpus}
+    made: Any = ray.remote(**has, scheduling_strategy=place)(kind)
     return made.remote()

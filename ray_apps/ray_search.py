@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from arclight.progress import Tell, Tick
     from arclight.study import Param, Trial
+    from cluster.sizing import Crew
     from ray_apps.tuning.controller import Said
 
 
@@ -115,7 +116,7 @@ class HostProcess:
                 os._exit(1)  # with the thread that hangs
 
 
-def search_on_nodes(folder: Path, tick: Tick, tell: Tell, *, hosts: int, threads: int) -> None:
+def search_on_nodes(folder: Path, tick: Tick, tell: Tell, crew: Crew) -> None:
     """Make a study's trials on several nodes; Ray is connected (`cluster.ray_session`).
 
     What a host that is lost was at is given to the others.
@@ -124,14 +125,14 @@ def search_on_nodes(folder: Path, tick: Tick, tell: Tell, *, hosts: int, threads
         folder: holds the request; every node sees it under the same path.
         tick: told about the progress.
         tell: told about each host that is lost.
-        hosts: how many processes, one a node where there are as many.
-        threads: cores of each of them.
+        crew: how many processes, one a node where there are as many, and what each of them has.
 
     Raises:
         ArclightError: what a host raised first.
         LostWorkerError: hosts are gone before all was done, or the process that decides is.
     """
-    with placed(HostProcess, hosts, threads) as actors:
+    hosts = crew.workers
+    with placed(HostProcess, crew) as actors:
         process = _start_controller(folder, hosts)
         controller, running = RemoteController(process), {}
         try:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from arclight.progress import Tick
+    from cluster.sizing import Crew
 
 STARTED, STOP = "started", "stop"
 """Files beside the request: its worker is there, and is to end where it stands."""
@@ -53,33 +54,33 @@ def search_worker(folder: str) -> None:
             os._exit(1)  # with the thread that hangs
 
 
-def fit_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
+def fit_in_task(folder: Path, tick: Tick, crew: Crew) -> None:
     """Run a fit as a Ray task; Ray is connected (`cluster.ray_session`).
 
     Args:
         folder: holds the request; the worker sees it under the same path.
         tick: told about the progress.
-        threads: cores of the worker.
+        crew: one worker.
 
     Raises:
         ArclightError: what the worker raised.
         LostWorkerError: Ray lost the worker or failed.
     """
-    _in_task(fit_worker, folder, tick, threads=threads)
+    _in_task(fit_worker, folder, tick, crew)
 
 
-def search_in_task(folder: Path, tick: Tick, *, threads: int) -> None:
+def search_in_task(folder: Path, tick: Tick, crew: Crew) -> None:
     """Make a study's trials as a Ray task, as `fit_in_task` runs a fit."""
-    _in_task(search_worker, folder, tick, threads=threads)
+    _in_task(search_worker, folder, tick, crew)
 
 
-def _in_task(work: Callable[[str], None], folder: Path, tick: Tick, *, threads: int) -> None:
-    task = ray.remote(num_cpus=threads, max_retries=0)(work)
+def _in_task(work: Callable[[str], None], folder: Path, tick: Tick, crew: Crew) -> None:
+    task = ray.remote(num_cpus=crew.threads, num_gpus=crew.gpus, max_retries=0)(work)
     running = task.remote(str(folder))
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:
             if not (folder / PROGRESS).exists():  # it waits for its place
-                check_room(1, threads)
+                check_room(crew)
             hand_on(folder, tick)
         # a short fit ends before the first poll, and still says how far it came
         hand_on(folder, tick)

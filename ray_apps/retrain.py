@@ -104,7 +104,8 @@ def retrain_model(
     try:
         with open_private(work / REQUEST) as stream:
             stream.write(request.to_json().encode())
-        run_crew(request.train, Crew(request.workers, request.threads), work, tick)
+        crew = Crew(request.workers, request.threads, int(request.device == "cuda"))
+        run_crew(request.train, crew, work, tick)
         outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
         digests = {file.path: file.sha256 for file in bundle.files}
         return RetrainReport(
@@ -180,6 +181,7 @@ def _request(
         init_digest=origin.model_digest if origin else "",
         workers=workers,
         threads=settings.threads or 1,
+        device=settings.device or "cpu",
         folds=None if bundle.cross_validation is None else bundle.cross_validation.rule,
     )
 

@@ -24,6 +24,7 @@ from arclight.features import FLOAT32_MAX, level_names
 from arclight.plan import Encoder, class_codes
 from arclight.store import check_file
 from cluster.machine import usable_memory_bytes
+from ray_apps.memory import is_no_memory
 from ray_apps.pipeline import run_ahead
 
 if TYPE_CHECKING:
@@ -399,6 +400,8 @@ def _decode(
             wanted = None if columns is None else list(columns)
             table = file.read_row_group(piece.group, columns=wanted, use_threads=False)
     except (pa.ArrowException, OSError) as error:
+        if is_no_memory(error):
+            raise  # the file is not to blame
         raise IntegrityError(
             f"'{path}' cannot be decoded in row group {piece.group} ({printable(error)}); restore "
             "it from a backup or publish a new version."

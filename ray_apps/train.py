@@ -25,7 +25,7 @@ from arclight.store import discard, flush_tree, make_folder, open_private, sha25
 from arclight.workers import bounds_of
 from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
-from ray_apps.crews import first_crew, next_crew
+from ray_apps.crews import check_device, first_crew, next_crew
 from ray_apps.finetune import as_learned, find_init, init_model
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
 from ray_apps.losses import go_on_after_losses
@@ -41,13 +41,16 @@ if TYPE_CHECKING:
     from arclight.spec import Spec, Train
     from cluster.profiles import Profile
 
+ELSEWHERE = ("workers", "device", "checkpoint_every")
+"""Of a train section: where it is trained, and what is left on the way."""
 LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
 def model_key(manifest: DatasetManifest, spec: Spec, origin: ModelBundle | None = None) -> str:
     """Return what decides whether a model is there already: data, train section, code, library.
 
-    The number of workers, threads and hosts is no part of it, nor how often it is saved.
+    The number of workers, threads and hosts is no part of it, nor what they compute on, nor how
+    often it is saved.
 
     Args:
         manifest: the dataset.
@@ -55,7 +58,7 @@ def model_key(manifest: DatasetManifest, spec: Spec, origin: ModelBundle | None 
         origin: the model that `train.init` names; what it is counts, not what it is called.
     """
     versions, folds = library_versions(), fold_rule(spec, manifest)
-    left_out: dict[str, bool | set[str]] = {"workers": True, "checkpoint_every": True}
+    left_out: dict[str, bool | set[str]] = dict.fromkeys(ELSEWHERE, True)
     left_out["init"] = {"model"}
     return digest_of(
         {
@@ -169,6 +172,7 @@ def check_training(
     Raises:
         SpecError, RefusedError: as `check_request`.
     """
+    check_device(spec.train)
     fewest = Crew(bounds_of(spec.train.workers).least, 1)
     check_request(catalog, fit_request(catalog, manifest, spec, fewest, origin), manifest, origin)
 
@@ -194,6 +198,7 @@ def fit_request(
         init_digest=origin.model_digest if origin else "",
         workers=crew.workers,
         threads=crew.threads,
+        device=crew.device,
         folds=fold_rule(spec, manifest),
     )
 
@@ -236,11 +241,11 @@ def run_crew(train: Train, crew: Crew, work: Path, tick: Tick) -> None:
     if crew.workers == 1:
         from ray_apps.ray_task import fit_in_task  # noqa: PLC0415 -- workers=0 needs no Ray
 
-        fit_in_task(work, tick, threads=crew.threads)
+        fit_in_task(work, tick, crew)
         return
     from ray_apps.ray_gang import fit_in_gang  # noqa: PLC0415
 
-    fit_in_gang(work, tick, workers=crew.workers, threads=crew.threads)
+    fit_in_gang(work, tick, crew)
 
 
 @dataclass(frozen=True)
@@ -328,6 +333,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             costs=None if spec.train.costs is None else spec.train.costs.model_dump(),
             workers=made.crew.workers,
             threads=made.crew.threads,
+            device="cuda" if made.crew.gpus else None,
             processor=processor_name(),
         ),
         resumed=outcome.resumed,

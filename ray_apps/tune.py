@@ -162,11 +162,11 @@ def _search_with(folder: Path, crew: Crew, tick: Tick, tell: Tell, *, here: bool
     elif crew.workers == 1:
         from ray_apps.ray_task import search_in_task  # noqa: PLC0415 -- needs Ray
 
-        search_in_task(folder, tick, threads=crew.threads)
+        search_in_task(folder, tick, crew)
     else:
         from ray_apps.ray_search import search_on_nodes  # noqa: PLC0415 -- needs Ray
 
-        search_on_nodes(folder, tick, tell, hosts=crew.workers, threads=crew.threads)
+        search_on_nodes(folder, tick, tell, crew)
 
 
 def _leave(path: Path, study: Study) -> None:

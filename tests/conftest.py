@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,9 +112,16 @@ def session(request: pytest.FixtureRequest, engine_folder: Path) -> SparkSession
 
 @pytest.fixture(scope="session")
 def ray_cluster(request: pytest.FixtureRequest, engine_folder: Path) -> str:
-    """The address of the run's one Ray cluster; for tests marked `ray` and not `e2e`."""
+    """The address of the run's one Ray cluster; for tests marked `ray` and not `e2e`.
+
+    It says that it has two GPUs, for tests of who gets one; no library here would use them.
+    """
+    from cluster import ray_session as own
+    from cluster.machine import look_at_machine
     from cluster.ray_session import ray_session
 
+    patch = request.config.stash[ENGINES].enter_context(pytest.MonkeyPatch.context())
+    patch.setattr(own, "look_at_machine", lambda *at: replace(look_at_machine(*at), gpus=2))
     return request.config.stash[ENGINES].enter_context(
         ray_session(SMALL, log_folder=engine_folder)
     )

@@ -52,6 +52,7 @@ class TrainJob:
         metric: a name of `arclight.metrics`; it stops training and chooses the round.
         params: the library's own parameters, as the user gave them.
         threads: of the library, said explicitly on every call.
+        device: what the library computes on; scores are always computed on cores.
         workers: that train together.
         shift: added to the raw score of class 1 of a binary task, by every metric and in the
             model file, since the rows to train on were evened out (`ray_apps.trainers.imbalance`).
@@ -69,6 +70,7 @@ class TrainJob:
     imbalance: Literal["none", "weight", "downsample", "upsample"] = "none"
     seed: int = 0
     threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
     workers: int = 1
     shift: float = 0.0
     init: InitModel | None = None
@@ -141,6 +143,9 @@ class Trainer(Protocol):
         Raises:
             SpecError: unknown, reserved, out of range, or not those of the model it starts from.
         """
+
+    def why_no_gpu(self) -> str | None:
+        """Return why this library, as it is installed, trains on no GPU; None where it does."""
 
     def from_scratch(self, job: TrainJob) -> TrainJob:
         """Return a job without the model it starts from, of the same size and as many rounds."""

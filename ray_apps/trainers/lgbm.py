@@ -121,6 +121,10 @@ class LgbmTrainer:
         if job.init is not None:
             _check_init(job, objective)
 
+    def why_no_gpu(self) -> str | None:
+        """Its published packages have no kernels for CUDA."""
+        return "LightGBM's published packages train on cores; use `auto`, or another trainer"
+
     def from_scratch(self, job: TrainJob) -> TrainJob:
         """Return the job without the model it starts from."""
         return replace(job, init=None)

@@ -45,7 +45,7 @@ class AdamW:
         self._parts = [(part, rate) for part, rate in parts if part.start < part.stop]
         self._means = [torch.zeros_like(one) for one in self._parameters]
         self._squares = [torch.zeros_like(one) for one in self._parameters]
-        self._steps = [torch.zeros(()) for _ in self._parameters]
+        self._steps = [torch.zeros((), device=one.device) for one in self._parameters]
 
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], rate: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from arclight.errors import SpecError, nearest, printable
 from ray_apps.trainers.torch_nets import NetName, Shape
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ray_apps.trainers.torch_inputs import Inputs
 
 NETS: tuple[NetName, ...] = get_args(NetName)
+Precision = Literal["auto", "float32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Params:
             1,024.
         warmup: part of all steps in which the rate grows; then it falls to 0 along a cosine.
         clip: the longest step's gradient; longer ones are shortened to it.
+        precision: of a step's products; weights and sums stay float32. `auto` is bf16 on a GPU.
+        compile: whether torch compiles the network's steps, which takes it a while.
     """
 
     net: NetName = "mlp"
@@ -46,6 +50,8 @@ class Params:
     batch_rows: int = 0
     warmup: float = 0.05
     clip: float = 1.0
+    precision: Precision = "auto"
+    compile: bool = False
 
     def batch(self, rows: int) -> int:
         """Return the rows between two steps for so many train rows."""
@@ -81,6 +87,8 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "batch_rows": ("a whole number from 1, or 0", lambda v: _is_whole(v) and v >= 0),
     "warmup": ("at least 0 and less than 1", lambda v: _is_number(v) and 0 <= v < 1),
     "clip": ("more than 0", lambda v: _is_number(v) and v > 0),
+    "precision": (f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS),
+    "compile": ("true or false", lambda v: isinstance(v, bool)),
 }
 
 
@@ -127,6 +135,8 @@ def params_of(job: TrainJob) -> Params:
             raise SpecError(f"train.params: {name} must be {rule}, got {printable(value)}.")
     net = str(job.params.get("net", Params.net))
     found = Params(**cast("dict[str, Any]", {**DEFAULTS.get(net, {}), **job.params}))
+    if found.precision == "auto":
+        found = replace(found, precision="bf16" if job.device == "cuda" else "float32")
     if found.net == "ft_transformer" and found.width % found.heads:
         raise SpecError(
             f"train.params: width must be a multiple of heads ({found.heads}), got {found.width}."

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 SCORED_ROWS = 8192
 SCORED_FLOATS = 1 << 25
 """Rows that are scored at once, and numbers that they may become on the way (128 MiB)."""
+DEVICE_SHARE = 0.6
+"""Of a GPU's free memory, that the rows of a split may take; steps need the rest."""
 SHUFFLED_ROWS = 20_000
 SHUFFLED_FLOATS = 1 << 29
 """Valid rows of each worker that importance is measured on, and numbers of all its scorings."""
@@ -73,8 +75,20 @@ class Rows:
 
     def take(self, places: Tensor) -> tuple[Tensor, ...]:
         """Return some rows of each tensor."""
-        every = (self.numbers, self.is_null, self.codes, self.label, self.weight)
-        return tuple(one.index_select(0, places) for one in every)
+        return tuple(one.index_select(0, places) for one in self._every)
+
+    def near(self, device: torch.device) -> Rows:
+        """Return the rows where a device has them at hand: in its own memory if they fit there."""
+        if device.type == "cpu":
+            return self
+        free, _ = torch.cuda.mem_get_info(device)
+        if sum(one.nbytes for one in self._every) <= free * DEVICE_SHARE:
+            return Rows(*(one.to(device) for one in self._every))
+        return Rows(*(one.pin_memory() for one in self._every))
+
+    @property
+    def _every(self) -> tuple[Tensor, ...]:
+        return self.numbers, self.is_null, self.codes, self.label, self.weight
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,12 @@ class TorchTrainer:
         """Refuse unknown names and values that cannot be."""
         _params(job, _init(job))
 
+    def why_no_gpu(self) -> str | None:
+        """A build for cores has no kernels for it."""
+        if torch.version.cuda is not None:
+            return None
+        return "the installed torch is built for cores; install one that is built for CUDA"
+
     def from_scratch(self, job: TrainJob) -> TrainJob:
         """Return the job without the network it starts from, for one of that size."""
         init = _init(job)
@@ -116,9 +136,12 @@ class TorchTrainer:
         """Nothing: ranks are learnt from the rows, whatever the network is."""
         return ()
 
-    def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
-        """Every epoch draws from its own seed, and a snapshot has the optimizer's state."""
-        return True
+    def goes_on_exactly(self, job: TrainJob) -> bool:
+        """Every epoch draws from its own seed, and a snapshot has the optimizer's state.
+
+        A GPU adds up in an order of its own.
+        """
+        return job.device == "cpu"
 
     def prepare(
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
@@ -152,11 +175,17 @@ class TorchTrainer:
             network = growing.best(rounds)
             _shift(network.net, job.shift)
             gains = _gains(network, data, job, gang)
+            network.net.cpu()  # where it is stored from, and scores
         return Fitted(
             model=pack(replace(network, gains=gains)),
             rounds=network.rounds,
             valid=history[rounds - 1],
-            params={**asdict(params), "seed": job.seed, "threads": job.threads},
+            params={
+                **asdict(params),
+                "seed": job.seed,
+                "threads": job.threads,
+                "device": job.device,
+            },
         )
 
     def load(self, path: Path, *, threads: int) -> TorchModel:
@@ -204,7 +233,11 @@ class _Growing:
     """A network that is trained an epoch at a time."""
 
     def __init__(self, data: TorchData, job: TrainJob, params: Params, gang: Gang) -> None:
-        self._data, self._job, self._params, self._gang = data, job, params, gang
+        self._device = torch.device(job.device)
+        self._data = replace(
+            data, train=data.train.near(self._device), valid=data.valid.near(self._device)
+        )
+        self._job, self._params, self._gang = job, params, gang
         self._metric = ValidMetric(gang, data.valid_label, job)
         self._shape = params.shape(data.inputs, _outputs(job))
         with _ONE_AT_A_TIME:
@@ -214,6 +247,8 @@ class _Growing:
         if data.init is not None:
             _take_over(self._net, data.init.net, job)
         _take_first_ones(self._net, gang)
+        self._net.to(self._device)
+        self._forward = torch.compile(self._net) if params.compile else self._net
         self._parameters = _moving(self._net, job)
         self._adam = _adam(self._net, self._parameters, job, params)
         mine = np.array([len(data.train)])
@@ -231,6 +266,7 @@ class _Growing:
         torch.manual_seed(seed)
         mine = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self._data.train), generator=mine)
+        order = order.to(self._data.train.label.device)
         self._net.train()
         for step in range(self._steps):
             places = order[step * self._rows :][: self._rows]
@@ -280,17 +316,21 @@ class _Growing:
 
     def _step(self, places: Tensor, rate: float) -> None:
         """Take one step by the mean gradient of the rows of all workers."""
-        *seen, label, weight = self._data.train.take(places)
+        taken = self._data.train.take(places)
+        *seen, label, weight = (one.to(self._device, non_blocking=True) for one in taken)
         for one in self._parameters:
             one.grad = torch.zeros_like(one)
-        whole = float(weight.sum())
+        whole = weight.sum()
         if len(places):
-            loss = (_losses(self._net(*seen), label, self._job) * weight).sum()
+            is_short = self._params.precision == "bf16"
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=is_short):
+                outputs = self._forward(*seen)
+            loss = (_losses(outputs.float(), label, self._job) * weight).sum()
             loss.backward()  # type: ignore[no-untyped-call]
         grads = [one.grad for one in self._parameters if one.grad is not None]
         if self._gang.world > 1:
             whole = _add_up(grads, whole, self._gang)
-        torch._foreach_div_(grads, max(whole, 1e-12))
+        torch._foreach_div_(grads, whole.clamp_min(1e-12))  # no number leaves a GPU in a step
         nn.utils.clip_grad_norm_(self._parameters, self._params.clip)
         self._adam.step(grads, rate)
 
@@ -423,14 +463,14 @@ def _losses(outputs: Tensor, label: Tensor, job: TrainJob) -> Tensor:
     return functional.mse_loss(found, label, reduction="none")
 
 
-def _add_up(grads: list[Tensor], weight: float, gang: Gang) -> float:
+def _add_up(grads: list[Tensor], weight: Tensor, gang: Gang) -> Tensor:
     """Leave the sum of all workers' gradients in each, and return the sum of their weights.
 
     Every worker adds up one part of all numbers, in the order of ranks, and gives it to the
     others: so all have the same bits.
     """
-    mine = np.concatenate([*(g.numpy().ravel() for g in grads), [np.float32(weight)]])
-    parts = np.array_split(mine.astype(np.float32), gang.world)
+    mine = torch.cat([*(grad.ravel() for grad in grads), weight.ravel()]).cpu().numpy()
+    parts = np.array_split(mine, gang.world)
     found = gang.exchange([part.tobytes() for part in parts])
     part = np.sum([np.frombuffer(one, np.float32) for one in found], axis=0, dtype=np.float32)
     everything = gang.exchange([part.tobytes()] * gang.world)
@@ -439,14 +479,17 @@ def _add_up(grads: list[Tensor], weight: float, gang: Gang) -> float:
     for grad in grads:
         grad.copy_(summed[at : at + grad.numel()].view_as(grad))
         at += grad.numel()
-    return float(summed[-1])
+    return summed[-1].to(weight.device)
 
 
 def _score_rows(network: Network, rows: Rows) -> npt.NDArray[np.float64]:
     seen = (rows.numbers, rows.is_null, rows.codes)
     step = _rows_at_once(network.shape)
     cuts = [slice(at, at + step) for at in range(0, len(rows), step)]
-    return np.concatenate([_scores(network, *(one[cut] for one in seen)) for cut in cuts])
+    device = next(network.net.parameters()).device
+    return np.concatenate(
+        [_scores(network, *(one[cut].to(device) for one in seen)) for cut in cuts]
+    )
 
 
 def _rows_at_once(shape: Shape) -> int:
@@ -458,7 +501,7 @@ def _scores(
 ) -> npt.NDArray[np.float64]:
     """Return probabilities or numbers of rows: [rows], or [rows, classes]."""
     with torch.inference_mode():
-        outputs = network.net(numbers, is_null, codes).double()
+        outputs = network.net(numbers, is_null, codes).cpu().double()
         if network.task == "multiclass":
             return outputs.softmax(1).numpy()  # type: ignore[no-any-return]
         if network.task == "binary":
@@ -477,7 +520,7 @@ def _gains(network: Network, data: TorchData, job: TrainJob, gang: Gang) -> tupl
     places = np.linspace(0, len(data.valid) - 1, most)
     some = places.astype(np.int64)
     label = to_first(gang, data.valid_label[some])
-    rows = Rows(*data.valid.take(torch.from_numpy(some)))
+    rows = Rows(*data.valid.take(torch.from_numpy(some).to(data.valid.label.device)))
 
     def judge(scores: Doubles) -> float:
         value = measure(job.task, job.metric, label, scores)

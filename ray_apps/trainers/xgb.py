@@ -59,7 +59,7 @@ RESERVED = {
     "n_jobs": "the profile sets the cores",
     "seed": "use train.seed",
     "random_state": "use train.seed",
-    "device": "this release trains on CPU",
+    "device": "use train.device",
     "eval_metric": "use train.metric",
     "metric": "use train.metric",
     "num_class": "it comes from the classes of the data",
@@ -124,6 +124,12 @@ class XgbTrainer:
                 f"train.params: XGBoost does not use '{printable(unused[0])}' with these "
                 f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
             )
+
+    def why_no_gpu(self) -> str | None:
+        """The package `xgboost-cpu` has no kernels for it, `xgboost` has."""
+        if xgb.build_info()["USE_CUDA"]:
+            return None
+        return "the installed XGBoost is built for cores; install `xgboost` for `xgboost-cpu`"
 
     def from_scratch(self, job: TrainJob) -> TrainJob:
         """Return the job without the model it starts from."""
@@ -403,7 +409,7 @@ def _params(job: TrainJob) -> dict[str, Any]:
     params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0], **job.params}
     params |= {
         "tree_method": "hist",
-        "device": "cpu",
+        "device": job.device,
         "nthread": job.threads,
         "seed": job.seed,
         "seed_per_iteration": True,
@@ -464,7 +470,7 @@ def _probe(params: dict[str, Any], job: TrainJob) -> list[str]:
     classes = max(job.classes, 2)
     features = np.arange(4 * classes, dtype=np.float32).reshape(-1, 1)
     labels = np.arange(4 * classes) % classes if job.task != "regression" else features[:, 0] + 1
-    params = {**params, "nthread": 1, "verbosity": 1}
+    params = {**params, "nthread": 1, "device": "cpu", "verbosity": 1}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -108,7 +108,7 @@ def run_host(
             "changed; run again."
         )
     pa.set_cpu_count(fit.threads)
-    with memory_named(gang, manifest):
+    with memory_named(manifest):
         home, reader = catalog.folder(manifest), Reader(threads=fit.threads)
         train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
         prove_rows(gang, manifest, (train, valid))

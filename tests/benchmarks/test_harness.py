@@ -38,7 +38,9 @@ CORES = sorted(os.sched_getaffinity(0))[:1]
 SIDE = """
 import contextlib, os, subprocess, sys, time
 class Side:
-    def __init__(self, params): self.params = params; self.rounds = []
+    def __init__(self, params):
+        self.params = params; self.rounds = []
+        if params.get("burns"): subprocess.Popen([sys.executable, "-c", "while True: pass"])
     def ready(self, number): self.rounds.append(number)
     def run(self, number):
         if number == self.params.get("fails_at"): raise ValueError("as it was told")
@@ -61,6 +63,7 @@ def open_side(params):
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "fake_side.py").write_text(SIDE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("benchmarks.harness.AWAKE_S", 0.0)
     return "fake_side"
 
 
@@ -179,6 +182,15 @@ def test_cpu_of_children_that_have_ended_is_counted(module: str, tmp_path: Path)
     assert line["cpu_s"]["ours"] >= 0.35
     assert line["cpu_s"]["theirs"] < 0.2
     assert line["idle_contenders_cpu_s"]["theirs"] < 0.2
+
+
+@pytest.mark.parametrize("sleeps", [True, False])
+def test_who_waits_takes_no_time_of_who_works(module: str, tmp_path: Path, sleeps: bool) -> None:
+    race = race_of(module, {"spins": True}, {"burns": True})
+    sides = tuple(dataclasses.replace(one, sleeps=sleeps) for one in race.contenders)
+    line = only_line(dataclasses.replace(race, contenders=sides), tmp_path, rounds=1)
+    assert not line["errors"]
+    assert (line["idle_contenders_cpu_s"]["ours"] < 0.1) is sleeps
 
 
 def test_a_contender_does_a_warm_up_first_and_leaves_no_process(

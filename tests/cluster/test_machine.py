@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from cluster.machine import look_at_machine, usable_cores, usable_memory_bytes
+from cluster.machine import look_at_machine, usable_cores, usable_gpus, usable_memory_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +69,17 @@ def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
     assert 1 <= machine.cores <= AFFINITY
     assert 0 < machine.memory_bytes <= TOTAL
     assert machine.disk_free_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "gpus"),
+    [(None, 2), ("", 0), ("-1", 0), ("1", 1), ("0,1", 2), ("0,-1,1", 1), ("0,1,2,3", 2)],
+)
+def test_gpus_are_those_that_are_there_and_not_hidden(
+    tmp_path: Path, shown: str | None, gpus: int
+) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-caps", "null"):
+        (tmp_path / name).touch()
+    variables = {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
+    assert usable_gpus(tmp_path, variables) == gpus
+    assert usable_gpus(tmp_path / "none", variables) == 0

@@ -8,7 +8,16 @@ from arclight.errors import RefusedError
 from arclight.workers import Bounds, WorkerRange, bounds_of
 from cluster.machine import Machine
 from cluster.profiles import Profile, SparkPlace
-from cluster.sizing import GIB, MIB, Crew, check_memory, plan_crew, plan_sizes
+from cluster.sizing import (
+    GIB,
+    MIB,
+    Crew,
+    check_memory,
+    places_of,
+    plan_crew,
+    plan_gpu_crew,
+    plan_sizes,
+)
 
 BIG = Machine(cores=16, memory_bytes=64 * GIB, shm_bytes=32 * GIB, disk_free_bytes=100 * GIB)
 
@@ -64,6 +73,37 @@ def test_the_object_store_is_small(memory_gib: float, shm_mib: int, store_mib: i
 def test_a_worker_a_node_with_all_its_cores(nodes, workers, each, crew) -> None:
     wanted = WorkerRange(min=workers[0], max=workers[1]) if isinstance(workers, tuple) else workers
     assert plan_crew(nodes, bounds_of(wanted), cores_per_worker=each) == Crew(*crew)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each", "crew"),
+    [
+        ([(16, 1)], "auto", None, (1, 16, 1)),
+        ([(64, 4), (64, 4)], "auto", None, (8, 16, 1)),
+        ([(64, 4), (64, 0)], "auto", None, (4, 16, 1)),
+        ([(64, 4)], 2, None, (2, 16, 1)),
+        ([(64, 4)], "auto", 8, (4, 8, 1)),
+        ([(8, 1), (64, 4)], 5, None, (5, 8, 1)),
+        ([(1, 1), (8, 1)], 2, None, (2, 1, 1)),  # never two beside one GPU
+        ([(2, 4)], "auto", None, (2, 1, 1)),  # a worker has a core
+    ],
+)
+def test_a_worker_a_gpu_with_its_share_of_the_cores(nodes, workers, each, crew) -> None:
+    places = [cores for node in nodes for cores in places_of(*node)]
+    assert plan_gpu_crew(places, bounds_of(workers), cores_per_worker=each) == Crew(*crew)
+
+
+@pytest.mark.parametrize(
+    ("places", "workers", "each", "rule"),
+    [
+        ([], 1, None, "1 workers must have a GPU and 1 cores each, but beside the 0 GPUs .* no"),
+        ([8, 8], 3, None, "3 workers .* beside the 2 GPUs there are 8, 8 cores; use fewer"),
+        ([8, 8], 2, 9, "2 workers must have a GPU and 9 cores each"),
+    ],
+)
+def test_workers_without_a_gpu_are_refused(places, workers, each, rule) -> None:
+    with pytest.raises(RefusedError, match=rule):
+        plan_gpu_crew(places, bounds_of(workers), cores_per_worker=each)
 
 
 @given(

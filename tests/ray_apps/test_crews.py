@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
-from arclight.errors import RefusedError
+from arclight.errors import RefusedError, SpecError
 from arclight.spec import Train
 from arclight.workers import WorkerRange
+from cluster.machine import Machine
 from cluster.profiles import Profile, RayPlace
 from cluster.sizing import Crew
 from ray_apps import crews
 from ray_apps.crews import first_crew, next_crew
+from ray_apps.train import check_training
+from ray_apps.trainers import load_trainer
 from tests.ray_apps.conftest import ONE_CORE
+from tests.ray_apps.make_dataset import make_spec
 
 ATTACHED = Profile(name="x", ray=RayPlace(address="10.0.0.1:1", token_path="t"))
 
@@ -54,6 +59,70 @@ def test_two_are_not_put_where_one_was_and_a_new_node_is_waited_for(nodes, worke
     nodes([16])
     with pytest.raises(RefusedError, match=r"take 1; .* The same command goes on"):
         next_crew(Crew(2, 16), Train(workers=workers), ATTACHED)
+
+
+class WithGpus:
+    """A trainer whose library could train on a GPU."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(load_trainer("xgboost"), name)
+
+    def why_no_gpu(self) -> None:
+        return None
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Return a function that says beside how many cores each GPU stands."""
+    monkeypatch.setattr(crews, "load_trainer", lambda _name: WithGpus())
+    return lambda found: monkeypatch.setattr(crews, "_gpus", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("section", "found", "crew"),
+    [
+        ({}, [], Crew(2, 32)),
+        ({}, [8, 8, 8, 8], Crew(4, 8, gpus=1)),
+        ({"workers": 2}, [8, 8, 8, 8], Crew(2, 8, gpus=1)),
+        ({"workers": 2}, [8], Crew(2, 32)),  # auto: not one with, one without
+        ({"device": "cpu"}, [8], Crew(2, 32)),
+        ({"device": "cuda"}, [8], Crew(1, 8, gpus=1)),
+    ],
+)
+def test_gpus_are_used_where_every_worker_can_have_one(nodes, gpus, shared, section, found, crew):
+    nodes([32, 32])
+    gpus(found)
+    manifest = shared("binary").manifest
+    assert first_crew(Train(**section), manifest, ATTACHED, Path()) == crew
+    if crew.gpus:
+        assert next_crew(crew, Train(**section), ATTACHED) == crew
+
+
+@pytest.mark.parametrize("workers", ["auto", 0, 1])
+def test_a_gpu_that_is_not_there_is_refused(nodes, gpus, shared, monkeypatch, workers):
+    nodes([32, 32])
+    gpus([])
+    monkeypatch.setattr(crews, "look_at_machine", lambda _folder: Machine(2, 2**34, 2**30, 2**34))
+    train = Train(device="cuda", workers=workers)
+    with pytest.raises(RefusedError, match=r"train\.device: .* GPU for 'cuda', but none is seen"):
+        first_crew(train, shared("binary").manifest, ATTACHED, Path())
+
+
+@pytest.mark.parametrize(
+    ("trainer", "reason"),
+    [
+        ("lightgbm", "LightGBM's published packages train on cores"),
+        ("xgboost", "install `xgboost` for `xgboost-cpu`"),
+        ("torch", "the installed torch is built for cores"),
+    ],
+)
+def test_a_gpu_for_a_library_that_has_none_is_refused(shared, trainer, reason):
+    if trainer != "lightgbm" and load_trainer(trainer).why_no_gpu() is None:
+        pytest.skip("this build has kernels for a GPU")
+    made = shared("binary")
+    spec = make_spec(trainer=trainer, device="cuda")
+    with pytest.raises(SpecError, match=rf"train\.device must not be 'cuda': .*{reason}"):
+        check_training(made.catalog, made.manifest, spec, None)
 
 
 def test_one_machine_goes_on_as_it_was():

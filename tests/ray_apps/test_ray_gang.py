@@ -13,6 +13,7 @@ import pytest
 from arclight.errors import DataError, EngineError, LostWorkerError
 from arclight.progress import silent
 from cluster.profiles import Profile
+from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME
 from ray_apps.ray_gang import fit_in_gang
 from tests.ray_apps.conftest import train_here
@@ -44,7 +45,7 @@ def test_the_error_of_one_worker_is_told_and_not_that_the_others_missed_it(
         workers=2, label={"train": pa.array(np.r_[[7.0], np.resize([0.0, 1.0], 399)])}
     )
     with pytest.raises(DataError, match="0 or 1, but 1 of 200 rows of the train split"):
-        fit_in_gang(folder, silent, workers=2, threads=1)
+        fit_in_gang(folder, silent, Crew(2, 1))
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
@@ -59,7 +60,7 @@ def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, fit_folder, name
             killed[0].kill()
 
     with pytest.raises(EngineError, match=r"Ray lost training worker \d of 2"):
-        fit_in_gang(folder, kill, workers=2, threads=1)
+        fit_in_gang(folder, kill, Crew(2, 1))
     assert not (folder / OUTCOME).exists()
     _, alive = psutil.wait_procs(gang_processes(), timeout=10)
     assert alive == []
@@ -106,13 +107,13 @@ def test_workers_listen_on_their_nodes_address_only(ray_cluster, fit_folder, nam
             raise Enough
 
     with pytest.raises(Enough):
-        fit_in_gang(folder, look, workers=2, threads=1)
+        fit_in_gang(folder, look, Crew(2, 1))
     assert {address.removeprefix("::ffff:") for address, _ in seen} == {"127.0.0.1", *more}
 
 
 def test_more_workers_than_the_cluster_has_cores_for(ray_cluster, fit_folder):
     with pytest.raises(LostWorkerError, match="3 workers with 4 cores each do not fit any more"):
-        fit_in_gang(fit_folder(workers=3), silent, workers=3, threads=4)
+        fit_in_gang(fit_folder(workers=3), silent, Crew(3, 4))
 
 
 def gang_processes() -> list[psutil.Process]:

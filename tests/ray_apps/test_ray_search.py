@@ -48,7 +48,7 @@ class Asked:
         return Trials.read(trials_path(self.made.catalog.store, self.study))
 
     def search(self, tick=silent, tell=silent_tell):
-        search_on_nodes(self.folder, tick, tell, hosts=2, threads=1)
+        search_on_nodes(self.folder, tick, tell, Crew(2, 1))
 
 
 def processes(*names):

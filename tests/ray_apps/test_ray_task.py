@@ -14,6 +14,7 @@ import pytest
 
 from arclight.errors import DataError, EngineError
 from arclight.progress import silent
+from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME, run_fit
 from ray_apps.ray_task import END_S, STOP, _ended_on_demand, fit_in_task, fit_worker
 from tests.ray_apps.conftest import train_here as train
@@ -54,14 +55,14 @@ def test_a_task_and_this_process_give_the_same_bytes(ray_cluster, fit_folder):
     run_fit(folder, silent)
     here = (folder / "model.txt").read_bytes()
     (folder / "model.txt").unlink()
-    fit_in_task(folder, silent, threads=1)
+    fit_in_task(folder, silent, Crew(1, 1))
     assert (folder / "model.txt").read_bytes() == here
 
 
 def test_a_tasks_error_comes_back_as_it_was_raised(ray_cluster, fit_folder):
     folder = fit_folder(label={"train": pa.array(np.resize([0.0, 7.0], 400))})
     with pytest.raises(DataError, match="0 or 1, but 200 of 400 rows of the train split"):
-        fit_in_task(folder, silent, threads=1)
+        fit_in_task(folder, silent, Crew(1, 1))
 
 
 def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, fit_folder):
@@ -77,7 +78,7 @@ def test_T1_a_killed_worker_is_an_error_and_not_a_hang(ray_cluster, fit_folder):
 
     lost = r"lost the training worker .* it held 0\.\d GiB when last heard of; see the run's log"
     with pytest.raises(EngineError, match=f"(?s){lost}"):
-        fit_in_task(folder, kill, threads=1)
+        fit_in_task(folder, kill, Crew(1, 1))
     assert len(killed) == 1
     assert not (folder / OUTCOME).exists()
 
@@ -145,7 +146,7 @@ def interrupted_in_its_rounds(folder):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_in_task(folder, interrupt, threads=1)
+        fit_in_task(folder, interrupt, Crew(1, 1))
     assert len(workers) == 1
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
@@ -166,7 +167,7 @@ def test_a_task_that_is_interrupted_before_its_first_word_ends(
     monkeypatch.setattr("ray_apps.ray_task.check_room", interrupt)
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        fit_in_task(folder, silent, threads=1)
+        fit_in_task(folder, silent, Crew(1, 1))
     assert time.monotonic() - begun < END_S + 5
     left = [p for p in psutil.Process().children(recursive=True) if _is_fit(p)]
     _, alive = psutil.wait_procs(left, timeout=10)

@@ -261,3 +261,35 @@ def test_the_rate_grows_and_falls_and_hangs_on_nothing_but_the_step():
     assert all(a < b for a, b in itertools.pairwise(rates[:10]))
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] < 0.001
+
+
+def test_short_products_train_as_well(tmp_path):
+    """Weights, sums and scores stay float32; what was used is told."""
+    train, valid = make_shard(4000), make_shard(1000, seed=1)
+    job = make_job(rounds=8, early_stopping=None)
+    whole = fit("torch", job, train, valid)
+    short = fit("torch", replace(job, params={"precision": "bf16"}), train, valid)
+    assert (whole.params["precision"], short.params["precision"]) == ("float32", "bf16")
+    assert short.model != whole.model
+    assert short.valid == pytest.approx(whole.valid, abs=0.01)
+    assert whole.valid > 0.9
+    matrix = dense(valid.tables[0])
+    near = [load("torch", one, tmp_path).predict(matrix) for one in (whole, short)]
+    np.testing.assert_allclose(*near, atol=0.1)
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "float32"), ("cuda", "bf16")])
+def test_products_are_short_by_themselves_on_a_gpu_alone(device, precision):
+    assert params_of(make_job(device=device)).precision == precision
+    asked = make_job(device=device, params={"precision": "float32"})
+    assert params_of(asked).precision == "float32"
+
+
+@pytest.mark.fault
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_a_compiled_network_is_the_same_network():
+    train, valid = make_shard(4000), make_shard(1000, seed=1)
+    job = make_job(rounds=3, early_stopping=None, params={"dropout": 0.0})
+    plain = fit("torch", job, train, valid)
+    made = fit("torch", replace(job, params={"dropout": 0.0, "compile": True}), train, valid)
+    assert made.valid == pytest.approx(plain.valid, abs=1e-3)
