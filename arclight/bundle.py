@@ -67,6 +67,8 @@ class TrainSettings(Contract):
     """Of each worker."""
     device: Literal["cuda"] | None = None
     """None: cores."""
+    bins: Literal["disk"] | None = None
+    """None: in memory."""
     processor: str | None = None
     """Whose kernels a library may have chosen: other ones may round in another way."""
 

@@ -57,13 +57,17 @@ class Fold:
     judge: Mask
 
 
-def fold_rule(spec: Spec, manifest: DatasetManifest) -> FoldRule | None:
-    """Return the rule of a spec's folds; None when it asks for none.
+def fold_rule(
+    spec: Spec, manifest: DatasetManifest, section: Literal["train", "tune"] = "train"
+) -> FoldRule | None:
+    """Return the rule of the folds of a spec's section; None when it asks for none.
 
     Raises:
         SpecError: the dataset was split otherwise than the spec says now.
     """
-    split, count, seed = spec.etl.split, spec.train.folds, spec.train.seed
+    split, seed = spec.etl.split, spec.train.seed
+    asked_of = spec.train if section == "train" else spec.tune
+    count = asked_of.folds if asked_of is not None else None
     if count is None:
         return None
     key = manifest.key_columns
@@ -81,7 +85,7 @@ def fold_rule(spec: Spec, manifest: DatasetManifest) -> FoldRule | None:
     asked = {"time": (rule.time,), "group": rule.group, "key": rule.key}[rule.by]
     if (rule.by, asked) != (built, columns):
         raise SpecError(
-            f"train.folds: dataset '{manifest.ref}' was split by {built} "
+            f"{section}.folds: dataset '{manifest.ref}' was split by {built} "
             f"({', '.join(map(str, columns)) or 'not recorded'}), so that its folds must be, but "
             f"etl.split says by {rule.by} ({', '.join(map(str, asked))}); run `arclight etl` with "
             "this spec first."

@@ -21,6 +21,8 @@ from arclight.workers import Workers
 Task = Literal["binary", "multiclass", "regression"]
 OnBad = Literal["quarantine", "fail"]
 Device = Literal["auto", "cpu", "cuda"]
+ELSEWHERE = ("workers", "device", "bins", "checkpoint_every")
+"""Of a train section: where it is trained, and what is left on the way."""
 
 FORMATS = ("parquet", "csv", "json", "orc", "delta", "iceberg", "jdbc")
 # Reader options that change what a value means, never which rows are read or what code runs.
@@ -325,11 +327,17 @@ class Train(Contract):
     """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""
     device: Device = "auto"
     """What each of them computes on; `auto`: a GPU where there is one that the library can use."""
+    bins: Literal["auto", "memory", "disk"] = "auto"
+    """Where XGBoost's bins are; `auto`: on disk once memory is known to have no room for them."""
     checkpoint_every: Duration = "30s"
     """What a killed training loses at most."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.bins == "disk" and (self.trainer != "xgboost" or self.device == "cuda"):
+            raise FieldError(
+                "bins on disk are for XGBoost on cores; leave it out, or set it to auto.", "bins"
+            )
         if self.init is None:
             return self
         if self.folds is not None:

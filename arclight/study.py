@@ -23,7 +23,7 @@ from arclight.errors import (
     printable,
 )
 from arclight.metrics import METRICS
-from arclight.spec import Train
+from arclight.spec import ELSEWHERE, Train
 from arclight.store import flush_folder, held, make_folder
 from arclight.tune_section import TRAINER, Candidate, Tune
 
@@ -57,6 +57,14 @@ class Study(Contract):
     train: Train
     """What every trial has beside its own parameters."""
     tune: Tune
+    row_groups: int = 0
+    """Of train."""
+
+    def height(self, trainer: str) -> int:
+        """Return how far a trial of a trainer goes that is never stopped, in `tune.unit`."""
+        if self.tune.unit == "round":
+            return self.candidates[trainer].rounds or self.train.rounds
+        return self.tune.folds or self.row_groups
 
     @property
     def ref(self) -> str:
@@ -88,13 +96,15 @@ class Trial(Contract):
     state: Literal["complete", "stopped", "failed"]
     """`stopped`: by the scheduler or a limit, before its training was over."""
     value: float | None = None
-    """The best figure on valid; None of one that failed."""
+    """The best figure on valid, or the mean of its folds; None of one that failed, or that was
+    stopped before it had all folds, or all rows."""
     rounds: int = 0
     best_round: int = 0
     reason: str = ""
     """Why it was stopped or failed."""
     points: tuple[tuple[int, float], ...] = ()
-    """(round, best figure so far) where the scheduler looked, and at the end."""
+    """(round, best figure so far) where the scheduler looked, and at the end; or (fold, mean so
+    far), or (row groups, figure)."""
     host: int = 0
     """Which of the hosts trained it, where there were several."""
     queue_s: float = 0.0
@@ -378,17 +388,17 @@ def _budget(tune: Tune) -> dict[str, Any]:
 def _study(manifest: DatasetManifest, spec: Spec) -> Study:
     assert spec.tune is not None
     train = spec.train.model_copy(update={"folds": None})
-    kept = {"checkpoint_every", "workers"}
     asked = spec.tune.written_out()
     tune = asked.model_dump(mode="json", exclude=BUDGET)
-    if not asked.trainers:
-        tune.pop("trainers")  # which not every study has heard of
+    for name in ("trainers", "fidelity", "folds"):  # of which not every study has heard
+        if getattr(asked, name) == Tune.model_fields[name].default:
+            tune.pop(name)
     key = digest_of(
         {
             "dataset": manifest.content_digest,
             "task": manifest.task,
             "metric": spec.metric,
-            "train": train.model_dump(mode="json", exclude=kept),
+            "train": train.model_dump(mode="json", exclude=set(ELSEWHERE)),
             "tune": tune,
         }
     )
@@ -402,6 +412,7 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
         metric=spec.metric,
         train=train,
         tune=asked,
+        row_groups=sum(len(file.row_groups) for file in manifest.files_of("train")),
     )
 
 
@@ -412,7 +423,7 @@ def _difference(one: Study, other: Study) -> str:
     for name in ("task", "metric"):
         if getattr(one, name) != getattr(other, name):
             return f"{name} ({getattr(one, name)}, now {getattr(other, name)})"
-    for section, left_out in (("tune", BUDGET), ("train", {"checkpoint_every", "workers"})):
+    for section, left_out in (("tune", BUDGET), ("train", set(ELSEWHERE))):
         old, new = (getattr(s, section).model_dump(exclude=left_out) for s in (one, other))
         found = next((n for n in old if old[n] != new[n]), None)
         if found == "space" and old[found] and new[found]:

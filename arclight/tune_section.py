@@ -77,6 +77,10 @@ class Tune(Contract):
     time_limit_s: int | None = Field(default=None, ge=1)
     """Of one command, workers that are lost included."""
     trial_limit_s: int | None = Field(default=None, ge=1)
+    fidelity: Literal["rounds", "rows"] = "rounds"
+    """What the scheduler gives a trial more of: rounds, or row groups, each time from scratch."""
+    folds: int | None = Field(default=None, ge=2, le=20)
+    """Of train, that a trial learns and is judged on; None: it is judged on valid."""
     target: float | None = None
     """A figure that is good enough: no trial is begun after one that reached it."""
     at_once: int | None = Field(default=None, ge=1)
@@ -98,6 +102,11 @@ class Tune(Contract):
             return self.trainers
         return {name: Candidate.model_validate(AUTO[name]) for name in AUTO if find_spec(name)}
 
+    @property
+    def unit(self) -> str:
+        """What the scheduler counts in."""
+        return "fold" if self.folds else "row group" if self.fidelity == "rows" else "round"
+
     def written_out(self) -> Self:
         """Return the section with the trainers that `auto` stands for."""
         return self.model_copy(update={"trainers": self.among})
@@ -108,6 +117,8 @@ class Tune(Contract):
             how = "not both" if self.space else "such as {max_depth: {int: [3, 10]}}"
             text = f"a search must have a space or trainers with a space each, {how}."
             raise FieldError(text, "space")
+        if self.folds and self.fidelity == "rows":
+            raise FieldError("folds have all rows; leave them out, or fidelity.", "fidelity")
         if self.trainers and self.sampler == "gp":
             text = "gp needs the same parameters in every trial; use tpe to choose among trainers."
             raise FieldError(text, "sampler")

@@ -77,6 +77,8 @@ class Crew:
     """Of each of them."""
     gpus: int = 0
     """Of each of them: 0 or 1."""
+    bins: Literal["memory", "disk"] = "memory"
+    """Where each of them has its bins."""
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -161,13 +163,18 @@ def check_memory(rows: int, row_bytes: int, crew: Crew, have_bytes: float) -> No
     Raises:
         RefusedError: it needs more, with the figures.
     """
-    need = -(-rows // crew.workers) * row_bytes
+    need = need_bytes(rows, row_bytes, crew)
     if need > have_bytes:
         raise RefusedError(
             f"{rows:,} rows of train must fit into memory, {row_bytes:,} bytes each: each of "
             f"{crew.workers:,} workers needs {need / GIB:.1f} GiB at least, and has "
             f"{have_bytes / GIB:.1f} GiB; use more nodes, more memory or fewer features."
         )
+
+
+def need_bytes(rows: int, row_bytes: int, crew: Crew) -> int:
+    """Return what a worker of a crew needs for its part of rows."""
+    return -(-rows // crew.workers) * row_bytes
 
 
 def room(nodes: Sequence[int], each: int) -> int:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from arclight.errors import RefusedError, SpecError
 from arclight.workers import Bounds, bounds_of
 from cluster.machine import look_at_machine
-from cluster.sizing import Crew, check_memory, places_of, plan_crew, plan_gpu_crew, plan_sizes
+from cluster.sizing import (
+    Crew,
+    check_memory,
+    need_bytes,
+    places_of,
+    plan_crew,
+    plan_gpu_crew,
+    plan_sizes,
+)
 from ray_apps.trainers import Values, load_trainer
 
 if TYPE_CHECKING:
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
 
     from arclight.manifest import DatasetManifest
     from arclight.spec import Device, Train
+    from arclight.tune_section import Tune
     from cluster.profiles import Profile
 
 LABEL_BYTES = 8
@@ -41,7 +51,12 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
     """
     check_device(train)
     crew, memory = _planned(train, bounds_of(train.workers), profile, folder, train.device)
-    check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), crew, memory)
+    rows, each = manifest.rows["train"], _least_row_bytes(train, manifest)
+    can_spill = load_trainer(train.trainer).bins_on_disk and not crew.gpus and train.bins == "auto"
+    if train.bins == "disk" or (can_spill and need_bytes(rows, each, crew) > memory):
+        crew = replace(crew, bins="disk")
+        each = _least_row_bytes(train, manifest, on_disk=True)
+    check_memory(rows, each, crew, memory)
     return crew
 
 
@@ -57,13 +72,13 @@ def check_device(train: Train) -> None:
 
 
 def search_crew(
-    train: Train, most: int | None, manifest: DatasetManifest, profile: Profile, folder: Path
+    train: Train, tune: Tune, manifest: DatasetManifest, profile: Profile, folder: Path
 ) -> Crew:
     """Return on how many nodes trials are made, and with how many cores each; on no GPU.
 
     Args:
         train: what every trial has; `workers: 0` is one process without Ray.
-        most: nodes; None: all there are.
+        tune: how many nodes at most, and how many folds, each of which is binned by itself.
         manifest: the dataset, which must fit into each node.
         profile: how many cores; with an address Ray must be connected.
         folder: where the machine is looked at.
@@ -71,9 +86,9 @@ def search_crew(
     Raises:
         RefusedError: the rows do not fit, with the figures.
     """
-    crew, memory = _planned(train, Bounds(1, most), profile, folder, "cpu")
-    one = Crew(1, crew.threads)
-    check_memory(manifest.rows["train"], _least_row_bytes(train, manifest), one, memory)
+    crew, memory = _planned(train, Bounds(1, tune.nodes), profile, folder, "cpu")
+    one, each = Crew(1, crew.threads), _least_row_bytes(train, manifest) * (tune.folds or 1)
+    check_memory(manifest.rows["train"], each, one, memory)
     return crew
 
 
@@ -90,17 +105,19 @@ def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:
         return before  # one machine, which is still there
     bounds, deadline = bounds_of(train.workers), time.monotonic() + NODES_S
     seen, plan = (_gpus, plan_gpu_crew) if before.gpus else (_nodes, plan_crew)
-    while True:
+    crew = None
+    while crew is None:
         try:
-            return plan(seen(), bounds, cores_per_worker=before.threads)
+            crew = plan(seen(), bounds, cores_per_worker=before.threads)
         except RefusedError as error:
             if time.monotonic() < deadline:
                 time.sleep(1.0)
             elif train.workers == "auto":
-                return plan(seen(), bounds, cores_per_worker=profile.ray.cores_per_worker)
+                crew = plan(seen(), bounds, cores_per_worker=profile.ray.cores_per_worker)
             else:
                 again = "The same command goes on from the checkpoint."
                 raise RefusedError(f"{error.message} {again}") from error
+    return replace(crew, bins=before.bins)
 
 
 def _planned(
@@ -129,7 +146,7 @@ def _planned(
     return crew, own if is_own else _memory_bytes(crew)
 
 
-def _least_row_bytes(train: Train, manifest: DatasetManifest) -> int:
+def _least_row_bytes(train: Train, manifest: DatasetManifest, *, on_disk: bool = False) -> int:
     """Return what a worker holds of a row of train on the average, at the very least."""
     if train.imbalance == "downsample":
         return LABEL_BYTES  # most rows are left out
@@ -140,7 +157,7 @@ def _least_row_bytes(train: Train, manifest: DatasetManifest) -> int:
         known=sum(1 - s.nulls / rows for s in found),
         told=sum(1 - (s.nulls + s.zeros) / rows for s in found if not s.is_constant),
     )
-    return int(load_trainer(train.trainer).least_row_bytes(values))
+    return int(load_trainer(train.trainer).least_row_bytes(values, on_disk=on_disk))
 
 
 def _nodes() -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
@@ -61,10 +61,11 @@ if TYPE_CHECKING:
 
 Request = TypeVar("Request", bound=Contract)
 REQUEST, OUTCOME, PROGRESS, MODEL = "request.json", "outcome.json", "progress.json", "model"
+BINS = "bins"
 CODE = ("arclight", "ray_apps")
 """The packages whose code decides what a model is."""
 GOLDEN_ROWS = 64
-MEASURED_TRAIN_ROWS = 200_000
+MEASURED_TRAIN_ROWS = 100_000
 _PROGRESS_EVERY_S = 0.2
 
 
@@ -87,6 +88,8 @@ class FitRequest(Contract):
     """Of each worker."""
     device: Literal["cpu", "cuda"] = "cpu"
     """What each worker computes on."""
+    bins: Literal["memory", "disk"] = "memory"
+    """Where each worker has its bins."""
     folds: FoldRule | None = None
     """Of a cross-validation beside the model."""
     init: str = ""
@@ -175,7 +178,7 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     catalog = Catalog(Store(Path(request.store)))
     versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
     prove_same_versions(gang, {**versions, **library_versions()})
-    place = _place(catalog, request)
+    place = _place(folder, catalog, request)
     with memory_named(place.manifest, gang.rank, gang.world):
         _fit(folder, place, gang, tick)
 
@@ -257,6 +260,7 @@ class _Place:
     """A dataset, and what is to be done with it.
 
     Attributes:
+        folder: of the request; bins that memory has no room for are put into it.
         catalog: where it lies.
         own: its record.
         manifest: the same with the plan of the model to train.
@@ -264,6 +268,7 @@ class _Place:
         origin: the model to start from; None: from scratch.
     """
 
+    folder: Path
     catalog: Catalog
     own: DatasetManifest
     manifest: DatasetManifest
@@ -279,7 +284,9 @@ class _Place:
         asked, init = self.request.train.init, None
         if self.origin is not None and asked is not None:
             init = init_model(self.catalog, self.origin, asked)
-        return job_of(self.request, self.manifest, init)
+        job = job_of(self.request, self.manifest, init)
+        bins = self.folder / BINS if self.request.bins == "disk" else None
+        return replace(job, bins_folder=bins)
 
     def shards(self, manifest: DatasetManifest, gang: Gang) -> tuple[Shard, Shard]:
         """Return this worker's train and valid rows by the plan of a record."""
@@ -466,7 +473,7 @@ def read_request(kind: type[Request], path: Path, who: str) -> Request:
         ) from error
 
 
-def _place(catalog: Catalog, request: FitRequest) -> _Place:
+def _place(folder: Path, catalog: Catalog, request: FitRequest) -> _Place:
     own, origin = _dataset(catalog, request), None
     if request.init:
         origin = catalog.model(request.init)
@@ -477,7 +484,7 @@ def _place(catalog: Catalog, request: FitRequest) -> _Place:
             )
         check_init(catalog, origin)
     manifest = as_learned(own, origin, request.train.init)
-    return _Place(catalog, own, manifest, request, origin)
+    return _Place(folder, catalog, own, manifest, request, origin)
 
 
 def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:

@@ -182,6 +182,7 @@ def _request(
         workers=workers,
         threads=settings.threads or 1,
         device=settings.device or "cpu",
+        bins=settings.bins or "memory",
         folds=None if bundle.cross_validation is None else bundle.cross_validation.rule,
     )
 

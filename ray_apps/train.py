@@ -21,6 +21,7 @@ from arclight.lineage import (
 )
 from arclight.progress import silent_tell
 from arclight.schema import Column
+from arclight.spec import ELSEWHERE
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
 from arclight.workers import bounds_of
 from cluster.sizing import Crew
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from arclight.spec import Spec, Train
     from cluster.profiles import Profile
 
-ELSEWHERE = ("workers", "device", "checkpoint_every")
-"""Of a train section: where it is trained, and what is left on the way."""
 LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
@@ -199,6 +198,7 @@ def fit_request(
         workers=crew.workers,
         threads=crew.threads,
         device=crew.device,
+        bins=crew.bins,
         folds=fold_rule(spec, manifest),
     )
 
@@ -334,6 +334,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             workers=made.crew.workers,
             threads=made.crew.threads,
             device="cuda" if made.crew.gpus else None,
+            bins="disk" if made.crew.bins == "disk" else None,
             processor=processor_name(),
         ),
         resumed=outcome.resumed,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from arclight.bundle import SearchResult
 from arclight.errors import ArclightError, RefusedError, SpecError
+from arclight.folds import fold_rule
 from arclight.search_space import Choice
 from arclight.store import discard, make_folder, open_private
 from arclight.study import Study, Trials, alone, candidates_of, trials_path, with_params
@@ -54,15 +55,17 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
         LostWorkerError: workers were lost again and again; the same command goes on.
     """
     assert spec.tune is not None
-    path, since, most = trials_path(catalog.store, study), time.time(), spec.tune.nodes
+    path, since = trials_path(catalog.store, study), time.time()
 
     def attempt(_: int) -> None:
+        assert spec.tune is not None
         # all cores of each node, however many will train the model
-        crew = search_crew(spec.train, most, manifest, profile, run_folder)
+        crew = search_crew(spec.train, spec.tune, manifest, profile, run_folder)
         request = SearchRequest(
             study=study,
             fit=fit_request(catalog, manifest, spec, crew),
             at_once=_at_once(spec, crew.threads),
+            folds=fold_rule(spec, manifest, "tune"),
             since=since,
         )
         work = run_folder / "search" / uuid.uuid4().hex[:8]

@@ -96,14 +96,15 @@ def history_chart(trials: Sequence[Trial], metric: str) -> Markup:
     )
 
 
-def learning_chart(trials: Sequence[Trial], metric: str) -> Markup:
+def learning_chart(trials: Sequence[Trial], metric: str, unit: str = "round") -> Markup:
     """Draw the best figure so far against rounds, a line a trial, where it was looked at.
 
     Args:
         trials: the best first.
         metric: the figure.
+        unit: what the scheduler counts in (`Tune.unit`).
     """
-    lines = [(trial, _learnt(trial)) for trial in trials[:LINES]]
+    lines = [(trial, _learnt(trial, unit)) for trial in trials[:LINES]]
     every = [y for _, points in lines for _, y in points]
     scale = Scale.of(every, higher=METRICS[metric].higher_is_better)
     ends = [x for _, points in lines for x, _ in points]
@@ -121,9 +122,9 @@ def learning_chart(trials: Sequence[Trial], metric: str) -> Markup:
         places = [(across(x), scale.up(y)) for x, y in points]
         canvas.line(places, ink=ink, width=2 if place == 0 else 0.8)
         _spot(canvas, *places[-1], ink)
-    canvas.text((_LEFT + _RIGHT) / 2, _FLOOR + 29, "rounds, on a log scale", anchor="center")
+    canvas.text((_LEFT + _RIGHT) / 2, _FLOOR + 29, f"{unit}s, on a log scale", anchor="center")
     return canvas.svg(
-        f"Best {metric} so far by rounds, of {count(len(lines))} trials; the best one went to "
+        f"Best {metric} so far by {unit}s, of {count(len(lines))} trials; the best one went to "
         f"{number(trials[0].value, 5)} in {count(trials[0].rounds)} rounds."
     )
 
@@ -215,8 +216,10 @@ def _spot(canvas: Canvas, x: float, y: float, ink: Ink) -> None:
     canvas.area([(x - 2.6, y), (x, y - 2.6), (x + 2.6, y), (x, y + 2.6)], fill=ink)
 
 
-def _learnt(trial: Trial) -> list[tuple[int, float]]:
+def _learnt(trial: Trial, unit: str) -> list[tuple[int, float]]:
     points = [(max(1, x), y) for x, y in trial.points]
+    if unit != "round" and points:
+        return points
     end = (max(1, trial.rounds), trial.value or 0.0)
     return points if points and points[-1][0] >= end[0] else [*points, end]
 

@@ -98,7 +98,7 @@ def _found(study: Study, ranked: list[Trial], importance: Mapping[str, float] | 
         value=number(ranked[0].value, 6),
         section=_section(study, ranked[0].params),
         history=history_chart(ranked, metric),
-        learning=learning_chart(ranked, metric),
+        learning=learning_chart(ranked, metric, study.tune.unit),
         parallel=parallel_chart(mine, space),
         importance=ranking_chart(title, bars, as_share=True) if bars else None,
         slices=[(n, slice_chart(mine, metric, n, space[n])) for n in names[:SLICES]],
@@ -143,7 +143,8 @@ def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
             for name, one in study.candidates.items()
         ),
         ("sampler", tune.sampler),
-        ("scheduler", tune.scheduler),
+        ("scheduler", f"{tune.scheduler}, looks at {tune.unit}s"),
+        *([("folds", f"{tune.folds}, of train")] if tune.folds else []),
         ("trials asked for", count((trials.over or {}).get("trials", tune.trials))),
         ("seconds allowed", "no limit" if tune.time_limit_s is None else count(tune.time_limit_s)),
         ("dataset", study.dataset),

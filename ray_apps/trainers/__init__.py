@@ -58,6 +58,7 @@ class TrainJob:
             model file, since the rows to train on were evened out (`ray_apps.trainers.imbalance`).
         init: what the training starts from; None: from scratch.
         is_trial: nobody keeps the model, and others train beside it on the same rows.
+        bins_folder: where bins are put, of which memory holds a few parts; None: in memory.
     """
 
     task: Literal["binary", "multiclass", "regression"]
@@ -75,6 +76,7 @@ class TrainJob:
     shift: float = 0.0
     init: InitModel | None = None
     is_trial: bool = False
+    bins_folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Trainer(Protocol):
 
     suffix: str
     """Of its model files."""
+    bins_on_disk: bool
+    """Whether it trains on bins that memory has no room for."""
 
     def check_params(self, job: TrainJob) -> None:
         """Refuse parameters the library would not use, before anything is started.
@@ -150,8 +154,13 @@ class Trainer(Protocol):
     def from_scratch(self, job: TrainJob) -> TrainJob:
         """Return a job without the model it starts from, of the same size and as many rounds."""
 
-    def least_row_bytes(self, values: Values) -> float:
-        """Return what a row of train takes in memory at the very least, while training."""
+    def least_row_bytes(self, values: Values, *, on_disk: bool = False) -> float:
+        """Return what a row of train takes in memory at the very least, while training.
+
+        Args:
+            values: how many a row has.
+            on_disk: whether the bins are there.
+        """
 
     def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
         """Return what of a job's parameters decides what `prepare` gives for the same rows."""

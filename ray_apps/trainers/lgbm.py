@@ -113,6 +113,7 @@ class LgbmTrainer:
     """Trains and loads LightGBM models."""
 
     suffix = ".txt"
+    bins_on_disk = False
 
     def check_params(self, job: TrainJob) -> None:
         """Refuse parameters by the library's own list, then let it judge the values."""
@@ -129,7 +130,7 @@ class LgbmTrainer:
         """Return the job without the model it starts from."""
         return replace(job, init=None)
 
-    def least_row_bytes(self, values: Values) -> float:
+    def least_row_bytes(self, values: Values, *, on_disk: bool = False) -> float:  # noqa: ARG002
         """Bins of what is neither null nor zero, twice, and gradients."""
         return least_row_bytes(values.told)
 

@@ -108,6 +108,7 @@ class TorchTrainer:
     """Trains and loads networks."""
 
     suffix = ".safetensors"
+    bins_on_disk = False
 
     def check_params(self, job: TrainJob) -> None:
         """Refuse unknown names and values that cannot be."""
@@ -128,7 +129,7 @@ class TorchTrainer:
         own = {name: params[name] for name in (*SHAPE, "dropout")}
         return replace(job, init=None, params={**job.params, **own})
 
-    def least_row_bytes(self, values: Values) -> float:
+    def least_row_bytes(self, values: Values, *, on_disk: bool = False) -> float:  # noqa: ARG002
         """Numbers as they are read and as the network sees them, and the label."""
         return 8 * values.all + 8
 

@@ -8,22 +8,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import xgboost as xgb
 
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
-from ray_apps.gang.totals import highest
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.xgb_bins import bin_rows, has_new_codes, unbinned
 from ray_apps.trainers.xgb_network import first_line, network
 from ray_apps.trainers.xgb_trees import InitTrees, shifted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Param, Values
     from ray_apps.trainers.boosting import Snapshot, Watch
+    from ray_apps.trainers.xgb_bins import Binned
 
 # Our metric -> theirs, and how theirs becomes ours; only where both compute the same number.
 NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
@@ -100,7 +99,7 @@ _PARAM_NAME = re.compile(r"^[A-Za-z0-9_]+$")
 class XgbData:
     """Binned train rows and valid rows, with the labels of valid, and what to go on from."""
 
-    train: xgb.QuantileDMatrix
+    train: Binned
     valid: xgb.DMatrix
     valid_label: Doubles
     start: Snapshot = BEGINNING
@@ -111,6 +110,7 @@ class XgbTrainer:
     """Trains and loads XGBoost models."""
 
     suffix = ".ubj"
+    bins_on_disk = True
 
     def check_params(self, job: TrainJob) -> None:
         """Refuse parameters by name, then let the library itself judge them on four rows."""
@@ -135,9 +135,9 @@ class XgbTrainer:
         """Return the job without the model it starts from."""
         return replace(job, init=None)
 
-    def least_row_bytes(self, values: Values) -> float:
-        """Bins of what is not null, twice, and gradients."""
-        return least_row_bytes(values.known)
+    def least_row_bytes(self, values: Values, *, on_disk: bool = False) -> float:
+        """Bins of what is not null, twice, and gradients; of bins on disk the gradients."""
+        return least_row_bytes(0 if on_disk else values.known)
 
     def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
         """The number of bins; trees take what they want of them."""
@@ -157,12 +157,11 @@ class XgbTrainer:
         weights = row_weights(train.label, job, gang)
         with xgb.config_context(verbosity=0), network(gang):
             init = InitTrees(job) if job.init else None
-            binned, known = _binned(_Parts(train.held(), job, weights, init), job)
-            valid = valid.held()
+            binned, known = bin_rows(train, job, weights, init)
             other: xgb.DMatrix
-            other, found = _binned(_Parts(valid, job, init=init), job, like=binned)
-            if _has_new_codes(known, found, gang):
-                other = _unbinned(valid, job, init)
+            other, found = bin_rows(valid, job, init=init, like=binned)
+            if has_new_codes(known, found, gang):
+                other = unbinned(valid, job, init)
             return XgbData(binned, other, valid.label, start, init)
 
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
@@ -236,121 +235,6 @@ class XgbModel:
 
 
 # --------------------------------------------------------------------------------- inside
-
-
-class _InterruptedError(Exception):
-    """Stands for an interrupt while the library calls back."""
-
-
-class _Parts(xgb.DataIter):
-    """Gives one encoded row group at a time; the library asks for all of them several times.
-
-    Attributes:
-        top_codes: the highest code seen of each category feature, -1 for none.
-        interrupt: what ended it, if it was no Exception.
-    """
-
-    def __init__(
-        self,
-        shard: Shard,
-        job: TrainJob,
-        weights: npt.NDArray[np.float32] | None = None,
-        init: InitTrees | None = None,
-    ) -> None:
-        self._shard, self._weights, self._init = shard, weights, init
-        self._margins: dict[int, npt.NDArray[np.float32]] = {}
-        self._categorical = job.categorical
-        self._tables = iter(shard.tables)
-        self._place = self._row = 0
-        self.top_codes = [-1] * len(job.categorical)
-        self.interrupt: BaseException | None = None
-        super().__init__(release_data=True)
-
-    def reset(self) -> None:
-        self._tables = iter(self._shard.tables)
-        self._place = self._row = 0
-
-    def next(self, input_data: Callable[..., None]) -> bool:
-        try:
-            return self._next(input_data)
-        except Exception:
-            raise
-        except BaseException as interrupt:
-            # the library lets only an Exception end what it is doing; after Ctrl-C it would go on
-            # with the last part once more
-            self.interrupt = interrupt
-            raise _InterruptedError from interrupt
-
-    def _next(self, input_data: Callable[..., None]) -> bool:
-        table = next(self._tables, None)
-        if table is None:
-            return False
-        label = self._shard.labels[self._place]
-        rows = slice(self._row, self._row + len(label))
-        weight = {} if self._weights is None else {"weight": self._weights[rows]}
-        margin = {} if self._init is None else {"base_margin": self._margin(table)}
-        self._see(table)
-        types = _types(table, self._categorical)
-        input_data(data=table, label=label, feature_types=types, **weight, **margin)
-        self._place, self._row = self._place + 1, rows.stop
-        return True
-
-    def _margin(self, table: pa.Table) -> npt.NDArray[np.float32]:
-        """Return the raw scores of a part, computed once for all the times it is asked for."""
-        assert self._init is not None
-        if self._place not in self._margins:
-            self._margins[self._place] = self._init.margins(table)
-        return self._margins[self._place]
-
-    def _see(self, table: pa.Table) -> None:
-        for i, place in enumerate(self._categorical):
-            code = pc.max(table.column(place)).as_py()
-            self.top_codes[i] = max(self.top_codes[i], -1 if code is None else code)
-
-
-def _types(table: pa.Table, categorical: Sequence[int]) -> list[str]:
-    return ["c" if i in categorical else "q" for i in range(table.num_columns)]
-
-
-def _has_new_codes(train: list[int], valid: list[int], gang: Gang) -> bool:
-    """Say whether valid has a category code that train never had, on any worker.
-
-    Bound to train's cuts, XGBoost takes such a code for the nearest known one, so the metric
-    would be that of other rows than the model will score: such rows stay unbinned.
-    """
-    codes = np.array([train, valid], dtype=np.int64)
-    known, found = highest(gang, codes.ravel()).reshape(2, -1)
-    return bool((found > known).any())
-
-
-def _binned(
-    parts: _Parts, job: TrainJob, like: xgb.QuantileDMatrix | None = None
-) -> tuple[xgb.QuantileDMatrix, list[int]]:
-    """Return rows as bins, and the highest code of each category feature."""
-    try:
-        made = xgb.QuantileDMatrix(
-            parts, ref=like, enable_categorical=True, nthread=job.threads, **_bins(job)
-        )
-    except _InterruptedError:
-        assert parts.interrupt is not None
-        raise parts.interrupt from None
-    return made, parts.top_codes
-
-
-def _unbinned(valid: Shard, job: TrainJob, init: InitTrees | None) -> xgb.DMatrix:
-    table = pa.concat_tables(t for t in valid.tables if t.num_rows)
-    return xgb.DMatrix(
-        table,
-        label=valid.label,
-        base_margin=None if init is None else init.margins(table),
-        feature_types=_types(table, job.categorical),
-        enable_categorical=True,
-        nthread=job.threads,
-    )
-
-
-def _bins(job: TrainJob) -> dict[str, Any]:
-    return {name: value for name, value in job.params.items() if name == "max_bin"}
 
 
 class _Growing:

@@ -32,7 +32,7 @@ class Decides(Protocol):
     def next(self, host: int) -> tuple[int, dict[str, Param]] | None:
         """Return the number and the parameters of a trial that begins; None: there is none."""
 
-    def passes(self, number: int, rounds: int, best: float) -> bool:
+    def passes(self, number: int, height: int, best: float) -> bool:
         """Say whether a trial that comes to a rung goes on."""
 
     def end(self, trial: Trial) -> None:
@@ -46,8 +46,8 @@ def passing_of(study: Study) -> dict[str, Passing]:
     """Return trainer -> who passes its rungs."""
     higher = METRICS[study.metric].higher_is_better
     return {
-        name: Passing(study.tune.scheduler, one.rounds or study.train.rounds, higher=higher)
-        for name, one in study.candidates.items()
+        name: Passing(study.tune.scheduler, study.height(name), higher=higher)
+        for name in study.candidates
     }
 
 
@@ -110,11 +110,11 @@ class Controller:
                 self._running[number] = (host, params)
                 return number, params
 
-    def passes(self, number: int, rounds: int, best: float) -> bool:
+    def passes(self, number: int, height: int, best: float) -> bool:
         """Say whether a trial that comes to a rung with its best figure so far goes on."""
         with self._lock:
             mine = self._running.get(number)  # none where its host was given up
-            return mine is not None and self._of(mine[1]).passes(number, rounds, best)
+            return mine is not None and self._of(mine[1]).passes(number, height, best)
 
     def end(self, trial: Trial) -> None:
         """Write how a trial ended; one that was taken from its host meanwhile is another's.

@@ -19,16 +19,17 @@ from arclight.metrics import METRICS
 from arclight.study import Trial, trained_by
 from ray_apps.gang import Alone
 from ray_apps.memory import is_no_memory
+from ray_apps.trainers import Fitted
 from ray_apps.tuning.controller import passing_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from arclight.study import Param, Study
-    from ray_apps.shards import Shard
     from ray_apps.trainers import Trainer, TrainJob
     from ray_apps.trainers.boosting import Watch
     from ray_apps.tuning.controller import Decides
+    from ray_apps.tuning.stages import Stage
 
 BINNINGS = 2
 """Ways to bin that are kept at once, or one a trainer; another takes the place of the oldest."""
@@ -54,9 +55,18 @@ class _Running:
     """When its training began."""
     points: list[tuple[int, float]] = field(default_factory=list)
     rounds: int = 0
+    before: int = 0
+    """Rounds of the stages before this one."""
     best: float = math.nan
+    values: list[float] = field(default_factory=list)
+    """Of the stages that are done, where there are several."""
     reason: str = ""
     """Why it is stopped; nothing while it is not."""
+
+    def took_to_bin(self, seconds: float) -> None:
+        """Count seconds in which rows were made ready as no training."""
+        self.bin_s += seconds
+        self.begun_s += seconds  # NaN before its first training
 
 
 class Host:
@@ -66,8 +76,7 @@ class Host:
         study: what is searched.
         controller: who decides.
         trainers: by their names.
-        job: what every trial has beside its own trainer, rounds and parameters.
-        rows: train and valid.
+        stages: what each trial trains, in this order.
         at_once: trials that run at the same time.
         rank: which of the hosts it is.
         clock: seconds that only grow.
@@ -79,8 +88,7 @@ class Host:
         study: Study,
         controller: Decides,
         trainers: Mapping[str, Trainer],
-        job: TrainJob,
-        rows: tuple[Shard, Shard],
+        stages: Sequence[Stage],
         *,
         at_once: int,
         rank: int = 0,
@@ -88,14 +96,14 @@ class Host:
         spent_s: float = 0.0,
     ) -> None:
         self._study, self._controller, self._trainers = study, controller, trainers
-        self._job, self._rows, self._at_once, self._rank = job, rows, at_once, rank
+        self._stages, self._at_once, self._rank = stages, at_once, rank
         self._clock = clock
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
         self._bins, self._network = threading.Condition(), threading.Lock()
         self._binned: dict[tuple[Any, ...], Any] = {}
         self._in_use: Counter[tuple[Any, ...]] = Counter()
-        self._most = max(BINNINGS, len(study.candidates))
+        self._most = max(BINNINGS, len(study.candidates)) * len(stages)
         self._begun_s = clock() - spent_s
         self._stops = False
         self._failure: BaseException | None = None
@@ -198,34 +206,66 @@ class Host:
             IntegrityError, OSError, MemoryError: what no other trial would fare better with.
         """
         name, own = trained_by(self._study.train, self._study.tune, mine.params)
-        one, trainer = self._study.candidates[name], self._trainers[name]
-        rounds = one.rounds or self._job.rounds
-        job = replace(self._job, rounds=rounds, params={**one.params, **own})
-        key = (name, *trainer.bin_key(job))
+        one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {})
+        for place, stage in enumerate(self._stages):
+            params = {**one.params, **own}
+            job = replace(stage.job, rounds=one.rounds or stage.job.rounds, params=params)
+            try:
+                fitted = self._fit(mine, name, place, job)
+                if fitted is None:
+                    return None
+                found = fitted
+                self._pass(mine, name, place, found.valid)
+            except _StoppedError:
+                return self._ended(mine, state="stopped", reason=mine.reason)
+            except Exception as error:
+                if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
+                    raise
+                reason = error.message if isinstance(error, ArclightError) else printable(error)
+                return self._ended(mine, state="failed", reason=reason or type(error).__name__)
+        value = mine.points[-1][1] if len(self._stages) > 1 else found.valid
+        return self._ended(mine, state="complete", value=value, best_round=found.rounds)
+
+    def _fit(self, mine: _Running, name: str, place: int, job: TrainJob) -> Fitted | None:
+        """Train one stage of a trial; None: the search is stopped."""
+        trainer = self._trainers[name]
+        key = (name, place, *trainer.bin_key(job))
         try:
             data = self._data(mine, key, trainer, job)
             if data is None:
                 return None
             # networks draw from one generator in a process: one after another
             with self._network if name == "torch" else contextlib.nullcontext():
-                mine.begun_s = self._clock()
-                fitted = trainer.fit(data, job, Alone(), self._watch(mine, name))
-        except _StoppedError:
-            return self._ended(mine, state="stopped", reason=mine.reason)
-        except Exception as error:
-            if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
-                raise
-            reason = error.message if isinstance(error, ArclightError) else printable(error)
-            return self._ended(mine, state="failed", reason=reason or type(error).__name__)
+                if math.isnan(mine.begun_s):
+                    mine.begun_s = self._clock()
+                mine.before, mine.best = mine.rounds, math.nan
+                return trainer.fit(data, job, Alone(), self._watch(mine, name, job))
         finally:
             self._let_go(key)
-        return self._ended(mine, state="complete", value=fitted.valid, best_round=fitted.rounds)
+
+    def _pass(self, mine: _Running, name: str, place: int, value: float) -> None:
+        """Note the figure of one of several stages, and end a trial that does not pass it."""
+        if len(self._stages) == 1:
+            return
+        mine.values.append(value)
+        height = self._stages[place].height
+        figure = sum(mine.values) / len(mine.values) if self._study.tune.folds else value
+        mine.points.append((height, figure))
+        is_rung = height in self._passing[name].rungs(mine.number)
+        is_last = place + 1 == len(self._stages)
+        if is_rung and not is_last and not self._controller.passes(mine.number, height, figure):
+            mine.reason = self._not_among(height)
+            raise _StoppedError
+
+    def _not_among(self, height: int) -> str:
+        unit = self._study.tune.unit
+        return f"not among the best after {height:,} {unit}{'s' * (height != 1)}"
 
     def _ended(self, mine: _Running, **how: Any) -> Trial:
         now = self._clock()
         begun = now if math.isnan(mine.begun_s) else mine.begun_s
         points = tuple(mine.points)
-        if how["state"] == "stopped" and points:
+        if how["state"] == "stopped" and points and len(self._stages) == 1:
             how["value"] = points[-1][1]
         return Trial(
             number=mine.number,
@@ -239,27 +279,28 @@ class Host:
             **how,
         )
 
-    def _watch(self, mine: _Running, trainer: str) -> Watch:
-        rungs = self._passing[trainer].rungs(mine.number)
+    def _watch(self, mine: _Running, trainer: str, job: TrainJob) -> Watch:
+        is_only = len(self._stages) == 1
+        rungs = self._passing[trainer].rungs(mine.number) if is_only else ()
 
         def watch(
             history: Sequence[float],
             model: Callable[[], bytes] | None,  # noqa: ARG001 -- the protocol's
         ) -> bool:
-            mine.rounds = len(history)
+            mine.rounds = mine.before + len(history)
             last = history[-1]
             if not math.isfinite(last):
                 return True  # the trainer says what became of it
             # without early stopping the last round is what a model would be
             is_better = not mine.best > last if self._higher else not mine.best < last
-            if self._job.early_stopping is None or is_better:
+            if job.early_stopping is None or is_better:
                 mine.best = last
             best = mine.best
             is_rung = mine.rounds in rungs
             if is_rung and not self._controller.passes(mine.number, mine.rounds, best):
-                mine.reason = f"not among the best after {mine.rounds:,} rounds"
+                mine.reason = self._not_among(mine.rounds)
             mine.reason = mine.reason or self._limit(mine)
-            if is_rung or mine.reason:
+            if is_only and (is_rung or mine.reason):
                 mine.points.append((mine.rounds, best))
             if mine.reason:
                 raise _StoppedError  # nobody wants its model
@@ -295,9 +336,9 @@ class Host:
                 for old in [one for one in self._binned if one not in self._in_use]:
                     if len(self._binned) >= self._most:
                         del self._binned[old]
-                begun = self._clock()
-                self._binned[key] = trainer.prepare(*self._rows, job, Alone())
-                mine.bin_s = self._clock() - begun
+                begun, stage = self._clock(), self._stages[key[1]]
+                self._binned[key] = trainer.prepare(stage.train, stage.judge, job, Alone())
+                mine.took_to_bin(self._clock() - begun)
             return self._binned[key]
 
     def _let_go(self, key: tuple[Any, ...]) -> None:

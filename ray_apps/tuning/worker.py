@@ -13,6 +13,7 @@ import pyarrow as pa
 from arclight.catalog import Catalog
 from arclight.contract import Contract
 from arclight.errors import EngineError
+from arclight.folds import FoldRule
 from arclight.store import Store
 from arclight.study import Study, Trials, alone, trials_path
 from ray_apps.fit import FitRequest, job_of, read_request
@@ -21,10 +22,9 @@ from ray_apps.gang.proofs import prove_rows
 from ray_apps.memory import memory_named
 from ray_apps.shards import Reader, read_shard
 from ray_apps.trainers import load_trainer
-from ray_apps.trainers.imbalance import even_out
-from ray_apps.trainers.labels import check_labels
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
+from ray_apps.tuning.stages import stages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +43,8 @@ class SearchRequest(Contract):
     study: Study
     fit: FitRequest
     at_once: int
+    folds: FoldRule | None = None
+    """That a trial learns and is judged on."""
     since: float
     """When the search began, in seconds since 1970: a worker that is lost takes its time."""
 
@@ -112,14 +114,12 @@ def run_host(
         home, reader = catalog.folder(manifest), Reader(threads=fit.threads)
         train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
         prove_rows(gang, manifest, (train, valid))
-        job = job_of(fit, manifest)
-        check_labels(train.label, valid.label, job, gang)
-        evened, job = even_out(train, job, gang)
         threads = max(1, fit.threads // request.at_once)
-        job = replace(job, threads=threads, workers=1, is_trial=True)
+        job = replace(job_of(fit, manifest), threads=threads, workers=1, is_trial=True)
+        stages = stages_of(study.tune, train, valid, job, request.folds)
         trainers = {name: load_trainer(name) for name in study.candidates}
         Host(
-            study, controller, trainers, job, (evened, valid),
+            study, controller, trainers, stages,
             at_once=request.at_once, rank=rank, spent_s=request.spent_s,
         ).run(tell)  # fmt: skip
 

@@ -61,6 +61,28 @@ def test_two_are_not_put_where_one_was_and_a_new_node_is_waited_for(nodes, worke
         next_crew(Crew(2, 16), Train(workers=workers), ATTACHED)
 
 
+@pytest.mark.parametrize(
+    ("section", "bins"),
+    [({}, "disk"), ({"bins": "disk"}, "disk"), ({"bins": "memory"}, None),
+     ({"trainer": "lightgbm"}, None)],
+)  # fmt: skip
+def test_bins_go_to_disk_where_memory_has_no_room_for_them(nodes, shared, section, bins):
+    """16 bytes a row are held whatever the features are."""
+    manifest = shared("binary").manifest
+    rows = manifest.rows["train"]
+    nodes([32], memory=rows * 17.0)
+    if bins is None:
+        with pytest.raises(RefusedError, match="must fit into memory"):
+            first_crew(Train(**section), manifest, ATTACHED, Path())
+        return
+    crew = first_crew(Train(**section), manifest, ATTACHED, Path())
+    assert crew == Crew(1, 32, bins="disk")
+    assert next_crew(crew, Train(**section), ATTACHED) == crew
+    nodes([32], memory=rows * 15.0)
+    with pytest.raises(RefusedError, match="16 bytes each"):
+        first_crew(Train(**section), manifest, ATTACHED, Path())
+
+
 class WithGpus:
     """A trainer whose library could train on a GPU."""
 

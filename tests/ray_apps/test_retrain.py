@@ -130,3 +130,17 @@ def test_a_record_of_an_older_release_and_another_dataset_are_said(trained, tmp_
         IntegrityError, match=rf"must be the one that '{bundle.ref}' was trained on"
     ):
         again(made, bundle.model_copy(update={"dataset_digest": "0"}), tmp_path)
+
+
+def test_a_model_of_bins_on_disk_is_the_same_and_leaves_none(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=(600, 200, 100))
+    run = tmp_path / "run"
+    run.mkdir()
+    spec = make_spec(bins="disk", rounds=5, params={"subsample": 0.7}, folds=2)
+    bundle = train_here(made, spec, run)
+    assert bundle.settings.bins == "disk"
+    assert not [path for path in run.rglob("*") if path.is_file()]
+    report = again(made, bundle, run)
+    assert (report.ok, report.same_bytes, report.changed) == (True, True, ())
+    settings = bundle.settings.model_copy(update={"bins": None})
+    assert again(made, bundle.model_copy(update={"settings": settings}), run).same_bytes

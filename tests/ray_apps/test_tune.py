@@ -26,6 +26,7 @@ from ray_apps.tune import check_space, search
 from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
+from ray_apps.tuning.stages import Stage
 from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import make_job, make_shard
@@ -397,7 +398,9 @@ class TestTrials:
 def run_host(study, trials, trainer, job, *, at_once=1, clock=time.monotonic):
     controller = Controller(study, trials, clock=clock)
     trainers = {study.train.trainer: trainer}
-    Host(study, controller, trainers, job, (None, None), at_once=at_once, clock=clock).run()
+    Host(
+        study, controller, trainers, (Stage(0, None, None, job),), at_once=at_once, clock=clock
+    ).run()
 
 
 def run_with_clock(root, spec):

@@ -16,6 +16,7 @@ from ray_apps.tune import check_space
 from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
+from ray_apps.tuning.stages import Stage
 from tests.ray_apps.conftest import ONE_CORE
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.test_tune import SMALL, TWO_CORES, searched
@@ -213,7 +214,7 @@ def test_networks_are_trained_one_after_another_beside_trees(tmp_path):
     controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
     trainers = {name: Counting(name) for name in study.candidates}
     job = make_job(rounds=1)
-    Host(study, controller, trainers, job, (None, None), at_once=6).run()
+    Host(study, controller, trainers, (Stage(0, None, None, job),), at_once=6).run()
     assert controller.is_done()
     assert most["torch"] == 1
     assert max(most["xgboost"], most["lightgbm"]) > 1

@@ -18,7 +18,7 @@ from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.judge import is_over, kept_rounds
 from ray_apps.trainers.labels import check_labels, row_weights
-from ray_apps.trainers.xgb import _Parts
+from ray_apps.trainers.xgb_bins import Parts
 from tests.ray_apps.make_dataset import SMALL_NET
 
 TREES = ("xgboost", "lightgbm")
@@ -248,8 +248,8 @@ def test_an_interrupt_ends_xgboosts_binning(call, monkeypatch):
             raise KeyboardInterrupt
         return give(self, input_data)
 
-    give = _Parts._next
-    monkeypatch.setattr(_Parts, "_next", interrupted)
+    give = Parts._next
+    monkeypatch.setattr(Parts, "_next", interrupted)
     job, train, valid = make_job(), make_shard(800, parts=4), make_shard(300, seed=1)
     trainer = load_trainer("xgboost")
     with pytest.raises(KeyboardInterrupt):
@@ -515,6 +515,30 @@ def test_rows_from_disk_give_the_bytes_of_rows_in_memory(name, task, imbalance, 
             halves.append(trainer.fit(data, job, Alone(), go_on))
     assert halves[0] == halves[1]
     assert halves[2] == halves[3]
+
+
+@pytest.mark.parametrize("imbalance", ["none", "weight"])
+@pytest.mark.parametrize("task", TASKS)
+def test_bins_on_disk_give_the_model_of_bins_in_memory(task, imbalance, tmp_path):
+    """The same edges, and with one thread the same sums."""
+    if (task, imbalance) == ("regression", "weight"):
+        pytest.skip("a regression has no classes")
+    train, valid = make_shard(4000, task=task), make_shard(1000, seed=1, task=task)
+    job = make_job(task, imbalance=imbalance, params={"subsample": 0.7, "max_bin": 64})
+    memory = fit("xgboost", job, train, valid)
+    folder = tmp_path / "bins"
+    disk = fit("xgboost", replace(job, bins_folder=folder), train, valid)
+    assert disk.model == memory.model
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_bins_are_on_disk_while_they_are_used(tmp_path):
+    train, valid = make_shard(4000), make_shard(1000, seed=1)
+    job = make_job(bins_folder=tmp_path)
+    trainer = load_trainer("xgboost")
+    data = trainer.prepare(train, valid, job, Alone())
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) > 4000 * 4
+    del data
 
 
 @pytest.mark.parametrize("sample", [500, 200_000])

@@ -1,0 +1,175 @@
+"""How XGBoost gets its rows as bins: part by part, into memory or onto a disk."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xgboost as xgb
+
+from arclight.errors import EngineError
+from ray_apps.gang.totals import highest
+from ray_apps.trainers.xgb_network import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from ray_apps.gang import Gang
+    from ray_apps.shards import Shard
+    from ray_apps.trainers import TrainJob
+    from ray_apps.trainers.xgb_trees import InitTrees
+
+Binned: TypeAlias = xgb.QuantileDMatrix | xgb.ExtMemQuantileDMatrix
+
+
+def bin_rows(
+    shard: Shard,
+    job: TrainJob,
+    weights: npt.NDArray[np.float32] | None = None,
+    init: InitTrees | None = None,
+    like: Binned | None = None,
+) -> tuple[Binned, list[int]]:
+    """Return rows as bins, and the highest code of each category feature.
+
+    With a folder in the job the bins are files in it, of which a few parts are read at a time;
+    they have the same edges, and are gone with the matrix.
+
+    Args:
+        shard: the rows.
+        job: what is trained on them.
+        weights: of each row.
+        init: the trees whose raw scores the rows start at.
+        like: rows whose edges are taken.
+
+    Raises:
+        EngineError: the library failed.
+    """
+    options: dict[str, Any] = {"enable_categorical": True, "nthread": job.threads, "ref": like}
+    options |= {name: value for name, value in job.params.items() if name == "max_bin"}
+    try:
+        if job.bins_folder is None:
+            parts = Parts(shard.held(), job, weights, init)
+            return xgb.QuantileDMatrix(parts, **options), parts.top_codes
+        job.bins_folder.mkdir(parents=True, exist_ok=True)
+        cache = Path(tempfile.mkdtemp(dir=job.bins_folder))  # one matrix, one name for its files
+        parts = Parts(shard, job, weights, init, cache)
+        return xgb.ExtMemQuantileDMatrix(parts, **options), parts.top_codes
+    except _InterruptedError:
+        assert parts.interrupt is not None
+        raise parts.interrupt from None
+    except xgb.core.XGBoostError as error:
+        raise EngineError(
+            f"XGBoost could not bin the rows: {first_line(error)}; see the run's log."
+        ) from error
+
+
+def unbinned(valid: Shard, job: TrainJob, init: InitTrees | None) -> xgb.DMatrix:
+    """Return rows as they are."""
+    valid = valid.held()
+    table = pa.concat_tables(t for t in valid.tables if t.num_rows)
+    return xgb.DMatrix(
+        table,
+        label=valid.label,
+        base_margin=None if init is None else init.margins(table),
+        feature_types=_types(table, job.categorical),
+        enable_categorical=True,
+        nthread=job.threads,
+    )
+
+
+def has_new_codes(train: list[int], valid: list[int], gang: Gang) -> bool:
+    """Say whether valid has a category code that train never had, on any worker.
+
+    Bound to train's cuts, XGBoost takes such a code for the nearest known one, so the metric
+    would be that of other rows than the model will score: such rows stay unbinned.
+    """
+    codes = np.array([train, valid], dtype=np.int64)
+    known, found = highest(gang, codes.ravel()).reshape(2, -1)
+    return bool((found > known).any())
+
+
+class Parts(xgb.DataIter):
+    """Gives one encoded row group at a time; the library asks for all of them several times.
+
+    Attributes:
+        top_codes: the highest code seen of each category feature, -1 for none.
+        interrupt: what ended it, if it was no Exception.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        job: TrainJob,
+        weights: npt.NDArray[np.float32] | None = None,
+        init: InitTrees | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self._shard, self._weights, self._init = shard, weights, init
+        self._margins: dict[int, npt.NDArray[np.float32]] = {}
+        self._categorical = job.categorical
+        self._tables = iter(shard.tables)
+        self._place = self._row = 0
+        self.top_codes = [-1] * len(job.categorical)
+        self.interrupt: BaseException | None = None
+        prefix = None if cache is None else str(cache / "part")
+        super().__init__(cache_prefix=prefix, release_data=True)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._tables = iter(self._shard.tables)
+        self._place = self._row = 0
+
+    def next(self, input_data: Callable[..., None]) -> bool:
+        """Give the next part; False: there is no other."""
+        try:
+            return self._next(input_data)
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            # the library lets only an Exception end what it is doing; after Ctrl-C it would go on
+            # with the last part once more
+            self.interrupt = interrupt
+            raise _InterruptedError from interrupt
+
+    def _next(self, input_data: Callable[..., None]) -> bool:
+        table = next(self._tables, None)
+        if table is None:
+            return False
+        label = self._shard.labels[self._place]
+        rows = slice(self._row, self._row + len(label))
+        weight = {} if self._weights is None else {"weight": self._weights[rows]}
+        margin = {} if self._init is None else {"base_margin": self._margin(table)}
+        self._see(table)
+        types = _types(table, self._categorical)
+        input_data(data=table, label=label, feature_types=types, **weight, **margin)
+        self._place, self._row = self._place + 1, rows.stop
+        return True
+
+    def _margin(self, table: pa.Table) -> npt.NDArray[np.float32]:
+        """Return the raw scores of a part, computed once for all the times it is asked for."""
+        assert self._init is not None
+        if self._place not in self._margins:
+            self._margins[self._place] = self._init.margins(table)
+        return self._margins[self._place]
+
+    def _see(self, table: pa.Table) -> None:
+        for i, place in enumerate(self._categorical):
+            code = pc.max(table.column(place)).as_py()
+            self.top_codes[i] = max(self.top_codes[i], -1 if code is None else code)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+class _InterruptedError(Exception):
+    """Stands for an interrupt while the library calls back."""
+
+
+def _types(table: pa.Table, categorical: Sequence[int]) -> list[str]:
+    return ["c" if i in categorical else "q" for i in range(table.num_columns)]

@@ -1,0 +1,85 @@
+"""What a trial trains: all rows once, fold after fold, or more and more row groups.
+
+Where there are several stages each is a training of its own, and between two of them a trial may
+be stopped, as at a rung of rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arclight.halving import rungs_of
+from ray_apps.folds import check_folds, deal
+from ray_apps.gang import Alone
+from ray_apps.trainers.imbalance import even_out
+from ray_apps.trainers.labels import check_labels
+
+if TYPE_CHECKING:
+    from arclight.folds import FoldRule
+    from arclight.tune_section import Tune
+    from ray_apps.shards import Shard
+    from ray_apps.trainers import TrainJob
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a trial.
+
+    Attributes:
+        height: how far a trial is after it, in folds or row groups; of a single one nothing.
+        train: rows to learn from.
+        judge: rows that its figure is of.
+        job: what every trial has beside its trainer, rounds and parameters.
+    """
+
+    height: int
+    train: Shard
+    judge: Shard
+    job: TrainJob
+
+
+def stages_of(
+    tune: Tune, train: Shard, valid: Shard, job: TrainJob, rule: FoldRule | None
+) -> tuple[Stage, ...]:
+    """Return what each trial of a search trains, in this order.
+
+    Args:
+        tune: what is searched, and how.
+        train: all rows of train.
+        valid: all rows of valid; folds are judged on rows of train instead.
+        job: what every trial has beside its trainer, rounds and parameters.
+        rule: of the folds, if there are some.
+
+    Raises:
+        DataError: labels are bad, a fold has no rows, or rows of one class only.
+        IntegrityError: bytes or columns are not those published.
+    """
+    if rule is not None:
+        dealt = deal(train, rule, Alone())
+        check_folds(train, dealt, job, Alone())
+        pairs = [dealt.parts(train, number) for number in range(rule.count)]
+        return tuple(_stage(i, *pair, job) for i, pair in enumerate(pairs, 1))
+    check_labels(train.label, valid.label, job, Alone())
+    if tune.fidelity == "rows":
+        groups = len(train.labels)
+        heights = (*rungs_of(groups), groups)
+        return tuple(_stage(n, _some(train, n), valid, job) for n in heights)
+    return (_stage(0, train, valid, job),)
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _stage(height: int, train: Shard, judge: Shard, job: TrainJob) -> Stage:
+    evened, own = even_out(train, job, Alone())
+    return Stage(height, evened, judge, own)
+
+
+def _some(train: Shard, groups: int) -> Shard:
+    """Return some row groups from all over train, since rows may lie in an order of time."""
+    whole = len(train.labels)
+    chosen = set(np.linspace(0, whole - 1, groups).round().astype(int).tolist())
+    return train.where([np.full(len(y), i in chosen) for i, y in enumerate(train.labels)])

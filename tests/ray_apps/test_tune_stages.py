@@ -1,0 +1,165 @@
+"""Trials that train several times: fold after fold, or on more and more row groups."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from arclight.errors import SpecError
+from arclight.folds import fold_rule
+from arclight.spec import HashSplit, Tune
+from arclight.study import with_params
+from ray_apps.folds import deal
+from ray_apps.gang import Alone
+from ray_apps.shards import read_shard
+from ray_apps.trainers import load_trainer
+from ray_apps.tune import plain_job
+from ray_apps.tuning.stages import stages_of
+from tests.ray_apps.conftest import train_here
+from tests.ray_apps.make_dataset import make_dataset
+from tests.ray_apps.test_tune import searched, spec_of
+
+ROWS = (900, 200, 100)
+FOLDS = {"folds": 4, "trials": 4, "scheduler": "none"}
+
+
+def on(_history, _model) -> bool:
+    return True
+
+
+def shards(made):
+    home = made.catalog.folder(made.manifest)
+    return (read_shard(home, made.manifest, split) for split in ("train", "valid"))
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "torch"])
+def test_a_trials_figure_is_the_mean_of_its_folds(tmp_path, name):
+    """Each fold is what a training on its rows gives, whatever ran before it."""
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    spec = spec_of(name, FOLDS, rounds=5)
+    found, trials = searched(made, spec, tmp_path)
+    assert [t.state for t in trials.ended.values()] == ["complete"] * 4
+    trial = trials.ended[found.trial]
+    assert [height for height, _ in trial.points] == [1, 2, 3, 4]
+    assert found.value == trial.points[-1][1] == max(t.value for t in trials.ended.values())
+    assert trial.rounds == 4 * 5
+    train, _ = shards(made)
+    dealt = deal(train, fold_rule(spec, made.manifest, "tune"), Alone())
+    chosen = spec.model_copy(update={"train": with_params(spec.train, spec.tune, trial.params)})
+    trainer, values = load_trainer(name), []
+    for number in range(4):
+        job = plain_job(spec, chosen.train)
+        job = spec_job(job, made, chosen)
+        data = trainer.prepare(*dealt.parts(train, number), job, Alone())
+        values.append(trainer.fit(data, job, Alone(), on).valid)
+    assert found.value == pytest.approx(np.mean(values), abs=1e-9)
+    assert trial.points[1][1] == pytest.approx(np.mean(values[:2]), abs=1e-9)
+
+
+def spec_job(job, made, spec):
+    """Return a job with what the data and the section say."""
+    return replace(
+        job,
+        categorical=made.manifest.plan.categorical,
+        classes=0,
+        rounds=spec.train.rounds,
+        early_stopping=spec.train.early_stopping,
+    )
+
+
+def test_a_trial_is_stopped_between_folds_and_then_has_no_figure(tmp_path):
+    """One lucky fold is no mean of four: it is never the best."""
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    tune = {"folds": 4, "trials": 14, "scheduler": "asha"}
+    found, trials = searched(made, spec_of("xgboost", tune, rounds=4), tmp_path)
+    stopped = [t for t in trials.ended.values() if t.state == "stopped"]
+    assert len(stopped) >= 5
+    assert {len(t.points) for t in stopped} <= {1, 2}
+    assert all(t.rounds == 4 * len(t.points) for t in stopped)
+    assert all(t.value is None for t in stopped)
+    assert stopped[0].reason.startswith("not among the best after ")
+    assert "fold" in stopped[0].reason
+    assert trials.ended[found.trial].state == "complete"
+
+
+def test_row_groups_are_a_fidelity(tmp_path):
+    """Who is best on few rows is trained from scratch on more; the figure is that of all."""
+    made = make_dataset(tmp_path / "store", rows=ROWS, row_groups=9)
+    spec = spec_of("xgboost", {"fidelity": "rows", "trials": 14}, rounds=6)
+    found, trials = searched(made, spec, tmp_path)
+    groups = sum(len(file.row_groups) for file in made.manifest.files_of("train"))
+    heights = {height for t in trials.ended.values() for height, _ in t.points}
+    assert heights <= {1, 2, 3, 6, 9, 18}
+    assert max(heights) == groups
+    best = trials.ended[found.trial]
+    assert best.points[-1][0] == groups
+    assert len(best.points) >= 2
+    assert sum(t.state == "stopped" for t in trials.ended.values()) >= 5
+    params = {**spec.train.params, **best.params}
+    train = spec.train.model_copy(update={"params": params})
+    bundle = train_here(made, spec.model_copy(update={"train": train}), tmp_path)
+    assert bundle.train_metrics["valid"] == pytest.approx(found.value, abs=1e-6)
+
+
+def test_few_row_groups_come_from_all_over_train(tmp_path):
+    """Rows may lie in an order of time."""
+    made = make_dataset(tmp_path / "store", rows=ROWS, row_groups=9)
+    train, valid = shards(made)
+    tune = Tune.model_validate_json(json.dumps({**spec_tune(), "fidelity": "rows"}))
+    job = spec_job(plain_job(spec_of(), spec_of().train), made, spec_of())
+    stages = stages_of(tune, train, valid, job, None)
+    whole = len(train.labels)
+    assert [stage.height for stage in stages][-1] == whole
+    for stage in stages:
+        mine = {label.tobytes() for label in stage.train.labels}
+        chosen = [i for i, y in enumerate(train.labels) if y.tobytes() in mine]
+        assert len(chosen) == stage.height
+        if stage.height > 1:
+            assert (chosen[0], chosen[-1]) == (0, whole - 1)
+    assert stages[-1].train.rows == train.rows
+
+
+def spec_tune():
+    return {"space": {"max_depth": {"int": [2, 5]}}}
+
+
+@pytest.mark.parametrize("how", [{"folds": 3}, {"fidelity": "rows"}])
+def test_a_search_in_stages_goes_on_where_it_was(tmp_path, how):
+    """One at a time: its trials are those of a search that was not disturbed."""
+    told = []
+    for place, parts in (("whole", (10,)), ("parts", (4, 10))):
+        made = make_dataset(tmp_path / place / "store", rows=ROWS, row_groups=9)
+        for trials in parts:
+            spec = spec_of("lightgbm", {**how, "trials": trials, "scheduler": "asha"}, rounds=4)
+            _, found = searched(made, spec, tmp_path / place)
+        told.append([(t.params, t.state, t.points, t.value) for t in found.ended.values()])
+    assert told[0] == told[1]
+    assert len(told[0]) == 10
+
+
+def test_every_fold_is_binned_once(tmp_path, monkeypatch):
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    trainer, calls = type(load_trainer("xgboost")), []
+    real = trainer.prepare
+    monkeypatch.setattr(
+        trainer, "prepare", lambda self, *a, **k: calls.append(1) or real(self, *a, **k)
+    )
+    searched(made, spec_of("xgboost", FOLDS, rounds=3), tmp_path)
+    assert len(calls) == 4
+
+
+def test_folds_have_all_rows():
+    with pytest.raises(ValidationError, match="folds have all rows"):
+        Tune.model_validate_json(json.dumps({**spec_tune(), "folds": 3, "fidelity": "rows"}))
+
+
+def test_folds_are_dealt_as_the_dataset_was_split(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    spec = spec_of("xgboost", FOLDS)
+    etl = spec.etl.model_copy(update={"split": HashSplit(by="hash", group=("shop",))})
+    with pytest.raises(SpecError, match=r"tune\.folds: dataset .* was split by key"):
+        searched(made, spec.model_copy(update={"etl": etl}), tmp_path)
