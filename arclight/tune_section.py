@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from arclight.contract import Contract
-from arclight.search_space import FloatRange, Range
+from arclight.search_space import Choice, FloatRange, Range
 from arclight.spec_field import FieldError, Params, Text, TrainerName
 
+Sampler = Literal["tpe", "gp", "cma_es", "evolution", "quasi_random", "random", "grid"]
 TRAINER = "trainer"
 """Among a trial's parameters, where a search chooses among trainers: which one it has."""
 
@@ -72,7 +73,7 @@ class Tune(Contract):
     """A search over a space of the trainer's parameters, or over several trainers."""
 
     trials: int = Field(default=50, ge=1, le=100_000)
-    sampler: Literal["tpe", "gp", "quasi_random", "random", "grid"] = "tpe"
+    sampler: Sampler = "tpe"
     scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
     time_limit_s: int | None = Field(default=None, ge=1)
     """Of one command, workers that are lost included."""
@@ -119,11 +120,17 @@ class Tune(Contract):
             raise FieldError(text, "space")
         if self.folds and self.fidelity == "rows":
             raise FieldError("folds have all rows; leave them out, or fidelity.", "fidelity")
-        if self.trainers and self.sampler == "gp":
-            text = "gp needs the same parameters in every trial; use tpe to choose among trainers."
-            raise FieldError(text, "sampler")
+        if self.trainers and self.sampler in ("gp", "cma_es", "evolution"):
+            raise FieldError(
+                f"{self.sampler} needs the same parameters in every trial; use tpe to choose "
+                "among trainers.",
+                "sampler",
+            )
         for path, space in self._spaces():
             for name, values in space.items():
+                if self.sampler == "cma_es" and isinstance(values, Choice):
+                    text = "cma_es moves along numbers; leave the choice out, or use tpe."
+                    raise FieldError(text, *path, name)
                 if self.sampler == "grid" and isinstance(values, FloatRange):
                     text = "a grid has no steps for a float range; list its values as a choice."
                     raise FieldError(text, *path, name)

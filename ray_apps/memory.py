@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from arclight.manifest import DatasetManifest
 
-SAID = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "launch worker thread")
+SAID = (
+    "bad_alloc", "bad_malloc", "bad allocation", "allocate memory", "out of memory",
+    "launch worker thread",
+)  # fmt: skip
 """What libraries say whose own error is all that Python gets to see; a thread needs a stack."""
 
 

@@ -17,6 +17,7 @@ from arclight.errors import SpecError
 from arclight.search_space import Choice, FloatRange, IntRange
 from arclight.tune_section import TRAINER
 from ray_apps.lean import lean_imports
+from ray_apps.tuning.evolve import CmaEs, check_cma_es, offspring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +45,8 @@ def check_sampler(tune: Tune) -> None:
     """
     if tune.sampler in ("tpe", "gp"):
         _optuna()
+    if tune.sampler == "cma_es":
+        check_cma_es()
     if tune.sampler == "gp" and importlib.util.find_spec("torch") is None:
         raise SpecError(
             "tune.sampler: gp needs torch; run `pip install 'arclight[torch]'`, or use tpe."
@@ -70,6 +73,7 @@ class Asker:
         self._known: Any = None  # Optuna's study
         self._told: list[int] = []
         self._sobol: Any = None
+        self._cma_es = CmaEs()
 
     def ask(
         self, number: int, ended: Sequence[Trial], running: Mapping[int, Mapping[str, Param]]
@@ -85,8 +89,11 @@ class Asker:
             return self._grid_point(number)
         if self._tune.sampler == "quasi_random":
             return self._at(self._point(number))
+        rng = np.random.default_rng([self._seed, number])
         if self._tune.sampler == "random" or len(ended) < STARTUP:
-            return self._at(np.random.default_rng([self._seed, number]).random(self._axes))
+            return self._at(rng.random(self._axes))
+        if self._tune.sampler in ("evolution", "cma_es"):
+            return self._evolved(ended, rng)
         return self._model(number, ended, running)
 
     def _at(self, places: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, Param]:
@@ -108,6 +115,22 @@ class Asker:
                 return self._named(trainer, _grid_point(self._spaces[trainer], place))
             number, begun = number - rounds * len(names), begun + rounds
         raise IndexError(number)
+
+    def _evolved(self, ended: Sequence[Trial], rng: np.random.Generator) -> dict[str, Param]:
+        """Answer from places and figures; failed trials have none, nor have some that stopped."""
+        (space,) = self._spaces.values()
+        sign = 1.0 if self._higher else -1.0
+        known = [
+            (np.array([_place(one, t.params[n]) for n, one in space.items()]), sign * t.value)
+            for t in ended
+            if t.value is not None
+        ]
+        if len(known) < STARTUP:
+            return self._at(rng.random(self._axes))
+        if self._tune.sampler == "evolution":
+            choices = [isinstance(one, Choice) for one in space.values()]
+            return self._at(offspring(known, choices, rng))
+        return self._at(self._cma_es.answer(known, STARTUP, self._seed, rng))
 
     def _named(self, trainer: str, own: dict[str, Param]) -> dict[str, Param]:
         return {TRAINER: trainer, **own} if self._tune.among else own
@@ -328,3 +351,16 @@ def _at(one: Range, place: float) -> Param:
     if isinstance(one, IntRange):
         return int(min(max(round(found), low), high))
     return min(max(found, low), high)
+
+
+def _place(one: Range, value: Param) -> float:
+    """Return the place in [0, 1) of a value in a range: `_at` gives the value back."""
+    if isinstance(one, Choice):
+        return (one.choice.index(value) + 0.5) / len(one.choice)
+    assert isinstance(value, int | float)
+    low, high = one.bounds
+    edge = 0.5 if isinstance(one, IntRange) else 0.0
+    begin, end, at = low - edge, high + edge, float(value)
+    if one.log:
+        begin, end, at = (math.log(max(x, 1e-300)) for x in (begin, end, at))
+    return min((at - begin) / (end - begin), math.nextafter(1.0, 0.0))

@@ -152,6 +152,12 @@ def test_every_fold_is_binned_once(tmp_path, monkeypatch):
     assert len(calls) == 4
 
 
+def test_cma_es_takes_no_choice():
+    space = {"net": {"choice": ["mlp", "resnet"]}}
+    with pytest.raises(ValidationError, match="cma_es moves along numbers"):
+        Tune.model_validate_json(json.dumps({"space": space, "sampler": "cma_es"}))
+
+
 def test_folds_have_all_rows():
     with pytest.raises(ValidationError, match="folds have all rows"):
         Tune.model_validate_json(json.dumps({**spec_tune(), "folds": 3, "fidelity": "rows"}))

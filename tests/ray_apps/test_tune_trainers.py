@@ -152,6 +152,7 @@ def test_a_trial_is_compared_with_those_of_its_own_trainer(tmp_path):
         ({"space": {"max_depth": {"int": [2, 4]}}}, "tune.space.*not both"),
         ({"trainers": {}}, "must have a space or trainers"),
         ({"sampler": "gp"}, "use tpe to choose among trainers"),
+        ({"sampler": "evolution"}, "use tpe to choose among trainers"),
         ({"sampler": "grid"}, "trainers.xgboost.space.learning_rate.*no steps"),
         ({"trainers": {"catboost": {"space": {"a": {"int": [1, 2]}}}}}, "catboost"),
         ({"trainers": {"xgboost": {"space": {}}}}, "xgboost"),
