@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from arclight.errors import RefusedError, SpecError
+from arclight.study import candidates_of
 from arclight.workers import Bounds, bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import (
@@ -87,8 +88,9 @@ def search_crew(
         RefusedError: the rows do not fit, with the figures.
     """
     crew, memory = _planned(train, Bounds(1, tune.nodes), profile, folder, "cpu")
-    one, each = Crew(1, crew.threads), _least_row_bytes(train, manifest) * (tune.folds or 1)
-    check_memory(manifest.rows["train"], each, one, memory)
+    most = max(_least_row_bytes(one, manifest) for one in _tried(train, tune))
+    each = most * (tune.folds or 1)
+    check_memory(manifest.rows["train"], each, Crew(1, crew.threads), memory)
     return crew
 
 
@@ -144,6 +146,11 @@ def _planned(
         )
     own = sizes.memory_bytes / (len(gpus) if crew.gpus and crew.workers > 1 else 1)
     return crew, own if is_own else _memory_bytes(crew)
+
+
+def _tried(train: Train, tune: Tune) -> list[Train]:
+    """Return the train section with each trainer that a search tries."""
+    return [train.model_copy(update={"trainer": name}) for name in candidates_of(train, tune)]
 
 
 def _least_row_bytes(train: Train, manifest: DatasetManifest, *, on_disk: bool = False) -> int:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 
 from arclight.errors import RefusedError, SpecError
-from arclight.spec import Train
+from arclight.spec import Train, Tune
 from arclight.workers import WorkerRange
 from cluster.machine import Machine
 from cluster.profiles import Profile, RayPlace
 from cluster.sizing import Crew
 from ray_apps import crews
-from ray_apps.crews import first_crew, next_crew
+from ray_apps.crews import first_crew, next_crew, search_crew
 from ray_apps.train import check_training
 from ray_apps.trainers import load_trainer
 from tests.ray_apps.conftest import ONE_CORE
@@ -81,6 +82,39 @@ def test_bins_go_to_disk_where_memory_has_no_room_for_them(nodes, shared, sectio
     nodes([32], memory=rows * 15.0)
     with pytest.raises(RefusedError, match="16 bytes each"):
         first_crew(Train(**section), manifest, ATTACHED, Path())
+
+
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [
+        ({"space": {"max_depth": {"int": [2, 4]}}}, 1),
+        ({"space": {"max_depth": {"int": [2, 4]}}, "folds": 5}, 5),
+    ],
+)
+def test_a_search_with_folds_needs_the_memory_of_as_many_trainings(nodes, shared, how, times):
+    manifest, tune = shared("binary").manifest, Tune.model_validate_json(json.dumps(how))
+    each = crews._least_row_bytes(Train(), manifest)
+    whole = float(manifest.rows["train"] * each * times)
+    nodes([32, 32], memory=whole)
+    assert search_crew(Train(), tune, manifest, ATTACHED, Path()) == Crew(2, 32)
+    nodes([32], memory=whole - 1)
+    with pytest.raises(RefusedError, match="must fit into memory"):
+        search_crew(Train(), tune, manifest, ATTACHED, Path())
+
+
+def test_a_search_among_trainers_needs_what_the_largest_of_them_does(nodes, shared):
+    manifest = shared("binary").manifest
+    tune = Tune.model_validate({"trainers": "auto"})
+    small, large = (
+        manifest.rows["train"] * crews._least_row_bytes(Train(trainer=name), manifest)
+        for name in ("lightgbm", "torch")
+    )
+    assert small < large
+    nodes([32], memory=float(large))
+    assert search_crew(Train(trainer="lightgbm"), tune, manifest, ATTACHED, Path())
+    nodes([32], memory=float(large - 1))
+    with pytest.raises(RefusedError, match="must fit into memory"):
+        search_crew(Train(trainer="lightgbm"), tune, manifest, ATTACHED, Path())
 
 
 class WithGpus:
