@@ -15,7 +15,7 @@ from arclight.decision import GateRule
 from arclight.errors import SpecError
 from arclight.metrics import default_metric, metric_for
 from arclight.spec_field import FieldError, Params, Text, TrainerName
-from arclight.tune_section import Tune
+from arclight.tune_section import MODEL_BYTES, Tune
 from arclight.workers import Workers
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -451,6 +451,14 @@ class Spec(Contract):
             metric_for(self.task, self.metric)
         except SpecError as error:
             raise FieldError(error.message, "train", "metric") from error
+        for name in self.tune.also if self.tune is not None else ():
+            if name == self.metric:
+                raise FieldError(f"'{name}' is train.metric already.", "tune", "also")
+            try:
+                _ = name == MODEL_BYTES or metric_for(self.task, name)
+            except SpecError as error:
+                text = f"{error.message} Or {MODEL_BYTES}, the size of the model."
+                raise FieldError(text, "tune", "also") from error
         try:
             self.gate.check_task(self.task)
         except ValueError as error:

@@ -105,6 +105,8 @@ class Trial(Contract):
     points: tuple[tuple[int, float], ...] = ()
     """(round, best figure so far) where the scheduler looked, and at the end; or (fold, mean so
     far), or (row groups, figure)."""
+    others: dict[str, float] = {}
+    """The figures of `tune.also` that could be measured."""
     host: int = 0
     """Which of the hosts trained it, where there were several."""
     queue_s: float = 0.0
@@ -390,7 +392,7 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
     train = spec.train.model_copy(update={"folds": None})
     asked = spec.tune.written_out()
     tune = asked.model_dump(mode="json", exclude=BUDGET)
-    for name in ("trainers", "fidelity", "folds"):  # of which not every study has heard
+    for name in ("trainers", "fidelity", "folds", "also"):  # of which not every study has heard
         if getattr(asked, name) == Tune.model_fields[name].default:
             tune.pop(name)
     key = digest_of(

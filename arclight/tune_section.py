@@ -16,6 +16,10 @@ TRAINER = "trainer"
 """Among a trial's parameters, where a search chooses among trainers: which one it has."""
 
 
+MODEL_BYTES = "model_bytes"
+"""The size of a trial's model file, as a figure that it is weighed by; smaller is better."""
+
+
 class Candidate(Contract):
     """One trainer among which a search chooses."""
 
@@ -82,6 +86,8 @@ class Tune(Contract):
     """What the scheduler gives a trial more of: rounds, or row groups, each time from scratch."""
     folds: int | None = Field(default=None, ge=2, le=20)
     """Of train, that a trial learns and is judged on; None: it is judged on valid."""
+    also: tuple[Text, ...] = ()
+    """Figures beside the metric that trials are weighed by: metrics, or `model_bytes`."""
     target: float | None = None
     """A figure that is good enough: no trial is begun after one that reached it."""
     at_once: int | None = Field(default=None, ge=1)
@@ -120,12 +126,7 @@ class Tune(Contract):
             raise FieldError(text, "space")
         if self.folds and self.fidelity == "rows":
             raise FieldError("folds have all rows; leave them out, or fidelity.", "fidelity")
-        if self.trainers and self.sampler in ("gp", "cma_es", "evolution"):
-            raise FieldError(
-                f"{self.sampler} needs the same parameters in every trial; use tpe to choose "
-                "among trainers.",
-                "sampler",
-            )
+        self._check_sampler()
         for path, space in self._spaces():
             for name, values in space.items():
                 if self.sampler == "cma_es" and isinstance(values, Choice):
@@ -135,6 +136,20 @@ class Tune(Contract):
                     text = "a grid has no steps for a float range; list its values as a choice."
                     raise FieldError(text, *path, name)
         return self
+
+    def _check_sampler(self) -> None:
+        if self.also and self.scheduler != "none":
+            text = "what is stopped early has no other figures; set `scheduler: none` with also."
+            raise FieldError(text, "scheduler")
+        if self.also and self.sampler in ("gp", "cma_es", "evolution"):
+            text = f"{self.sampler} learns from one figure alone; use tpe with also."
+            raise FieldError(text, "sampler")
+        if self.trainers and self.sampler in ("gp", "cma_es", "evolution"):
+            raise FieldError(
+                f"{self.sampler} needs the same parameters in every trial; use tpe to choose "
+                "among trainers.",
+                "sampler",
+            )
 
     def _spaces(self) -> list[tuple[tuple[str, ...], dict[str, Range]]]:
         below = [(("trainers", "dict", n, "space"), one.space) for n, one in self.among.items()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from arclight.errors import MissingError, nearest
 from arclight.pages.study_page import study_page
+from arclight.pareto import front
 from arclight.store import make_folder, replace_file
 from arclight.study import (
     Trials,
@@ -73,6 +74,9 @@ def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
     """Print the best trials of a study, the best first."""
     lines = [_line(study, trial) for trial in trials.ranked(study.metric)[:limit]]
     say_table(f"study {study.ref}", _columns(study), lines)
+    if study.tune.also:
+        best = [_line(study, trial) for trial in front(study, list(trials.ended.values()))]
+        say_table("no other trial beats these in every figure", _columns(study), best[:limit])
 
 
 class LiveTable:
@@ -90,7 +94,7 @@ class LiveTable:
         study, trials = self._study, self._trials
         lines = [_line(study, trial) for trial in trials.ranked(study.metric)[:SHOWN]]
         lines += [
-            (number, "", "", "running", *_values(study, params))
+            (number, "", *("" for _ in study.tune.also), "", "running", *_values(study, params))
             for number, params in sorted(trials.begun.items())[-SHOWN:]
         ]
         return table_of(f"study {study.ref}", _columns(study), lines)
@@ -139,12 +143,14 @@ def _row(study: Study, trials: Trials) -> dict[str, Any]:
 
 def _columns(study: Study) -> Sequence[str]:
     own = ("trainer", "parameters") if study.tune.among else study.names
-    return ("trial", study.metric, "rounds", "state", *own)
+    return ("trial", study.metric, *study.tune.also, "rounds", "state", *own)
 
 
 def _line(study: Study, trial: Trial) -> tuple[object, ...]:
     value = "none" if trial.value is None else f"{trial.value:.5f}"
-    return trial.number, value, f"{trial.rounds:,}", trial.state, *_values(study, trial.params)
+    others = [f"{trial.others[n]:,.5g}" if n in trial.others else "none" for n in study.tune.also]
+    told = (trial.number, value, *others, f"{trial.rounds:,}", trial.state)
+    return *told, *_values(study, trial.params)
 
 
 def _values(study: Study, params: dict[str, Param]) -> list[object]:

@@ -196,6 +196,42 @@ def slice_chart(trials: Sequence[Trial], metric: str, name: str, one: Range) -> 
     )
 
 
+def trade_chart(
+    trials: Sequence[Trial], best: Sequence[Trial], metric: str, other: str
+) -> Markup | None:
+    """Draw every trial's figure against another of its figures, and those that none beats.
+
+    Args:
+        trials: the best first.
+        best: those that no other one beats, the best first.
+        metric: the figure.
+        other: the other one.
+    """
+    known = [trial for trial in trials if other in trial.others]
+    if not known:
+        return None
+    scale = Scale.of([t.value or 0.0 for t in known], higher=METRICS[metric].higher_is_better)
+    values = [trial.others[other] for trial in known]
+    low, width = min(values), (max(values) - min(values)) or 1.0
+    canvas = Canvas(_FLOOR + 36)
+
+    def across(value: float) -> float:
+        return _LEFT + 6 + (_RIGHT - _LEFT - 12) * (value - low) / width
+
+    _figures(canvas, scale)
+    for tick in nice_ticks(low, low + width, 4):
+        tick_text(canvas, across(tick), _FLOOR + 12, number(tick, 4))
+    for trial in reversed(known[:DOTS]):
+        _spot(canvas, across(trial.others[other]), scale.up(trial.value or 0.0), "train")
+    for trial in best:
+        canvas.dot(across(trial.others[other]), scale.up(trial.value or 0.0), 4.5, fill="ink")
+    canvas.text((_LEFT + _RIGHT) / 2, _FLOOR + 29, other, anchor="center")
+    return canvas.svg(
+        f"{metric} against {other} of {count(len(known))} trials; no other one beats "
+        f"{count(len(best))} of them in every figure."
+    )
+
+
 # --------------------------------------------------------------------------------- inside
 
 

@@ -16,8 +16,10 @@ from arclight.pages.study_charts import (
     learning_chart,
     parallel_chart,
     slice_chart,
+    trade_chart,
 )
 from arclight.pages.words import UNKNOWN, count, number
+from arclight.pareto import figures_of, front
 from arclight.study import seconds_of, trained_by, with_params
 
 if TYPE_CHECKING:
@@ -44,6 +46,10 @@ class _Found:
     learning: Markup
     parallel: Markup
     importance: Markup | None
+    trades: list[tuple[str, Markup | None]]
+    """Other figures, and how far they are weighed against the metric."""
+    front: list[tuple[int, list[str]]]
+    """Trials that no other one beats, and their figures."""
     slices: list[tuple[str, Markup]]
     trainer: str
     trainers: list[tuple[str, list[str]]]
@@ -92,6 +98,7 @@ def _found(study: Study, ranked: list[Trial], importance: Mapping[str, float] | 
     first = [*(importance or {}), *space]
     names = list(dict.fromkeys(name for name in first if name in space))
     bars = [Bar(name, {"train": part}) for name, part in (importance or {}).items()]
+    unbeaten = front(study, ranked) if study.tune.also else []
     title = "How far each parameter sets the best trials apart"
     return _Found(
         best=ranked[0],
@@ -101,6 +108,11 @@ def _found(study: Study, ranked: list[Trial], importance: Mapping[str, float] | 
         learning=learning_chart(ranked, metric, study.tune.unit),
         parallel=parallel_chart(mine, space),
         importance=ranking_chart(title, bars, as_share=True) if bars else None,
+        trades=[(n, trade_chart(ranked, unbeaten, metric, n)) for n in study.tune.also],
+        front=[
+            (t.number, [number(f, 6) for f in figures_of(study, t) or ()])
+            for t in unbeaten[:LISTED]
+        ],
         slices=[(n, slice_chart(mine, metric, n, space[n])) for n in names[:SLICES]],
         trainer=trainer,
         trainers=_trainers(study, ranked) if study.tune.among else [],
@@ -171,6 +183,7 @@ def _line(trial: Trial, study: Study) -> tuple[str, Sequence[str]]:
     params = [trial.params.get(name, UNKNOWN) for name in study.names]
     return f"{trial.number}", (
         number(trial.value, 6),
+        *(number(trial.others.get(name), 6) for name in study.tune.also),
         trial.state,
         count(trial.rounds),
         *(number(p) if isinstance(p, float) else f"{p}" for p in params),

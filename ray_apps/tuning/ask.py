@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arclight.errors import SpecError
+from arclight.pareto import higher_is_better
 from arclight.search_space import Choice, FloatRange, IntRange
 from arclight.tune_section import TRAINER
 from ray_apps.lean import lean_imports
@@ -199,7 +200,7 @@ class Asker:
         all_count = self._tune.sampler == "gp"
         if self._known is None or numbers[: len(self._told)] != self._told:
             self._known, self._told = (
-                known_study(self._tune, (), higher=self._higher, all_count=all_count),
+                known_study(self._tune, (), higher=self._higher, all_count=all_count, weighs=True),
                 [],
             )
         tell(self._known, self._tune, ended[len(self._told) :], all_count=all_count)
@@ -213,6 +214,7 @@ def known_study(
     *,
     higher: bool,
     all_count: bool,
+    weighs: bool = False,
 ) -> Any:
     """Return a study of Optuna's that knows some trials.
 
@@ -221,18 +223,23 @@ def known_study(
         ended: the trials.
         higher: whether a higher figure is better.
         all_count: a stopped trial counts as a complete one, with the figure it was stopped at.
+        weighs: it knows the figures of `tune.also` as well.
 
     Raises:
         SpecError: Optuna is not there.
     """
-    study = _optuna().create_study(direction="maximize" if higher else "minimize")
+    also = [higher_is_better(name) for name in tune.also] if weighs else []
+    study = _optuna().create_study(
+        directions=["maximize" if one else "minimize" for one in (higher, *also)]
+    )
     tell(study, tune, ended, all_count=all_count)
     return study
 
 
 def tell(study: Any, tune: Tune, ended: Sequence[Trial], *, all_count: bool) -> None:
     """Add trials to a study of Optuna's, as `known_study` does."""
-    study.add_trials([_known(tune, trial, all_count=all_count) for trial in ended])
+    also = tune.also if len(study.directions) > 1 else ()
+    study.add_trials([_known(tune, trial, also, all_count=all_count) for trial in ended])
 
 
 # --------------------------------------------------------------------------------- inside
@@ -270,17 +277,20 @@ def _optuna() -> Any:
     return optuna
 
 
-def _known(tune: Tune, trial: Trial, *, all_count: bool) -> Any:
+def _known(tune: Tune, trial: Trial, also: Sequence[str], *, all_count: bool) -> Any:
     """Return a trial as Optuna knows it; a Gaussian process learns from complete ones only."""
     optuna = _optuna()
     states = optuna.trial.TrialState
     stopped = states.COMPLETE if all_count and trial.value is not None else states.PRUNED
     state = {"complete": states.COMPLETE, "stopped": stopped, "failed": states.FAIL}[trial.state]
+    if also and (state != states.COMPLETE or any(name not in trial.others for name in also)):
+        return optuna.trial.create_trial(**_placed(tune, trial.params), state=states.FAIL)
+    figures = [trial.value, *(trial.others[name] for name in also)]
     return optuna.trial.create_trial(
         **_placed(tune, trial.params),
         state=state,
-        value=trial.value if state == states.COMPLETE else None,
-        intermediate_values=dict(trial.points),
+        values=figures if state == states.COMPLETE else None,
+        intermediate_values={} if also else dict(trial.points),
     )
 
 

@@ -21,6 +21,7 @@ from ray_apps.gang import Alone
 from ray_apps.memory import is_no_memory
 from ray_apps.trainers import Fitted
 from ray_apps.tuning.controller import passing_of
+from ray_apps.tuning.stages import other_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,8 @@ class _Running:
     best: float = math.nan
     values: list[float] = field(default_factory=list)
     """Of the stages that are done, where there are several."""
+    others: list[dict[str, float]] = field(default_factory=list)
+    """Of each stage, the figures of `tune.also`."""
     reason: str = ""
     """Why it is stopped; nothing while it is not."""
 
@@ -215,6 +218,8 @@ class Host:
                 if fitted is None:
                     return None
                 found = fitted
+                if self._study.tune.also:
+                    mine.others.append(other_figures(self._study.tune.also, fitted, name, stage))
                 self._pass(mine, name, place, found.valid)
             except _StoppedError:
                 return self._ended(mine, state="stopped", reason=mine.reason)
@@ -224,7 +229,19 @@ class Host:
                 reason = error.message if isinstance(error, ArclightError) else printable(error)
                 return self._ended(mine, state="failed", reason=reason or type(error).__name__)
         value = mine.points[-1][1] if len(self._stages) > 1 else found.valid
-        return self._ended(mine, state="complete", value=value, best_round=found.rounds)
+        return self._ended(
+            mine,
+            state="complete",
+            value=value,
+            best_round=found.rounds,
+            others=self._others(mine),
+        )
+
+    def _others(self, mine: _Running) -> dict[str, float]:
+        """Return the other figures of a trial: means of its folds, or those of its last stage."""
+        counted = mine.others if self._study.tune.folds else mine.others[-1:]
+        names = [n for n in self._study.tune.also if all(n in one for one in counted)]
+        return {n: sum(one[n] for one in counted) / len(counted) for n in names}
 
     def _fit(self, mine: _Running, name: str, place: int, job: TrainJob) -> Fitted | None:
         """Train one stage of a trial; None: the search is stopped."""

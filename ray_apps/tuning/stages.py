@@ -6,22 +6,30 @@ be stopped, as at a rung of rounds.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from arclight.halving import rungs_of
+from arclight.metrics import measure
+from arclight.tune_section import MODEL_BYTES
 from ray_apps.folds import check_folds, deal
 from ray_apps.gang import Alone
+from ray_apps.shards import dense
+from ray_apps.trainers import load_trainer
 from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arclight.folds import FoldRule
     from arclight.tune_section import Tune
     from ray_apps.shards import Shard
-    from ray_apps.trainers import TrainJob
+    from ray_apps.trainers import Fitted, TrainJob
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,33 @@ def stages_of(
         heights = (*rungs_of(groups), groups)
         return tuple(_stage(n, _some(train, n), valid, job) for n in heights)
     return (_stage(0, train, valid, job),)
+
+
+def other_figures(
+    names: Sequence[str], fitted: Fitted, trainer: str, stage: Stage
+) -> dict[str, float]:
+    """Return the figures of a trained model on the rows that it is judged on.
+
+    Args:
+        names: metrics of the task, or `model_bytes`.
+        fitted: the model.
+        trainer: its name.
+        stage: what it was trained on; a metric that is undefined there is left out.
+    """
+    found: dict[str, float | None] = {}
+    if MODEL_BYTES in names:
+        found[MODEL_BYTES] = float(len(fitted.model))
+    metrics = [name for name in names if name != MODEL_BYTES]
+    if metrics:
+        library = load_trainer(trainer)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model{library.suffix}"
+            path.write_bytes(fitted.model)
+            model = library.load(path, threads=stage.job.threads)
+            scores = np.concatenate([model.predict(dense(table)) for table in stage.judge.tables])
+        label, task = stage.judge.label, stage.job.task
+        found |= {name: measure(task, name, label, scores) for name in metrics}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 # --------------------------------------------------------------------------------- inside

@@ -11,13 +11,15 @@ from pydantic import ValidationError
 
 from arclight.errors import SpecError
 from arclight.folds import fold_rule
-from arclight.spec import HashSplit, Tune
-from arclight.study import with_params
+from arclight.search_space import FloatRange
+from arclight.spec import HashSplit, Spec, Tune
+from arclight.study import Trial, with_params
 from ray_apps.folds import deal
 from ray_apps.gang import Alone
 from ray_apps.shards import read_shard
 from ray_apps.trainers import load_trainer
 from ray_apps.tune import plain_job
+from ray_apps.tuning.ask import Asker
 from ray_apps.tuning.stages import stages_of
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset
@@ -169,3 +171,74 @@ def test_folds_are_dealt_as_the_dataset_was_split(tmp_path):
     etl = spec.etl.model_copy(update={"split": HashSplit(by="hash", group=("shop",))})
     with pytest.raises(SpecError, match=r"tune\.folds: dataset .* was split by key"):
         searched(made, spec.model_copy(update={"etl": etl}), tmp_path)
+
+
+ALSO = {"also": ["log_loss", "model_bytes"], "scheduler": "none", "trials": 6}
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "torch"])
+def test_other_figures_are_those_of_the_trials_model(tmp_path, name):
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    spec = spec_of(name, ALSO, rounds=5)
+    found, trials = searched(made, spec, tmp_path)
+    assert all(set(t.others) == {"log_loss", "model_bytes"} for t in trials.ended.values())
+    best = trials.ended[found.trial]
+    chosen = with_params(spec.train, spec.tune, best.params)
+    other = chosen.model_copy(update={"metric": "log_loss"})
+    bundle = train_here(made, spec.model_copy(update={"train": other}), tmp_path)
+    assert bundle.train_metrics["valid"] == pytest.approx(best.others["log_loss"], abs=1e-6)
+    size = sum(f.size_bytes for f in bundle.files if f.path == bundle.model_file)
+    assert best.others["model_bytes"] == pytest.approx(size, rel=0.02)
+
+
+def test_with_folds_other_figures_are_means_too(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    whole, folds = ({**ALSO, "trials": 2, **more} for more in ({}, {"folds": 3}))
+    _, one = searched(made, spec_of("xgboost", whole, rounds=4), tmp_path)
+    _, mean = searched(made, spec_of("xgboost", folds, rounds=4), tmp_path)
+    losses = [trials.ended[0].others["log_loss"] for trials in (one, mean)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.1)
+
+
+def test_tpe_learns_from_every_figure(tmp_path):
+    """What lowers the other figure alone is looked for as well."""
+    tune = Tune.model_construct(
+        sampler="tpe", trials=60, space={"u": FloatRange(bounds=(0.0, 1.0))},
+        also=("model_bytes",), scheduler="none",
+    )  # fmt: skip
+    asker, known = Asker(tune, seed=1, higher=True), []
+    for number in range(50):
+        u = float(asker.ask(number, known, {})["u"])
+        others = {"model_bytes": 1000 * u}
+        value = -((u - 0.9) ** 2) if u > 0.1 else -1.0
+        known.append(
+            Trial(number=number, params={"u": u}, state="complete", value=value, others=others)
+        )
+    late = [t.params["u"] for t in known[20:]]
+    # of 0.9 and below: more is worse in both figures
+    assert sum(u <= 0.92 for u in late) > 0.85 * len(late)
+    assert min(late) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"also": ["log_loss"]}, "set `scheduler: none`"),
+        ({**ALSO, "sampler": "evolution"}, "learns from one figure alone"),
+    ],
+)
+def test_what_cannot_be_weighed_is_refused(how, told):
+    with pytest.raises(ValidationError, match=told):
+        Tune.model_validate_json(json.dumps({**spec_tune(), **how}))
+
+
+@pytest.mark.parametrize(
+    ("also", "told"),
+    [("auc", "is train.metric already"), ("rmse", "must be one of .* Or model_bytes")],
+)
+def test_figures_of_another_task_are_refused(also, told):
+    tune = {**spec_tune(), "also": [also], "scheduler": "none"}
+    body = json.loads(spec_of().model_dump_json()) | {"tune": tune}
+    with pytest.raises(ValidationError, match=told):
+        Spec.model_validate_json(json.dumps(body))
