@@ -196,19 +196,28 @@ class SearchResult(Contract):
     """NAME@N."""
     trial: int
     value: float
-    """Of the metric on valid."""
+    """Of the metric on valid, or the mean of it over folds of train."""
     params: dict[str, str | int | float | bool]
     trials: int
     """That ended."""
     stopped: int
     failed: int
+    folds: int | None = None
+    """Of train, that trials were judged on; None: on valid."""
 
     def __str__(self) -> str:
         """Say it in a few words."""
+        where = f"the mean of {self.folds} folds" if self.folds else "on valid"
         return (
             f"trial {self.trial} of {self.trials:,} in study {self.study} ({self.stopped:,} "
-            f"stopped early, {self.failed:,} failed), {self.value:.4f} on valid"
+            f"stopped early, {self.failed:,} failed), {self.value:.4f} {where}"
         )
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the record has not, so that the signature of an old one holds."""
+        body: dict[str, Any] = handler(self)
+        return {name: v for name, v in body.items() if v is not None}
 
 
 class ModelBundle(Contract):

@@ -106,6 +106,7 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
         trial=best.number,
         value=best.value or 0.0,
         params=dict(best.params),
+        folds=study.tune.folds,
         trials=len(trials.ended),
         stopped=sum(t.state == "stopped" for t in trials.ended.values()),
         failed=sum(t.state == "failed" for t in trials.ended.values()),

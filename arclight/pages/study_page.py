@@ -65,7 +65,7 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
         importance: parameter of the best trial's trainer -> its part of what sets the best trials
             apart, the largest first; None where there are too few trials to say it, or no Optuna.
     """
-    ranked = trials.ranked(study.metric)
+    ranked, tune = trials.ranked(study.metric), study.tune
     found = _found(study, ranked, importance) if ranked else None
     listed = [*ranked, *(t for _, t in sorted(trials.ended.items()) if t.value is None)]
     sections = [("result", "Result"), ("history", "History"), ("parameters", "Parameters")]
@@ -74,6 +74,7 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
         title=f"Study {study.ref}",
         sections=[*(sections if found else sections[:1]), ("time", "Time"), ("trials", "Trials")],
         study=study,
+        judged=f"on {tune.folds} folds of train" if tune.folds else "on its valid split",
         found=found,
         states=_states(trials),
         asked=_asked(study, trials),
@@ -155,7 +156,7 @@ def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
             for name, one in study.candidates.items()
         ),
         ("sampler", tune.sampler),
-        ("scheduler", f"{tune.scheduler}, looks at {tune.unit}s"),
+        ("scheduler", _scheduler(study)),
         *([("folds", f"{tune.folds}, of train")] if tune.folds else []),
         ("trials asked for", count((trials.over or {}).get("trials", tune.trials))),
         ("seconds allowed", "no limit" if tune.time_limit_s is None else count(tune.time_limit_s)),
@@ -168,6 +169,11 @@ def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
     ]
     state = "over" if trials.over is not None else f"open, {count(len(trials.begun))} begun"
     return [*facts, ("state", state)]
+
+
+def _scheduler(study: Study) -> str:
+    tune = study.tune
+    return "none" if tune.scheduler == "none" else f"{tune.scheduler}, looks at {tune.unit}s"
 
 
 def _reasons(trials: Trials) -> list[tuple[str, int]]:

@@ -242,3 +242,14 @@ def test_figures_of_another_task_are_refused(also, told):
     body = json.loads(spec_of().model_dump_json()) | {"tune": tune}
     with pytest.raises(ValidationError, match=told):
         Spec.model_validate_json(json.dumps(body))
+
+
+def test_a_record_says_what_its_trials_were_judged_on(tmp_path):
+    """And an older record, which says nothing of it, keeps its bytes."""
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    found, _ = searched(made, spec_of("xgboost", {**FOLDS, "trials": 2}, rounds=3), tmp_path)
+    assert found.folds == 4
+    assert str(found).endswith("the mean of 4 folds")
+    plain = found.model_copy(update={"folds": None})
+    assert "folds" not in plain.model_dump(mode="json")
+    assert str(plain).endswith("on valid")
