@@ -10,6 +10,7 @@ from arclight.errors import ArclightError, ConflictError, IntegrityError, Refuse
 from arclight.spec import Tune
 from arclight.store import open_store
 from arclight.study import Trial, Trials, alone, newest_study, open_study, trials_path
+from ray_apps.train import model_key
 from tests.arclight.made_records import make_manifest
 from tests.ray_apps.make_dataset import make_spec
 
@@ -177,3 +178,26 @@ def test_a_search_is_over_for_what_it_was_given(tmp_path):
     assert trials.is_over_for(study.tune)
     assert not trials.is_over_for(study.tune.model_copy(update={"trials": 51}))
     assert trials.is_over_for(study.tune.model_copy(update={"at_once": 1}))
+
+
+ANYWHERE = [{"workers": 3}, {"device": "cpu"}, {"bins": "disk"}, {"checkpoint_every": "1h"}]
+
+
+@pytest.mark.parametrize("where", ANYWHERE)
+def test_where_it_is_trained_is_no_part_of_a_study_or_a_model(tmp_path, where):
+    store, manifest = open_store(tmp_path), make_manifest()
+    study, _ = open_study(store, manifest, spec_of())
+    same, _ = open_study(store, manifest, spec_of(**where))
+    assert (same.ref, same.key) == (study.ref, study.key)
+    assert model_key(manifest, spec_of(**where)) == model_key(manifest, spec_of())
+
+
+def test_fields_that_came_later_change_no_key_of_an_older_study(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("arclight.study.digest_of", lambda body: told.append(body) or "0" * 64)
+    for number, tune in enumerate(({}, {"folds": 3}, {"fidelity": "rows"})):
+        open_study(open_store(tmp_path / str(number)), make_manifest(), spec_of(tune))
+    assert [set(body["tune"]) - {"sampler", "scheduler", "space"} for body in told] == [
+        set(), {"folds"}, {"fidelity"},
+    ]  # fmt: skip
+    assert not set(told[0]["train"]) & {"workers", "device", "bins", "checkpoint_every"}

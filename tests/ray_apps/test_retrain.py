@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from arclight.bundle import Resumed
@@ -9,6 +11,7 @@ from arclight.errors import IntegrityError, RefusedError, SpecError
 from arclight.progress import silent
 from ray_apps.retrain import RetrainReport, retrain_model
 from ray_apps.train import train_model
+from ray_apps.trainers import xgb_bins
 from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -132,13 +135,22 @@ def test_a_record_of_an_older_release_and_another_dataset_are_said(trained, tmp_
         again(made, bundle.model_copy(update={"dataset_digest": "0"}), tmp_path)
 
 
-def test_a_model_of_bins_on_disk_is_the_same_and_leaves_none(tmp_path):
+def test_a_model_of_bins_on_disk_is_the_same_and_leaves_none(tmp_path, monkeypatch):
+    real, there = xgb_bins.xgb.ExtMemQuantileDMatrix, []
+
+    def on_disk(parts, **options):
+        there.append(Path(parts.cache_prefix))
+        return real(parts, **options)
+
+    monkeypatch.setattr(xgb_bins.xgb, "ExtMemQuantileDMatrix", on_disk)
     made = make_dataset(tmp_path / "store", rows=(600, 200, 100))
     run = tmp_path / "run"
     run.mkdir()
     spec = make_spec(bins="disk", rounds=5, params={"subsample": 0.7}, folds=2)
     bundle = train_here(made, spec, run)
     assert bundle.settings.bins == "disk"
+    assert len(there) == 2 * 3  # train and valid, of the model and of two folds
+    assert all(path.is_relative_to(run) for path in there)
     assert not [path for path in run.rglob("*") if path.is_file()]
     report = again(made, bundle, run)
     assert (report.ok, report.same_bytes, report.changed) == (True, True, ())
