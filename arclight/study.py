@@ -22,6 +22,7 @@ from arclight.errors import (
     RefusedError,
     printable,
 )
+from arclight.folds import fold_rule
 from arclight.metrics import METRICS
 from arclight.spec import ELSEWHERE, Train
 from arclight.store import flush_folder, held, make_folder
@@ -380,6 +381,8 @@ def with_params(train: Train, tune: Tune, params: dict[str, Param]) -> Train:
     trainer, own = trained_by(train, tune, params)
     one = candidates_of(train, tune)[trainer]
     update = {"trainer": trainer, "rounds": one.rounds, "params": {**one.params, **own}}
+    if trainer != train.trainer:  # which these were asked for
+        update |= {"device": "auto", "bins": "auto"}
     return train.model_copy(update=update)
 
 
@@ -395,8 +398,10 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
     for name in ("trainers", "fidelity", "folds", "also"):  # of which not every study has heard
         if getattr(asked, name) == Tune.model_fields[name].default:
             tune.pop(name)
+    rule = fold_rule(spec, manifest, "tune")
     key = digest_of(
         {
+            **({} if rule is None else {"folds": rule.model_dump(mode="json")}),
             "dataset": manifest.content_digest,
             "task": manifest.task,
             "metric": spec.metric,

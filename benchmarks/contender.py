@@ -75,6 +75,12 @@ class Running:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the harness alone, which ends the tree
             )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.guard", str(self.pid)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         threading.Thread(target=self._listen, daemon=True).start()
         try:
             self._say(
@@ -102,6 +108,9 @@ class Running:
             tree = tree_of(self.pid, look()) or tree
         end_tree(tree)
         self._process.wait()
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+        self._guard.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -112,8 +121,11 @@ class Running:
 
     def sleep(self) -> None:
         """Stop everything it has started, until `wake`."""
-        if self.contender.sleeps:
-            self._asleep = tree_of(self.pid, look())
+        if not self.contender.sleeps:
+            return
+        before = -1
+        while len(self._asleep) != before:  # one more look, for what was started meanwhile
+            before, self._asleep = len(self._asleep), tree_of(self.pid, look())
             tell(self._asleep, signal.SIGSTOP)
 
     def wake(self) -> None:

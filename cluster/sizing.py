@@ -141,7 +141,8 @@ def plan_gpu_crew(places: Sequence[int], bounds: Bounds, *, cores_per_worker: in
             f"{cores_per_worker or 1:,} cores each, but beside the {len(places):,} GPUs there are "
             f"{have} cores; use fewer workers, `device: cpu`, or a profile of a larger cluster."
         )
-    return replace(max(fit, key=_worth), gpus=1)
+    most = max(fit, key=lambda crew: (crew.workers, crew.threads))  # no GPU is left idle
+    return replace(most, gpus=1)
 
 
 def places_of(cores: int, gpus: int) -> list[int]:

@@ -46,6 +46,7 @@ class CheckpointRecord(Contract):
     workers: int
     threads: int
     device: Literal["cpu", "cuda"] = "cpu"
+    bins: Literal["memory", "disk"] = "memory"
     resumed: tuple[Resumed, ...]
     """How this training had gone on before."""
     folder: InnerPath

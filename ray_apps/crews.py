@@ -51,7 +51,8 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
         SpecError: their library cannot use a GPU that is asked for.
     """
     check_device(train)
-    crew, memory = _planned(train, bounds_of(train.workers), profile, folder, train.device)
+    device: Device = "cpu" if train.bins == "disk" else train.device
+    crew, memory = _planned(train, bounds_of(train.workers), profile, folder, device)
     rows, each = manifest.rows["train"], _least_row_bytes(train, manifest)
     can_spill = load_trainer(train.trainer).bins_on_disk and not crew.gpus and train.bins == "auto"
     if train.bins == "disk" or (can_spill and need_bytes(rows, each, crew) > memory):
@@ -89,7 +90,7 @@ def search_crew(
     """
     crew, memory = _planned(train, Bounds(1, tune.nodes), profile, folder, "cpu")
     most = max(_least_row_bytes(one, manifest) for one in _tried(train, tune))
-    each = most * (tune.folds or 1)
+    each = int(most * _copies(tune, manifest))
     check_memory(manifest.rows["train"], each, Crew(1, crew.threads), memory)
     return crew
 
@@ -132,20 +133,43 @@ def _planned(
     gpus: list[int] = []
     if device != "cpu" and load_trainer(train.trainer).why_no_gpu() is None:
         gpus = places_of(sizes.cores, machine.gpus) if is_own else _gpus()
-    if train.workers == 0:
-        crew = Crew(1, each or sizes.cores, min(1, len(gpus)))
-    elif gpus and (device == "cuda" or len(gpus) >= bounds.least):
-        crew = plan_gpu_crew(gpus, bounds, cores_per_worker=each)
-    else:
-        nodes = [sizes.cores] if is_own else _nodes()
-        crew = plan_crew(nodes, bounds, cores_per_worker=each)
-    if device == "cuda" and not crew.gpus:
+    if device == "cuda" and not gpus:
         raise RefusedError(
             "train.device: a worker must have a GPU for 'cuda', but none is seen here; use `auto` "
             "or `cpu`, or a profile of a cluster with GPUs."
         )
-    own = sizes.memory_bytes / (len(gpus) if crew.gpus and crew.workers > 1 else 1)
-    return crew, own if is_own else _memory_bytes(crew)
+    if train.workers == 0:
+        crew = Crew(1, each or sizes.cores, min(1, len(gpus)))
+    else:
+        nodes = [sizes.cores] if is_own else _nodes()
+        crew = _on_gpus(gpus, bounds, each, device) or plan_crew(
+            nodes, bounds, cores_per_worker=each
+        )
+    share = min(crew.workers, len(gpus)) if crew.gpus else 1
+    return crew, sizes.memory_bytes / share if is_own else _memory_bytes(crew)
+
+
+def _on_gpus(gpus: list[int], bounds: Bounds, each: int | None, device: Device) -> Crew | None:
+    """Return the workers that have a GPU each; None: cores are to do it.
+
+    Raises:
+        RefusedError: too few have one, where one was asked for.
+    """
+    if not gpus:
+        return None
+    try:
+        return plan_gpu_crew(gpus, bounds, cores_per_worker=each)
+    except RefusedError:
+        if device == "cuda":
+            raise
+        return None
+
+
+def _copies(tune: Tune, manifest: DatasetManifest) -> float:
+    """Return how often a search holds each row of train on the average: folds leave some out."""
+    if tune.folds is None:
+        return 1.0
+    return tune.folds / 2 if manifest.proof.bounds else tune.folds - 1
 
 
 def _tried(train: Train, tune: Tune) -> list[Train]:

@@ -344,8 +344,8 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
     resumed: tuple[Resumed, ...] = ()
     if found is not None:
         record, trainer = found.record, load_trainer(request.train.trainer)
-        then = (record.workers, record.threads, record.device)
-        same = then == (1, job.threads, job.device) and job.workers == 1
+        then = (record.workers, record.threads, record.device, record.bins)
+        same = then == (1, job.threads, job.device, request.bins) and job.workers == 1
         again = Resumed(
             rounds=record.rounds,
             workers=job.workers,
@@ -359,6 +359,7 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
         workers=job.workers,
         threads=job.threads,
         device=job.device,
+        bins=request.bins,
         resumed=resumed,
         folder="-",
         files=(),

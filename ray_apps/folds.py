@@ -82,14 +82,23 @@ def deal(train: Shard, rule: FoldRule, gang: Gang) -> Deal:
     return Deal(rule, mine, np.frombuffer(gang.agree(b"", first), np.int64))
 
 
-def check_folds(train: Shard, dealt: Deal, job: TrainJob, gang: Gang) -> None:
+def check_folds(
+    train: Shard, dealt: Deal, job: TrainJob, gang: Gang, field: str = "train.folds"
+) -> None:
     """Refuse folds that cannot be trained or judged, before anything is trained.
+
+    Args:
+        train: this worker's rows of train.
+        dealt: how they are dealt.
+        job: what is trained.
+        gang: the workers that train together.
+        field: of the spec, that asks for them.
 
     Raises:
         DataError: a fold has no rows, or rows of one class only.
     """
     for number in range(dealt.rule.count):
-        where = f"fold {number + 1} of {dealt.rule.count} (train.folds)"
+        where = f"fold {number + 1} of {dealt.rule.count} ({field})"
         try:
             learn, judge = dealt.parts(train, number)
             for shard, use in ((learn, "learn from"), (judge, "be judged on")):

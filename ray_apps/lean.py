@@ -46,3 +46,15 @@ def lean_imports() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(absent)
+
+
+@contextmanager
+def all_imports() -> Iterator[None]:
+    """Within a block, let packages be found again: torch's compiler asks for each by name."""
+    hidden = [one for one in sys.meta_path if isinstance(one, _Absent)]
+    for one in hidden:
+        sys.meta_path.remove(one)
+    try:
+        yield
+    finally:
+        sys.meta_path[:0] = hidden

@@ -70,12 +70,24 @@ def memory_named(manifest: DatasetManifest, rank: int = 0, world: int = 1) -> It
         if not is_no_memory(error):
             raise
         rows = manifest.rows["train"]
+        if _is_of_a_gpu(error):
+            raise NoMemoryError(
+                f"training worker {rank + 1} of {world} ran out of its GPU's memory, for its part "
+                f"of {rows:,} rows of {len(manifest.plan.features):,} features; use more GPUs, a "
+                "smaller network or batch_rows, or `device: cpu`."
+            ) from error
         raise NoMemoryError(
             f"training worker {rank + 1} of {world} ran out of memory: it held "
             f"{peak_bytes() / GIB:.1f} GiB of {_limit_bytes() / GIB:.1f} GiB, for its part of "
             f"{rows:,} rows of {len(manifest.plan.features):,} features; use more nodes, more "
             "memory or fewer features."
         ) from error
+
+
+def _is_of_a_gpu(error: BaseException) -> bool:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return "cuda" in str(error).lower()
 
 
 def _limit_bytes() -> int:

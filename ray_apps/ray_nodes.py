@@ -27,12 +27,12 @@ def cores_of_gpus() -> list[int]:
 
 def least_memory_bytes(crew: Crew) -> float:
     """Return the memory that Ray has for a worker on the least of the nodes that take one."""
-    each = [
-        has["memory"] / (max(1, len(places_of(int(has["CPU"]), gpus))) if crew.gpus else 1)
-        for has in _alive(crew.threads)
-        if "memory" in has and (gpus := int(has.get("GPU", 0))) >= crew.gpus
-    ]
-    return min(each, default=math.inf)
+    found = []
+    for has in _alive(crew.threads):
+        places = len(places_of(int(has["CPU"]), int(has.get("GPU", 0)))) if crew.gpus else 1
+        if places and "memory" in has:
+            found.append(has["memory"] / min(crew.workers, places))
+    return min(found, default=math.inf)
 
 
 def check_room(crew: Crew) -> None:
@@ -42,7 +42,8 @@ def check_room(crew: Crew) -> None:
         LostWorkerError: nodes went away, and those that are left do not take the workers.
     """
     places = cores_of_gpus() if crew.gpus else cores_of_nodes()
-    if room(places, crew.threads) < crew.workers:
+    alone = sum(cores >= crew.threads for cores in places)  # one a GPU, whatever its cores
+    if (alone if crew.gpus else room(places, crew.threads)) < crew.workers:
         what = "GPUs beside" if crew.gpus else "nodes of"
         raise LostWorkerError(
             f"{crew.workers} workers with {crew.threads} cores each do not fit any more into "

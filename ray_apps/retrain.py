@@ -11,11 +11,13 @@ from arclight.errors import IntegrityError, RefusedError
 from arclight.lineage import code_digest, library_versions, processor_name, python_version
 from arclight.spec import Costs, Train
 from arclight.store import discard, make_folder, open_private, sha256_file
+from cluster.machine import look_at_machine
 from cluster.sizing import Crew
 from ray_apps.finetune import check_init
 from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
 from ray_apps.predictor import check_bundle_files
 from ray_apps.train import LIBRARY, check_request, run_crew
+from ray_apps.trainers import load_trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +101,7 @@ def retrain_model(
     origin = _origin(catalog, bundle, settings)
     request = _request(catalog, bundle, settings, origin)
     check_request(catalog, request, manifest, origin)
+    _check_gpu(bundle, request)
     work = folder / f"retrain-{uuid.uuid4().hex[:8]}"
     make_folder(work)
     try:
@@ -135,6 +138,24 @@ def settings_of(bundle: ModelBundle) -> TrainSettings:
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _check_gpu(bundle: ModelBundle, request: FitRequest) -> None:
+    """Refuse to train on cores what was trained on a GPU: its bytes would be others.
+
+    Raises:
+        RefusedError: there is none here, or none that the installed library can use.
+    """
+    if request.device != "cuda":
+        return
+    reason = load_trainer(bundle.trainer).why_no_gpu()
+    if reason is None and request.workers == 1 and not look_at_machine().gpus:
+        reason = "none is seen here"
+    if reason is not None:
+        raise RefusedError(
+            f"'{bundle.ref}' was trained on a GPU and must be trained again on one: {reason}; "
+            "verify it on a machine that has one."
+        )
 
 
 def _origin(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> ModelBundle | None:
@@ -212,6 +233,8 @@ def _changed(bundle: ModelBundle) -> tuple[str, ...]:
         found.append(f"Python {made.python}, now {python_version()}")
     if made.code_digest != code_digest(CODE):
         found.append("Arclight's own code")
+    if bundle.settings is not None and bundle.settings.device == "cuda":
+        found.append("a GPU adds up in an order of its own")
     if bundle.settings is not None and (bundle.settings.workers or 1) > 1:
         found.append("several workers add up in an order of their own")
     if not all(one.exact for one in bundle.resumed):

@@ -28,7 +28,7 @@ from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.crews import check_device, first_crew, next_crew
 from ray_apps.finetune import as_learned, find_init, init_model
-from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
+from ray_apps.fit import BINS, CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
 from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
 
@@ -118,6 +118,8 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
 
     def attempt(losses: int) -> None:
         nonlocal crew, work
+        if losses:
+            discard(work / BINS)  # of which a disk may not have room for two
         crew = next_crew(crew, spec.train, profile) if losses else crew
         request = fit_request(catalog, manifest, spec, crew, origin)
         check_request(catalog, request, manifest, origin)

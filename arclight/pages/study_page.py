@@ -66,7 +66,8 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
             apart, the largest first; None where there are too few trials to say it, or no Optuna.
     """
     ranked, tune = trials.ranked(study.metric), study.tune
-    found = _found(study, ranked, importance) if ranked else None
+    every = list(trials.ended.values())
+    found = _found(study, ranked, every, importance) if ranked else None
     listed = [*ranked, *(t for _, t in sorted(trials.ended.items()) if t.value is None)]
     sections = [("result", "Result"), ("history", "History"), ("parameters", "Parameters")]
     return render(
@@ -92,7 +93,9 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
 # --------------------------------------------------------------------------------- inside
 
 
-def _found(study: Study, ranked: list[Trial], importance: Mapping[str, float] | None) -> _Found:
+def _found(
+    study: Study, ranked: list[Trial], every: list[Trial], importance: Mapping[str, float] | None
+) -> _Found:
     metric = study.metric
     trainer, _ = trained_by(study.train, study.tune, ranked[0].params)
     space, mine = study.candidates[trainer].space, study.trials_by(trainer, ranked)
@@ -116,7 +119,7 @@ def _found(study: Study, ranked: list[Trial], importance: Mapping[str, float] | 
         ],
         slices=[(n, slice_chart(mine, metric, n, space[n])) for n in names[:SLICES]],
         trainer=trainer,
-        trainers=_trainers(study, ranked) if study.tune.among else [],
+        trainers=_trainers(study, ranked, every) if study.tune.among else [],
     )
 
 
@@ -133,12 +136,15 @@ def _section(study: Study, params: Mapping[str, Param]) -> list[str]:
     return text.splitlines()
 
 
-def _trainers(study: Study, ranked: list[Trial]) -> list[tuple[str, list[str]]]:
+def _trainers(
+    study: Study, ranked: list[Trial], every: list[Trial]
+) -> list[tuple[str, list[str]]]:
     found = []
     for name in study.candidates:
         mine = study.trials_by(name, ranked)
         best = number(mine[0].value, 6) if mine else UNKNOWN
-        found.append((name, [count(len(mine)), best, f"{sum(t.train_s for t in mine):.1f}"]))
+        seconds = sum(t.train_s for t in study.trials_by(name, every))
+        found.append((name, [count(len(mine)), best, f"{seconds:.1f}"]))
     return found
 
 

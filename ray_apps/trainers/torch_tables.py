@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from torch.nn import functional
 from arclight.errors import DataError, SpecError
 from arclight.metrics import measure, metric_for
 from ray_apps.gang.totals import from_first, highest, to_first, total
+from ray_apps.lean import all_imports
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
@@ -81,10 +82,11 @@ class Rows:
         """Return the rows where a device has them at hand: in its own memory if they fit there."""
         if device.type == "cpu":
             return self
+        torch.cuda.empty_cache()  # what a training before this one has left is free as well
         free, _ = torch.cuda.mem_get_info(device)
         if sum(one.nbytes for one in self._every) <= free * DEVICE_SHARE:
             return Rows(*(one.to(device) for one in self._every))
-        return Rows(*(one.pin_memory() for one in self._every))
+        return self
 
     @property
     def _every(self) -> tuple[Tensor, ...]:
@@ -169,7 +171,8 @@ class TorchTrainer:
     def fit(self, data: TorchData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best epoch by the metric on valid (the last without stopping)."""
         params = _params(job, data.init)
-        with _threads(job.threads), torch.random.fork_rng(devices=[]):
+        imports = all_imports() if params.compile else nullcontext()
+        with imports, _threads(job.threads), torch.random.fork_rng(devices=[]):
             growing = _Growing(data, job, params, gang)
             history = boost(growing, job, watch, data.start.history)
             rounds = kept_rounds(history, job)
@@ -318,7 +321,7 @@ class _Growing:
     def _step(self, places: Tensor, rate: float) -> None:
         """Take one step by the mean gradient of the rows of all workers."""
         taken = self._data.train.take(places)
-        *seen, label, weight = (one.to(self._device, non_blocking=True) for one in taken)
+        *seen, label, weight = (_sent(one, self._device) for one in taken)
         for one in self._parameters:
             one.grad = torch.zeros_like(one)
         whole = weight.sum()
@@ -452,6 +455,15 @@ def _sum_up(mine: Doubles, gang: Gang) -> Doubles:
     """Return the sums over all workers, added in the order of ranks."""
     found = gang.exchange([mine.astype(np.float64).tobytes()] * gang.world)
     return np.sum([np.frombuffer(part) for part in found], axis=0)  # type: ignore[no-any-return]
+
+
+def _sent(rows: Tensor, device: torch.device) -> Tensor:
+    """Return rows on a device, copied there while it computes if they come from memory."""
+    return (
+        rows
+        if rows.device.type == device.type
+        else rows.pin_memory().to(device, non_blocking=True)
+    )
 
 
 def _losses(outputs: Tensor, label: Tensor, job: TrainJob) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -143,9 +144,12 @@ class XgbTrainer:
         """The number of bins; trees take what they want of them."""
         return (job.params.get("max_bin"),)
 
-    def goes_on_exactly(self, job: TrainJob) -> bool:  # noqa: ARG002 -- the protocol's
-        """Every round begins anew from its own seed, so chance is the same after a restart."""
-        return True
+    def goes_on_exactly(self, job: TrainJob) -> bool:
+        """Every round begins anew from its own seed, so chance is the same after a restart.
+
+        On a GPU the scores of all trees are summed before they are added, on cores after.
+        """
+        return job.device == "cpu"
 
     def prepare(
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
@@ -247,6 +251,8 @@ class _Growing:
         self._draws = any(float(job.params.get(name, 1)) < 1 for name in SAMPLING)
         begun = bytearray(data.start.model) if data.start.model else None
         self._booster = xgb.Booster(params, [data.train, data.valid], model_file=begun)
+        if job.device == "cuda":
+            _check_device(self._booster)
 
     def grow(self, number: int) -> None:
         if self._draws:
@@ -282,6 +288,20 @@ class _Growing:
         self._booster.set_param({"tree_method": "approx"})
         self._booster.save_config()  # which applies it
         self._booster.set_param({"tree_method": "hist"})
+
+
+def _check_device(booster: xgb.Booster) -> None:
+    """Refuse to go on on cores, to which the library turns where it finds no GPU.
+
+    Raises:
+        EngineError: it did.
+    """
+    found = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    if not str(found).startswith("cuda"):
+        raise EngineError(
+            f"XGBoost must train on a GPU, but found none that it can use and took '{found}'; "
+            "mend the driver of this node, or use `device: cpu`."
+        )
 
 
 def _plain(value: Any) -> Param:

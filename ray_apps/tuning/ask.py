@@ -118,13 +118,13 @@ class Asker:
         raise IndexError(number)
 
     def _evolved(self, ended: Sequence[Trial], rng: np.random.Generator) -> dict[str, Param]:
-        """Answer from places and figures; failed trials have none, nor have some that stopped."""
+        """Answer from places and figures; failed trials have none."""
         (space,) = self._spaces.values()
         sign = 1.0 if self._higher else -1.0
         known = [
-            (np.array([_place(one, t.params[n]) for n, one in space.items()]), sign * t.value)
+            (np.array([_place(one, t.params[n]) for n, one in space.items()]), sign * figure)
             for t in ended
-            if t.value is not None
+            if (figure := _figure(t)) is not None
         ]
         if len(known) < STARTUP:
             return self._at(rng.random(self._axes))
@@ -281,17 +281,25 @@ def _known(tune: Tune, trial: Trial, also: Sequence[str], *, all_count: bool) ->
     """Return a trial as Optuna knows it; a Gaussian process learns from complete ones only."""
     optuna = _optuna()
     states = optuna.trial.TrialState
-    stopped = states.COMPLETE if all_count and trial.value is not None else states.PRUNED
+    figure = _figure(trial)
+    stopped = states.COMPLETE if all_count and figure is not None else states.PRUNED
     state = {"complete": states.COMPLETE, "stopped": stopped, "failed": states.FAIL}[trial.state]
     if also and (state != states.COMPLETE or any(name not in trial.others for name in also)):
         return optuna.trial.create_trial(**_placed(tune, trial.params), state=states.FAIL)
-    figures = [trial.value, *(trial.others[name] for name in also)]
+    figures = [figure, *(trial.others[name] for name in also)]
     return optuna.trial.create_trial(
         **_placed(tune, trial.params),
         state=state,
         values=figures if state == states.COMPLETE else None,
         intermediate_values={} if also else dict(trial.points),
     )
+
+
+def _figure(trial: Trial) -> float | None:
+    """Return what a trial teaches: its figure, or where it was when it was stopped."""
+    if trial.value is not None or trial.state != "stopped":
+        return trial.value
+    return trial.points[-1][1] if trial.points else None
 
 
 def _running(tune: Tune, params: Mapping[str, Param]) -> Any:

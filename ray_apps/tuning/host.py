@@ -53,7 +53,10 @@ class _Running:
     bin_s: float = 0.0
     """Seconds in which rows were made ready for it, and for those after it."""
     begun_s: float = math.nan
-    """When its training began."""
+    """When its training began, stages before this one as if they had gone on into it; NaN while
+    it waits or is made ready for."""
+    spent_s: float = 0.0
+    """Of training, in stages that are done."""
     points: list[tuple[int, float]] = field(default_factory=list)
     rounds: int = 0
     before: int = 0
@@ -65,11 +68,6 @@ class _Running:
     """Of each stage, the figures of `tune.also`."""
     reason: str = ""
     """Why it is stopped; nothing while it is not."""
-
-    def took_to_bin(self, seconds: float) -> None:
-        """Count seconds in which rows were made ready as no training."""
-        self.bin_s += seconds
-        self.begun_s += seconds  # NaN before its first training
 
 
 class Host:
@@ -210,7 +208,7 @@ class Host:
         """
         name, own = trained_by(self._study.train, self._study.tune, mine.params)
         one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {})
-        for place, stage in enumerate(self._stages):
+        for place, stage in self._stages_of(mine, name):
             params = {**one.params, **own}
             job = replace(stage.job, rounds=one.rounds or stage.job.rounds, params=params)
             try:
@@ -222,6 +220,8 @@ class Host:
                     mine.others.append(other_figures(self._study.tune.also, fitted, name, stage))
                 self._pass(mine, name, place, found.valid)
             except _StoppedError:
+                if len(self._stages) > 1 and self._is_late():
+                    return None  # another command may go on with it; half of it is no figure
                 return self._ended(mine, state="stopped", reason=mine.reason)
             except Exception as error:
                 if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
@@ -236,6 +236,14 @@ class Host:
             best_round=found.rounds,
             others=self._others(mine),
         )
+
+    def _stages_of(self, mine: _Running, name: str) -> list[tuple[int, Stage]]:
+        """Return the places and stages of a trial: of row groups those where somebody looks."""
+        every = list(enumerate(self._stages))
+        if self._study.tune.fidelity != "rows":
+            return every
+        rungs = self._passing[name].rungs(mine.number)
+        return [one for one in every if one[1].height in rungs or one == every[-1]]
 
     def _others(self, mine: _Running) -> dict[str, float]:
         """Return the other figures of a trial: means of its folds, or those of its last stage."""
@@ -253,10 +261,12 @@ class Host:
                 return None
             # networks draw from one generator in a process: one after another
             with self._network if name == "torch" else contextlib.nullcontext():
-                if math.isnan(mine.begun_s):
-                    mine.begun_s = self._clock()
+                mine.begun_s = self._clock() - mine.spent_s
                 mine.before, mine.best = mine.rounds, math.nan
-                return trainer.fit(data, job, Alone(), self._watch(mine, name, job))
+                try:
+                    return trainer.fit(data, job, Alone(), self._watch(mine, name, job))
+                finally:
+                    mine.spent_s, mine.begun_s = self._clock() - mine.begun_s, math.nan
         finally:
             self._let_go(key)
 
@@ -279,8 +289,6 @@ class Host:
         return f"not among the best after {height:,} {unit}{'s' * (height != 1)}"
 
     def _ended(self, mine: _Running, **how: Any) -> Trial:
-        now = self._clock()
-        begun = now if math.isnan(mine.begun_s) else mine.begun_s
         points = tuple(mine.points)
         if how["state"] == "stopped" and points and len(self._stages) == 1:
             how["value"] = points[-1][1]
@@ -290,9 +298,9 @@ class Host:
             rounds=mine.rounds,
             points=points,
             host=self._rank,
-            queue_s=begun - mine.asked_s - mine.bin_s,
+            queue_s=self._clock() - mine.asked_s - mine.bin_s - mine.spent_s,
             bin_s=mine.bin_s,
-            train_s=now - begun,
+            train_s=mine.spent_s,
             **how,
         )
 
@@ -330,12 +338,16 @@ class Host:
         tune = self._study.tune
         if self._stops:
             return "interrupted"
-        if tune.time_limit_s is not None and self._clock() - self._begun_s >= tune.time_limit_s:
+        if self._is_late():
             return f"the search's {tune.time_limit_s:,} s are over"
         spent = self._clock() - mine.begun_s
         if tune.trial_limit_s is not None and spent >= tune.trial_limit_s:
             return f"a trial's {tune.trial_limit_s:,} s are over"
         return ""
+
+    def _is_late(self) -> bool:
+        limit = self._study.tune.time_limit_s
+        return limit is not None and self._clock() - self._begun_s >= limit
 
     def _data(self, mine: _Running, key: tuple[Any, ...], trainer: Trainer, job: TrainJob) -> Any:
         """Return the rows as the trainer takes them; trials that bin alike share them.
@@ -355,7 +367,7 @@ class Host:
                         del self._binned[old]
                 begun, stage = self._clock(), self._stages[key[1]]
                 self._binned[key] = trainer.prepare(stage.train, stage.judge, job, Alone())
-                mine.took_to_bin(self._clock() - begun)
+                mine.bin_s += self._clock() - begun
             return self._binned[key]
 
     def _let_go(self, key: tuple[Any, ...]) -> None:

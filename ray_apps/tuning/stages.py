@@ -67,14 +67,15 @@ def stages_of(
     """
     if rule is not None:
         dealt = deal(train, rule, Alone())
-        check_folds(train, dealt, job, Alone())
+        check_folds(train, dealt, job, Alone(), "tune.folds")
         pairs = [dealt.parts(train, number) for number in range(rule.count)]
         return tuple(_stage(i, *pair, job) for i, pair in enumerate(pairs, 1))
     check_labels(train.label, valid.label, job, Alone())
     if tune.fidelity == "rows":
         groups = len(train.labels)
-        heights = (*rungs_of(groups), groups)
-        return tuple(_stage(n, _some(train, n), valid, job) for n in heights)
+        parts = [(n, _some(train, n)) for n in rungs_of(groups)]
+        kept = [(n, part) for n, part in parts if _has_all_classes(part, train, job)]
+        return tuple(_stage(n, part, valid, job) for n, part in [*kept, (groups, train)])
     return (_stage(0, train, valid, job),)
 
 
@@ -118,3 +119,10 @@ def _some(train: Shard, groups: int) -> Shard:
     whole = len(train.labels)
     chosen = set(np.linspace(0, whole - 1, groups).round().astype(int).tolist())
     return train.where([np.full(len(y), i in chosen) for i, y in enumerate(train.labels)])
+
+
+def _has_all_classes(part: Shard, train: Shard, job: TrainJob) -> bool:
+    """Say whether a part of train has rows of each of its classes: nothing learns without."""
+    if job.task == "regression":
+        return True
+    return len(np.unique(part.label)) == len(np.unique(train.label))

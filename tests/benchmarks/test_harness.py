@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from benchmarks.contender import Contender, ContenderError, Running
+from benchmarks.contender import REPOSITORY, Contender, ContenderError, Running
 from benchmarks.data import content_digest, prepared, star_schema, training_table, wide_table
 from benchmarks.harness import (
     Comparison,
@@ -191,6 +191,28 @@ def test_who_waits_takes_no_time_of_who_works(module: str, tmp_path: Path, sleep
     line = only_line(dataclasses.replace(race, contenders=sides), tmp_path, rounds=1)
     assert not line["errors"]
     assert (line["idle_contenders_cpu_s"]["ours"] < 0.1) is sleeps
+
+
+def test_one_that_sleeps_ends_with_a_harness_that_was_killed(module: str, tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from benchmarks.contender import Contender, Running
+log = Path({str(tmp_path / "log")!r})
+with Running(Contender(name="x", module={module!r}), {CORES!r}, log) as p:
+    p.sleep()
+    print(p.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
+    )
+    assert done.returncode == -9
+    end = time.monotonic() + 30
+    while int(done.stdout) in look() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert int(done.stdout) not in look()
 
 
 def test_a_contender_does_a_warm_up_first_and_leaves_no_process(

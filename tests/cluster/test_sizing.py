@@ -86,6 +86,7 @@ def test_a_worker_a_node_with_all_its_cores(nodes, workers, each, crew) -> None:
         ([(8, 1), (64, 4)], 5, None, (5, 8, 1)),
         ([(1, 1), (8, 1)], 2, None, (2, 1, 1)),  # never two beside one GPU
         ([(2, 4)], "auto", None, (2, 1, 1)),  # a worker has a core
+        ([(16, 4), (32, 1)], "auto", None, (5, 4, 1)),  # no GPU is left idle for cores
     ],
 )
 def test_a_worker_a_gpu_with_its_share_of_the_cores(nodes, workers, each, crew) -> None:

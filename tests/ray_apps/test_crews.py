@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from arclight.errors import RefusedError, SpecError
+from arclight.errors import LostWorkerError, RefusedError, SpecError
 from arclight.spec import Train, Tune
 from arclight.workers import WorkerRange
 from cluster.machine import Machine
 from cluster.profiles import Profile, RayPlace
 from cluster.sizing import Crew
-from ray_apps import crews
+from ray_apps import crews, ray_nodes
 from ray_apps.crews import first_crew, next_crew, search_crew
 from ray_apps.train import check_training
 from ray_apps.trainers import load_trainer
@@ -88,7 +88,7 @@ def test_bins_go_to_disk_where_memory_has_no_room_for_them(nodes, shared, sectio
     ("how", "times"),
     [
         ({"space": {"max_depth": {"int": [2, 4]}}}, 1),
-        ({"space": {"max_depth": {"int": [2, 4]}}, "folds": 5}, 5),
+        ({"space": {"max_depth": {"int": [2, 4]}}, "folds": 5}, 4),
     ],
 )
 def test_a_search_with_folds_needs_the_memory_of_as_many_trainings(nodes, shared, how, times):
@@ -143,6 +143,7 @@ def gpus(monkeypatch):
         ({"workers": 2}, [8], Crew(2, 32)),  # auto: not one with, one without
         ({"device": "cpu"}, [8], Crew(2, 32)),
         ({"device": "cuda"}, [8], Crew(1, 8, gpus=1)),
+        ({"bins": "disk"}, [8, 8], Crew(2, 32, bins="disk")),  # of cores alone
     ],
 )
 def test_gpus_are_used_where_every_worker_can_have_one(nodes, gpus, shared, section, found, crew):
@@ -193,3 +194,43 @@ def test_memory_is_that_of_the_nodes_that_take_workers(nodes, shared, tmp_path):
     nodes([32, 32], memory=10_000)
     with pytest.raises(RefusedError, match="each of 2 workers needs"):
         first_crew(Train(), manifest, ATTACHED, tmp_path)
+
+
+def test_auto_takes_cores_where_too_few_stand_beside_a_gpu(nodes, gpus, shared):
+    nodes([16])
+    gpus([4, 4, 4, 4])
+    each = ATTACHED.ray.model_copy(update={"cores_per_worker": 8})
+    profile = ATTACHED.model_copy(update={"ray": each})
+    assert first_crew(Train(), shared("binary").manifest, profile, Path()) == Crew(1, 8)
+    with pytest.raises(RefusedError, match="must have a GPU and 8 cores each"):
+        first_crew(Train(device="cuda"), shared("binary").manifest, profile, Path())
+
+
+NODES = [
+    {"CPU": 8.0, "GPU": 1.0, "memory": 80.0},
+    {"CPU": 64.0, "GPU": 4.0, "memory": 640.0},
+    {"CPU": 64.0, "memory": 10.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("crew", "memory"),
+    [
+        (Crew(1, 8, gpus=1), 80.0),
+        (Crew(5, 8, gpus=1), 80.0),
+        (Crew(2, 16, gpus=1), 320.0),  # two of them on the larger node
+        (Crew(4, 16, gpus=1), 160.0),
+        (Crew(2, 8), 10.0),
+    ],
+)
+def test_workers_of_one_node_share_its_memory(monkeypatch, crew, memory):
+    monkeypatch.setattr(ray_nodes, "_alive", lambda n: [has for has in NODES if has["CPU"] >= n])
+    assert ray_nodes.least_memory_bytes(crew) == memory
+
+
+def test_one_gpu_is_not_room_for_two(monkeypatch):
+    monkeypatch.setattr(ray_nodes, "_alive", lambda _: [{"CPU": 16.0, "GPU": 1.0}])
+    ray_nodes.check_room(Crew(1, 8, gpus=1))
+    ray_nodes.check_room(Crew(2, 8))
+    with pytest.raises(LostWorkerError, match=r"2 workers .* GPUs beside 16 cores"):
+        ray_nodes.check_room(Crew(2, 8, gpus=1))

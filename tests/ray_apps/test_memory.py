@@ -95,6 +95,13 @@ def test_what_libraries_say_of_memory_is_known(error, shared):
             raise error
 
 
+def test_the_memory_of_a_gpu_is_told_as_its_own(shared):
+    said = RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    with pytest.raises(NoMemoryError, match="worker 2 of 3 ran out of its GPU's memory"):  # noqa: SIM117
+        with memory_named(shared("binary").manifest, 1, 3):
+            raise said
+
+
 def test_a_file_is_not_to_blame_for_a_thread_that_did_not_start(shared, monkeypatch):
     """Arrow starts threads of its own when it reads, and says why it cannot."""
     made = shared("binary")

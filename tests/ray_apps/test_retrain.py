@@ -9,9 +9,10 @@ import pytest
 from arclight.bundle import Resumed
 from arclight.errors import IntegrityError, RefusedError, SpecError
 from arclight.progress import silent
-from ray_apps.retrain import RetrainReport, retrain_model
+from ray_apps.retrain import RetrainReport, _changed, retrain_model
 from ray_apps.train import train_model
 from ray_apps.trainers import xgb_bins
+from ray_apps.trainers.xgb import XgbTrainer
 from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -156,3 +157,16 @@ def test_a_model_of_bins_on_disk_is_the_same_and_leaves_none(tmp_path, monkeypat
     assert (report.ok, report.same_bytes, report.changed) == (True, True, ())
     settings = bundle.settings.model_copy(update={"bins": None})
     assert again(made, bundle.model_copy(update={"settings": settings}), run).same_bytes
+
+
+def test_what_a_gpu_trained_is_not_trained_again_on_cores(trained, tmp_path, monkeypatch):
+    made, bundle = trained("binary", "xgboost")
+    settings = bundle.settings.model_copy(update={"device": "cuda"})
+    other = bundle.model_copy(update={"settings": settings})
+    assert "a GPU adds up in an order of its own" in _changed(other)
+    assert not _changed(bundle)
+    with pytest.raises(RefusedError, match=r"was trained on a GPU .* built for cores"):
+        again(made, other, tmp_path)
+    monkeypatch.setattr(XgbTrainer, "why_no_gpu", lambda _self: None)
+    with pytest.raises(RefusedError, match=r"was trained on a GPU .* none is seen here"):
+        again(made, other, tmp_path)

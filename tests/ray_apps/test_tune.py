@@ -171,6 +171,9 @@ class TestAsking:
         assert self.asker(sampler).ask(200, [*known, *beside], {}) == asked[0]
         # with nine figures it is still by chance
         assert asked[1] == self.asker(sampler).ask(200, [], {})
+        # one that was stopped between stages teaches what it had come to
+        late = [t.model_copy(update={"points": ((1, 0.9),)}) for t in beside]
+        assert self.asker(sampler).ask(200, [*known[:9], *late], {}) != asked[1]
 
     def test_what_runs_now_is_not_asked_again(self):
         space = {"u": FloatRange(bounds=(0.0, 1.0))}

@@ -6,24 +6,28 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from arclight.errors import SpecError
+from arclight.errors import DataError, SpecError
 from arclight.folds import fold_rule
 from arclight.search_space import FloatRange
-from arclight.spec import HashSplit, Spec, Tune
-from arclight.study import Trial, with_params
+from arclight.spec import HashSplit, Spec, Train, Tune
+from arclight.study import Trial, open_study, with_params
 from ray_apps.folds import deal
 from ray_apps.gang import Alone
 from ray_apps.shards import read_shard
-from ray_apps.trainers import load_trainer
+from ray_apps.trainers import Fitted, load_trainer
 from ray_apps.tune import plain_job
 from ray_apps.tuning.ask import Asker
-from ray_apps.tuning.stages import stages_of
+from ray_apps.tuning.controller import Controller
+from ray_apps.tuning.host import Host
+from ray_apps.tuning.stages import Stage, stages_of
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset
 from tests.ray_apps.test_tune import searched, spec_of
+from tests.ray_apps.trainers.test_trainers import make_job
 
 ROWS = (900, 200, 100)
 FOLDS = {"folds": 4, "trials": 4, "scheduler": "none"}
@@ -253,3 +257,94 @@ def test_a_record_says_what_its_trials_were_judged_on(tmp_path):
     plain = found.model_copy(update={"folds": None})
     assert "folds" not in plain.model_dump(mode="json")
     assert str(plain).endswith("on valid")
+
+
+class TestClocks:
+    """What counts against a trial's limit, and against the search's."""
+
+    @staticmethod
+    def run(tmp_path, tune, *, bin_s, round_s, rounds=2):
+        """Return a study's trials on a clock that only its trainer moves."""
+        made = make_dataset(tmp_path / "store", rows=ROWS)
+        spec = spec_of("xgboost", {"scheduler": "none", "trials": 2, **tune}, rounds=rounds)
+        study, trials = open_study(made.catalog.store, made.manifest, spec)
+        now = [0.0]
+
+        class Slow:
+            bin_key = staticmethod(lambda _: ())
+
+            def prepare(self, *_):
+                now[0] += bin_s
+                return object()
+
+            def fit(self, _data, job, _gang, watch):
+                history = []
+                for number in range(job.rounds):
+                    now[0] += round_s
+                    history.append(0.5 + number / 100)
+                    watch(history, None)
+                return Fitted(b"", len(history), history[-1], {})
+
+        job = make_job(rounds=rounds, early_stopping=None)
+        stages = tuple(Stage(n, None, None, job) for n in (1, 2, 3))
+        controller = Controller(study, trials, clock=lambda: now[0])
+        Host(study, controller, {"xgboost": Slow()}, stages, at_once=1, clock=lambda: now[0]).run()
+        return trials
+
+    def test_making_rows_ready_is_no_training_in_any_stage(self, tmp_path):
+        tune = {"folds": 3, "trial_limit_s": 10}
+        trials = self.run(tmp_path, tune, bin_s=500.0, round_s=1.0)
+        assert [t.state for t in trials.ended.values()] == ["complete"] * 2
+        assert [t.train_s for t in trials.ended.values()] == [6.0, 6.0]
+        assert [t.bin_s for t in trials.ended.values()] == [1500.0, 0.0]
+        assert [t.queue_s for t in trials.ended.values()] == [0.0, 0.0]
+
+    def test_stages_count_together_against_a_trials_limit(self, tmp_path):
+        trials = self.run(tmp_path, {"folds": 3, "trial_limit_s": 5}, bin_s=0.0, round_s=1.0)
+        (first, *_) = trials.ended.values()
+        assert (first.state, first.value, first.rounds) == ("stopped", None, 5)
+        assert first.reason == "a trial's 5 s are over"
+
+    def test_a_trial_that_the_searchs_limit_cut_is_gone_on_with(self, tmp_path):
+        tune = {"folds": 3, "time_limit_s": 8}
+        trials = self.run(tmp_path, tune, bin_s=0.0, round_s=1.0)
+        assert [t.state for t in trials.ended.values()] == ["complete"]
+        assert list(trials.begun) == [1]
+
+
+def test_where_nobody_looks_no_rows_are_trained(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=ROWS, row_groups=9)
+    tune = {"fidelity": "rows", "trials": 3, "scheduler": "none"}
+    _, trials = searched(made, spec_of("xgboost", tune, rounds=4), tmp_path)
+    assert [[height for height, _ in t.points] for t in trials.ended.values()] == [[18]] * 3
+
+
+@pytest.mark.parametrize("imbalance", ["downsample", "upsample", "weight"])
+def test_row_groups_without_a_class_are_no_fidelity(tmp_path, imbalance):
+    """A rare class: of one row group nothing can be learned."""
+    train = np.zeros(900)
+    train[::60] = 1.0
+    train[:120] = 0.0
+    labels = {"train": pa.array(train), "valid": pa.array(np.resize([0.0, 0.0, 1.0], 200))}
+    made = make_dataset(tmp_path / "store", rows=ROWS, row_groups=9, label=labels)
+    spec = spec_of("xgboost", {"fidelity": "rows", "trials": 4}, rounds=3, imbalance=imbalance)
+    found, trials = searched(made, spec, tmp_path)
+    assert {t.state for t in trials.ended.values()} <= {"complete", "stopped"}
+    assert np.isfinite(found.value)
+
+
+def test_folds_that_cannot_be_judged_name_their_field(tmp_path):
+    train = np.zeros(900)
+    train[3] = 1.0
+    made = make_dataset(tmp_path / "store", rows=ROWS, label={"train": pa.array(train)})
+    with pytest.raises(DataError, match=r"fold . of 3 \(tune\.folds\)"):
+        searched(made, spec_of("xgboost", {**FOLDS, "folds": 3}), tmp_path)
+
+
+def test_what_is_for_one_trainer_alone_is_not_for_another():
+    spec = spec_of("xgboost", {"trainers": "auto", "space": {}}, bins="disk", device="auto")
+    chosen = with_params(spec.train, spec.tune, {"trainer": "lightgbm", "num_leaves": 8})
+    assert (chosen.trainer, chosen.bins, chosen.device) == ("lightgbm", "auto", "auto")
+    Train.model_validate(chosen.model_dump())
+    own = with_params(spec.train, spec.tune, {"trainer": "xgboost", "max_depth": 3})
+    assert own.bins == "disk"

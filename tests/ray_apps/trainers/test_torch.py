@@ -15,6 +15,7 @@ from torch import nn
 
 from arclight.errors import EngineError, IntegrityError, SpecError
 from ray_apps.gang import Alone
+from ray_apps.lean import lean_imports
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
@@ -291,5 +292,6 @@ def test_a_compiled_network_is_the_same_network():
     train, valid = make_shard(4000), make_shard(1000, seed=1)
     job = make_job(rounds=3, early_stopping=None, params={"dropout": 0.0})
     plain = fit("torch", job, train, valid)
-    made = fit("torch", replace(job, params={"dropout": 0.0, "compile": True}), train, valid)
+    with lean_imports():  # as in a worker
+        made = fit("torch", replace(job, params={"dropout": 0.0, "compile": True}), train, valid)
     assert made.valid == pytest.approx(plain.valid, abs=1e-3)

@@ -565,3 +565,14 @@ def test_lightgbms_rows_have_the_bins_the_library_gives_all_of_them(sample, read
 def _text(booster) -> str:
     lgb = pytest.importorskip("lightgbm")
     return lgb.Booster(model_str=booster.model_to_string()).model_to_string(num_iteration=-1)
+
+
+def test_xgboost_is_not_left_on_cores_where_a_gpu_was_asked_for():
+    """The library turns to them by itself, with a warning that nobody sees."""
+    if load_trainer("xgboost").why_no_gpu() is None:
+        pytest.skip("this build may find a GPU")
+    train, valid = make_shard(400), make_shard(200, seed=1)
+    with pytest.raises(EngineError, match=r"must train on a GPU, but found none .* took 'cpu'"):
+        fit("xgboost", make_job(device="cuda"), train, valid)
+    assert not load_trainer("xgboost").goes_on_exactly(make_job(device="cuda"))
+    assert not load_trainer("torch").goes_on_exactly(make_job(device="cuda"))
