@@ -78,6 +78,8 @@ class DatasetManifest(Contract):
     sources: tuple[SourceContract, ...]
     lineage: Lineage
     warnings: tuple[str, ...] = ()
+    asked: dict[str, str] = {}
+    """Field of the spec that decides about it -> digest of its value; none in an older record."""
 
     @property
     def ref(self) -> str:

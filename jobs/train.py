@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from arclight.dataset_spec import check_built_from
 from arclight.errors import printable
 from arclight.finetune import new_levels, plan_from
 from arclight.spec_file import load_spec
@@ -13,6 +14,7 @@ from cluster.ray_session import ray_session
 from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, progress, say
+from ray_apps.fit import MEASURED_TRAIN_ROWS
 from ray_apps.train import check_training, find_origin, model_key, train_model
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: 
     check_without_running(loaded, place)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
+        check_built_from(manifest, loaded)
         bundle = train_step(Context(run=run, loaded=loaded, profile=place), manifest)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}
     answer(body, as_json=as_json)
@@ -70,7 +73,10 @@ def train_step(
                 found=found,
             )
         note.result = bundle.ref
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.train_metrics.items())
+    told = {name: f"{name} {value:.4f}" for name, value in bundle.train_metrics.items()}
+    if "train" in told and manifest.rows["train"] > MEASURED_TRAIN_ROWS:
+        told["train"] += f" (of {MEASURED_TRAIN_ROWS:,} rows)"
+    figures = ", ".join(told.values())
     say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
     if bundle.cross_validation is not None:
         say(f"train: cross-validation, {bundle.metric}: {bundle.cross_validation}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from arclight.dataset_spec import check_built_from
 from arclight.errors import SpecError
 from arclight.spec import Spec
 from arclight.spec_file import load_spec
@@ -64,6 +65,7 @@ def tune_command(
     check_without_running(loaded, place)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
+        check_built_from(manifest, loaded)
         context = Context(run=run, loaded=loaded, profile=place)
         bundle, found = tune_step(context, manifest, new_study=asked.new_study)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}

@@ -42,7 +42,7 @@ HELD_BYTES = 1 << 30
 """Decoded rows up to this size are held while they are binned, which saves reading them again."""
 HELD_SHARE = 16
 """And up to this part of the memory there is: other workers may be on the same machine."""
-HEAD_PARTS = 8
+SAMPLED_PARTS = 8
 """Enough for rows that come in order of time to be of all times."""
 
 
@@ -145,15 +145,24 @@ class Shard:
         labels = tuple(self.labels[place][mask] for place, mask in kept.items())
         return Shard(_Chosen(self.tables, kept), labels)
 
-    def head(self, rows: int) -> tuple[Matrix, Doubles]:
-        """Return about so many rows and their labels: the first ones of a few parts."""
+    def sample(self, rows: int, seed: int) -> tuple[Matrix, Doubles]:
+        """Return about so many rows and their labels, by chance out of a few parts.
+
+        Not the first ones of a part: rows may lie in an order of time.
+        """
         if rows >= self.rows:
             return self.matrix(), self.label
         parts = len(self.labels)
-        count = min(parts, max(HEAD_PARTS, -(-rows * parts // self.rows)))
-        places, each = [parts * i // count for i in range(count)], -(-rows // count)
-        kept = [dense(self.tables[place].slice(0, each)) for place in places]
-        return np.concatenate(kept), np.concatenate([self.labels[p][:each] for p in places])
+        count = min(parts, max(SAMPLED_PARTS, -(-rows * parts // self.rows)))
+        places = [parts * i // count for i in range(count)]
+        found, labels = [], []
+        for place in places:
+            label = self.labels[place]
+            rng, size = np.random.default_rng([seed, place]), min(len(label), -(-rows // count))
+            chosen = np.sort(rng.choice(len(label), size, replace=False))
+            found.append(dense(self.tables[place].take(pa.array(chosen))))
+            labels.append(label[chosen])
+        return np.concatenate(found), np.concatenate(labels)
 
 
 class _Chosen:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from arclight.catalog import now
 from arclight.contract import digest_of
+from arclight.dataset_spec import asked_of
 from arclight.errors import IntegrityError, RefusedError
 from arclight.ledger import RowLedger, Stage
 from arclight.lineage import Lineage, code_digest, library_versions, python_version
@@ -51,7 +52,7 @@ def make_manifest(
     ledger = _ledger(totals, tables, joined_rows)
     proof = _proof(spec, totals)
     rows = {part: sum(f.rows for f in totals.files if f.part == part) for part in _PARTS}
-    refuse_unusable_splits(spec, rows, totals.class_rows)
+    refuse_unusable_splits(spec, rows, totals.class_rows, ledger)
     fitted = _fit(spec, layout, totals)
     columns = tuple(Column(name=f.name, type=NAMES[f.type]) for f in stored_schema(spec, layout))
     return DatasetManifest(
@@ -77,6 +78,7 @@ def make_manifest(
         sources=tuple(table.contract for table in tables),
         lineage=_lineage(plan),
         warnings=_warnings(spec, totals, fitted),
+        asked=asked_of(plan.loaded),
     )
 
 
@@ -103,7 +105,7 @@ def refuse_broken_rules(spec: Spec, totals: Totals) -> None:
 
 
 def refuse_unusable_splits(
-    spec: Spec, rows: dict[str, int], class_rows: dict[str, dict[str, int]]
+    spec: Spec, rows: dict[str, int], class_rows: dict[str, dict[str, int]], ledger: RowLedger
 ) -> None:
     """Refuse splits that nothing can be learnt or judged from.
 
@@ -113,10 +115,13 @@ def refuse_unusable_splits(
     counts = ", ".join(f"{split} {rows[split]:,}" for split in SPLITS)
     empty = [split for split in SPLITS if not rows[split]]
     if empty:
+        reasons = [f"{name} {n:,}" for s in ledger.stages for name, n in s.quarantined.items()]
+        why = f" for {', '.join(reasons)}" if reasons else ""
+        way = "change what these say" if reasons and len(empty) == len(SPLITS) else ""
         raise RefusedError(
             f"every split must have rows, but {' and '.join(empty)} "
             f"{'has' if len(empty) == 1 else 'have'} none ({counts}; quarantine "
-            f"{rows['quarantine']:,}); change etl.split or look at the quarantine's reasons."
+            f"{rows['quarantine']:,}{why}); {way or 'change etl.split, or what takes rows out'}."
         )
     if spec.task == "regression":
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
-from pyspark.sql.types import LongType, TimestampNTZType
+from pyspark.sql.types import LongType, TimestampNTZType, TimestampType
 
 from arclight.errors import (
     ArclightError,
@@ -63,6 +63,11 @@ class SourceTable:
         return int(self.counted.get.get("rows", 0))
 
 
+_LOOKED_AT = 1000
+"""Rows of a text file in which times without a date are looked for."""
+_TIME_OF_DAY = re.compile(r"\s*T?\d{1,2}:\d{1,2}(:\d{1,2}([.,]\d*)?)?\s*")
+
+
 def read_source(
     session: SparkSession, name: str, source: Source, files: SourceFiles
 ) -> SourceTable:
@@ -106,7 +111,33 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
         _ = table.schema  # what is wrong with a source shows when its columns are asked for
     except JVM_ERRORS as error:
         raise _explain(name, source, error, _culprit(reader, files.files)) from error
+    _refuse_times_of_day(name, source, files, reader, table)
     return table
+
+
+def _refuse_times_of_day(
+    name: str, source: Source, files: SourceFiles, reader: DataFrameReader, table: DataFrame
+) -> None:
+    """Refuse what Spark, when it infers types, would complete with the day of the run.
+
+    Raises:
+        SpecError: one of the first rows has such a value.
+    """
+    inferred = _option(source.options.get("inferSchema", False)).lower() == "true"
+    kinds = (TimestampType, TimestampNTZType)
+    times = [f.name for f in table.schema.fields if isinstance(f.dataType, kinds)]
+    if source.format != "csv" or source.ddl is not None or not inferred or not times:
+        return
+    text = reader.option("inferSchema", "false").load(_paths(files))
+    quoted = [F.col(f"`{one.replace('`', '``')}`") for one in times]
+    for row in text.select(quoted).limit(_LOOKED_AT).collect():
+        for column, value in zip(times, row, strict=True):
+            if value is not None and _TIME_OF_DAY.fullmatch(value):
+                raise SpecError(
+                    f"sources.{name}.options: inferSchema takes '{printable(value)}' in column "
+                    f"'{printable(column)}' for that time on the day of the run; give the types "
+                    f"in sources.{name}.schema, this one as a string."
+                )
 
 
 def _is_held_to_its_header(source: Source, files: SourceFiles) -> bool:

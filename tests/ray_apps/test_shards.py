@@ -193,20 +193,28 @@ def test_a_column_that_is_not_there_is_named(shared):
         next(batches)
 
 
-def test_head_takes_from_parts_of_all_places(tmp_path):
+def test_a_sample_is_of_rows_from_all_over(tmp_path):
+    """Rows of a part may lie in an order of time, as parts may: its first ones are no sample."""
     made = make_dataset(tmp_path, rows=(2000, 50, 50), row_groups=10)
     shard = read_shard(made.catalog.folder(made.manifest), made.manifest, "train")
-    matrix, labels = shard.head(240)
+    matrix, labels = shard.sample(240, 3)
     assert matrix.shape == (240, len(made.manifest.plan.features))
-    whole, label = shard.head(10**9)
+    whole, label = shard.sample(10**9, 3)
     assert np.array_equal(whole, shard.matrix(), equal_nan=True)
     assert np.array_equal(label, shard.label)
+    lines = {row.tobytes(): place for place, row in enumerate(whole)}
+    places = np.array([lines[row.tobytes()] for row in matrix])
+    assert np.array_equal(labels, label[places])
     wanted = [len(shard.labels) * i // 8 for i in range(8)]
     starts = np.cumsum([0, *map(len, shard.labels)])
-    places = [starts[part] + k for part in wanted for k in range(30)]
-    assert np.array_equal(matrix, whole[places], equal_nan=True)
-    assert np.array_equal(labels, label[places])
-    assert abs(len(shard.head(1900)[1]) - 1900) < len(shard.labels)
+    for part, mine in zip(wanted, np.split(places, 8), strict=True):
+        assert starts[part] <= mine.min()
+        assert mine.max() < starts[part + 1]
+        assert len(set(mine.tolist())) == 30
+        assert mine.mean() - starts[part] == pytest.approx(len(shard.labels[part]) / 2, rel=0.35)
+    assert np.array_equal(shard.sample(240, 3)[0], matrix, equal_nan=True)
+    assert not np.array_equal(shard.sample(240, 4)[0], matrix, equal_nan=True)
+    assert abs(len(shard.sample(1900, 3)[1]) - 1900) < len(shard.labels)
 
 
 def test_features_are_read_anew_and_few_are_held(tmp_path):

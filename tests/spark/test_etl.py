@@ -140,6 +140,13 @@ def test_one_class_is_refused(session: SparkSession, tmp_path: Path):
         case.build(session)
 
 
+def test_where_no_row_is_left_the_reasons_are_said(session: SparkSession, tmp_path: Path):
+    """There is no dataset and no page to look them up in."""
+    case = make_case(tmp_path, rows(300, y=pa.array([7] * 300)))
+    with pytest.raises(RefusedError, match=r"quarantine 300 for label_\w+ 300\); change what"):
+        case.build(session)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_rows_are_refused(session: SparkSession, tmp_path: Path, count: int):
     with pytest.raises(RefusedError, match=r"no row came out|every split must have rows"):

@@ -217,6 +217,18 @@ def test_a_source_that_cannot_be_opened_is_one_sentence(
     assert caught.value.message.isprintable()
 
 
+def test_times_of_day_are_not_completed_with_the_day_of_the_run(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    """Keys and splits would be others every day."""
+    lines = (f"{i},2024-01-0{1 + i % 9} 10:00:00,1{i % 10}:24:00,{i % 2}" for i in range(300))
+    files = {"a.csv": "\n".join(["id,at,o.clock,label", *lines])}
+    options = {"header": True, "inferSchema": True}
+    case = files_case(tmp_path, files, format="csv", options=options)
+    with pytest.raises(SpecError, match=r"'1\d:24:00' in column 'o\.clock' .* day of the run"):
+        case.build(session)
+
+
 def test_e9_times_are_utc_however_they_were_written(session: SparkSession, tmp_path: Path):
     base = [dt.datetime(2024, 3, 31, 0, 30) + dt.timedelta(minutes=30 * i) for i in range(400)]
     utc = pa.array(base, pa.timestamp("us"))

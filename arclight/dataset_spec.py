@@ -1,0 +1,46 @@
+"""What of a spec decides about its dataset, and whether a dataset was built from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arclight.contract import digest_of
+from arclight.errors import RefusedError
+
+if TYPE_CHECKING:
+    from arclight.manifest import DatasetManifest
+    from arclight.spec_file import LoadedSpec
+
+
+def asked_of(loaded: LoadedSpec) -> dict[str, str]:
+    """Return field -> digest of its value, of the fields that decide what rows and columns are.
+
+    Not where the sources lie: the same tables may be found under another path.
+    """
+    spec = loaded.spec
+    etl, features = (part.model_dump(mode="json") for part in (spec.etl, spec.features))
+    values = {
+        "task": spec.task,
+        "sources": sorted(spec.sources),
+        **{f"etl.{name}": value for name, value in etl.items()},
+        "etl.sql": loaded.sql,
+        **{f"features.{name}": value for name, value in features.items()},
+    }
+    return {name: digest_of([value]) for name, value in values.items()}
+
+
+def check_built_from(manifest: DatasetManifest, loaded: LoadedSpec) -> None:
+    """Refuse a dataset that was built from another spec than this one.
+
+    One of an older release, which did not record what it was asked for, is taken as it is.
+
+    Raises:
+        RefusedError: with the first field that differs.
+    """
+    was, now = manifest.asked, asked_of(loaded)
+    differs = next((name for name in now if was and was.get(name, "") != now[name]), None)
+    if differs is not None:
+        raise RefusedError(
+            f"dataset '{manifest.ref}' was built from another spec: {differs} is not what it was "
+            f"then; run `arclight run` or `arclight etl` with this one, or take the change back."
+        )

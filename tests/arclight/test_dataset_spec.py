@@ -1,0 +1,53 @@
+"""A dataset serves the spec that it was built from, and no other one of its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from arclight.dataset_spec import asked_of, check_built_from
+from arclight.errors import RefusedError
+from arclight.spec_file import load_spec
+from tests.arclight.made_records import make_manifest
+
+SPEC = """
+name: demo
+task: binary
+sources: {t: {path: t.parquet}}
+etl: {key: [id], label: y, drop: [leak]}
+train: {rounds: 10}
+"""
+
+
+def loaded(folder, text):
+    (folder / "s.yaml").write_text(text)
+    return load_spec(folder / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("drop: [leak]", "drop: []", "etl.drop"),
+        ("label: y", "label: z", "etl.label"),
+        ("key: [id]", "key: [other]", "etl.key"),
+        ("task: binary", "task: regression", "task"),
+        ("train: {", "features: {derive: {a: x * 2}}\ntrain: {", "features.derive"),
+        ("drop: [leak]", "drop: [leak], sql: select * from t where id > 3", "etl.sql"),
+    ],
+)
+def test_another_spec_is_refused_with_the_first_field(tmp_path, old, new, field):
+    manifest = make_manifest().model_copy(update={"asked": asked_of(loaded(tmp_path, SPEC))})
+    check_built_from(manifest, loaded(tmp_path, SPEC))
+    with pytest.raises(RefusedError, match=f"was built from another spec: {field} is not what"):
+        check_built_from(manifest, loaded(tmp_path, SPEC.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("rounds: 10", "rounds: 20"), ("path: t.parquet", "path: moved/t.parquet")]
+)
+def test_what_does_not_decide_about_rows_may_change(tmp_path, old, new):
+    manifest = make_manifest().model_copy(update={"asked": asked_of(loaded(tmp_path, SPEC))})
+    check_built_from(manifest, loaded(tmp_path, SPEC.replace(old, new)))
+
+
+def test_an_older_record_is_taken_as_it_is(tmp_path):
+    check_built_from(make_manifest(), loaded(tmp_path, SPEC.replace("label: y", "label: z")))
