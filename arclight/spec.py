@@ -12,7 +12,7 @@ from arclight.alias_moves import ALIAS
 from arclight.contract import NAME, Contract
 from arclight.ddl import check_ddl
 from arclight.decision import GateRule
-from arclight.errors import SpecError
+from arclight.errors import SpecError, nearest
 from arclight.metrics import default_metric, metric_for
 from arclight.spec_field import FieldError, Params, Text, TrainerName
 from arclight.tune_section import MODEL_BYTES, Tune
@@ -49,6 +49,14 @@ OPTIONS: dict[str, frozenset[str]] = {
         }
     ),
 }  # fmt: skip
+
+SWITCHES = frozenset(
+    {
+        "header", "inferSchema", "multiLine", "ignoreLeadingWhiteSpace",
+        "ignoreTrailingWhiteSpace", "mergeSchema", "primitivesAsString",
+    }
+)  # fmt: skip
+"""Options that are on or off."""
 
 _DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -151,7 +159,11 @@ class Source(Contract):
                 raise ValueError(
                     f"option '{option}' must be one of {', '.join(sorted(allowed))} for format "
                     f"{self.format}; others could drop rows or run code."
+                    f"{nearest(option.lower(), allowed)}"
                 )
+            value = self.options[option]
+            if option in SWITCHES and str(value).lower() not in ("true", "false"):
+                raise ValueError(f"option '{option}' must be true or false, got '{value}'.")
         if self.format == "jdbc":
             self._check_jdbc()
         elif self.path is None or "\0" in self.path:

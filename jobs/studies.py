@@ -72,8 +72,11 @@ def write_study_page(store: Store, study: Study) -> Path:
 
 def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
     """Print the best trials of a study, the best first."""
-    lines = [_line(study, trial) for trial in trials.ranked(study.metric)[:limit]]
-    say_table(f"study {study.ref}", _columns(study), lines)
+    ranked = trials.ranked(study.metric)
+    lines = [_line(study, trial) for trial in ranked[:limit]]
+    # some that were stopped have no figure
+    what = f"the best {len(lines):,} of {len(trials.ended):,} trials"
+    say_table(f"study {study.ref}, {what}", _columns(study), lines)
     if study.tune.also:
         best = [_line(study, trial) for trial in front(study, list(trials.ended.values()))]
         say_table("no other trial beats these in every figure", _columns(study), best[:limit])

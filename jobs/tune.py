@@ -20,6 +20,7 @@ from jobs.say import answer, progress, say
 from jobs.studies import LiveTable, say_best, write_study_page
 from jobs.train import train_step, workers
 from ray_apps.tune import result_of, search
+from ray_apps.tuning.ask import LEARNING, STARTUP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,12 @@ def tune_step(
     else:
         if trials.ended:
             say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
+        if study.tune.sampler in LEARNING and study.tune.trials <= STARTUP:
+            say(
+                f"tune: the first {STARTUP} trials are by chance, so that with "
+                f"{study.tune.trials:,} {study.tune.sampler} does not come to its turn.",
+                style="yellow",
+            )
         shown = progress("tune", LiveTable(run.catalog.store, study))
         with run.step("tune", key=study.key) as note, shown as tick, workers(context):
             found = search(

@@ -76,7 +76,7 @@ def history_chart(trials: Sequence[Trial], metric: str) -> Markup:
         return _LEFT + (_RIGHT - _LEFT) * place / last
 
     _figures(canvas, scale)
-    for tick in nice_ticks(0, last, 5):
+    for tick in (one for one in nice_ticks(0, last, 5) if one == round(one)):
         tick_text(canvas, across(tick), _FLOOR + 12, count(round(tick)))
     step = max(1, math.ceil(len(shown) / DOTS))
     for trial in shown[::step]:

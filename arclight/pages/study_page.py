@@ -52,6 +52,8 @@ class _Found:
     """Trials that no other one beats, and their figures."""
     slices: list[tuple[str, Markup]]
     trainer: str
+    figures: int
+    """Trials of that trainer that have one."""
     trainers: list[tuple[str, list[str]]]
     """Where a search chose among several: trials, best figure, seconds of each."""
 
@@ -119,6 +121,7 @@ def _found(
         ],
         slices=[(n, slice_chart(mine, metric, n, space[n])) for n in names[:SLICES]],
         trainer=trainer,
+        figures=len(mine),
         trainers=_trainers(study, ranked, every) if study.tune.among else [],
     )
 

@@ -416,7 +416,13 @@ def _check_names(job: TrainJob) -> None:
                 f"train.params: {name} must be {ALONE_ONLY[main]} for several workers, got "
                 f"{printable(value)}: LightGBM leaves it out without a word; use train.workers: 1."
             )
-        allowed = {"objective": OBJECTIVES[job.task], "boosting": BOOSTINGS}.get(main)
+        if main == "boosting" and value not in BOOSTINGS:
+            goss = " Set data_sample_strategy: goss for that." if value == "goss" else ""
+            raise SpecError(
+                f"train.params: {name} must be {' or '.join(BOOSTINGS)}, the one that is stored "
+                f"and served, got '{printable(value)}'.{goss}"
+            )
+        allowed = OBJECTIVES[job.task] if main == "objective" else None
         if allowed is not None and value not in allowed:
             raise SpecError(
                 f"train.params: {name} '{printable(value)}' must be one of {', '.join(allowed)} "

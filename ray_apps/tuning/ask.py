@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 STARTUP = 10
 """Trials by chance before the others are learned from."""
+LEARNING = ("tpe", "gp", "cma_es", "evolution")
+"""Samplers that learn from them."""
 
 
 def trials_of(tune: Tune) -> int:

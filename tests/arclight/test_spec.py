@@ -339,3 +339,17 @@ def test_the_example_of_the_documentation_is_a_spec(tmp_path: Path):
     example = DOCS.read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
     (tmp_path / "a.yaml").write_text(example)
     assert load_spec(tmp_path / "a.yaml").spec.etl.label == "late"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"headr": True}, r"option 'headr' must be one of .* Did you mean 'header'\?"),
+        ({"nullvalue": "?"}, r"Did you mean 'nullValue'\?"),
+        ({"header": "yes"}, "option 'header' must be true or false, got 'yes'"),
+        ({"inferSchema": 1}, "must be true or false, got '1'"),
+    ],
+)
+def test_options_that_a_reader_would_not_take_are_refused_at_once(options, told):
+    with pytest.raises(ValidationError, match=told):
+        Source(path="t", format="csv", options=options)

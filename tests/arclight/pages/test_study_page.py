@@ -69,7 +69,7 @@ def test_importance_is_drawn_in_its_order_and_said_to_be_missing():
     found = page_of(importance={"num_leaves": 0.7, "learning_rate": 0.3})
     assert "num_leaves: train 70.0 %; learning_rate: train 30.0 %" in found
     assert found.index("by num_leaves</h3>") < found.index("by learning_rate</h3>")
-    assert "nothing is said about the importance" in page_of()
+    assert "Nothing is said about the importance" in page_of()
 
 
 @pytest.mark.parametrize("made", [0, 1, 2, 16, 17])

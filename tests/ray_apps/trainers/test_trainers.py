@@ -310,7 +310,7 @@ def test_row_weights_add_up_to_the_rows():
         ("lightgbm", {"forcedsplits_filename": "/etc/passwd"}, "must not be set"),
         ("lightgbm", {"machines": "a:1"}, "must not be set"),
         ("lightgbm", {"output_model": "x"}, "must not be set"),
-        ("lightgbm", {"boosting": "dart"}, "must be one of gbdt"),
+        ("lightgbm", {"boosting": "dart"}, "must be gbdt, the one that is stored"),
         ("lightgbm", {"objective": "lambdarank"}, "must be one of binary"),
         ("lightgbm", {"eta": 0.1, "learning_rate": 0.2}, "are the same"),
     ],
