@@ -16,6 +16,7 @@ from arclight.errors import SpecError, nearest, printable
 from arclight.expression.bounds import room_for_parsing
 from arclight.schema import ARROW_TYPES
 from spark.columns import nested_refused
+from spark.csv_header import header_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -123,11 +124,22 @@ def source_columns(source: Source, files: SourceFiles, footers: Footers | None) 
     columns = None if source.ddl is None else parse_ddl(source.ddl)
     if columns is not None:
         return tuple(Seen(column.name, _OF_DDL.get(column.type)) for column in columns)
+    if footers is None and source.format == "csv":
+        return _of_header(source, files)
     if footers is None:
         return f"{source.format} without schema"
     if source.options:
         return f"{source.format} with {', '.join(source.options)}"
     return tuple(Seen(field.name, field.type) for field in footers.schema)
+
+
+def _of_header(source: Source, files: SourceFiles) -> Columns | str:
+    """Return the columns of CSV files: text, or of types that Spark will infer."""
+    names = header_names(source, files.files)
+    if names is None:
+        return "csv without schema, whose header alone does not tell"
+    inferred = str(source.options.get("inferSchema", False)).lower() == "true"
+    return tuple(Seen(name, None if inferred else pa.string()) for name in names)
 
 
 def _outside(source: Source, files: SourceFiles) -> str:

@@ -51,6 +51,8 @@ def typed(folder: Path, spec: str, *words: str) -> int:
     [
         (SPEC.replace("label: late", "label: lat"), ":6: etl.label: the joined table has no"),
         (f"{SPEC}  key: [id]\n", ":7: etl.key: the joined table has no column 'id'."),
+        (f"{OPEN}  key: [id]\n", ":7: etl.key: the joined table has no column 'id'."),
+        (OPEN.replace("label: late", "label: lat"), ":6: etl.label: the joined table has no"),
         (f"{SPEC}  drop: [cty]\n", ":7: etl.drop: the joined table has no column 'cty'. Did you"),
         (f"{SPEC}  time: age\n", ":7: etl.time: 'age' must be a date or timestamp, got int32"),
         (f"{SPEC}features: {{derive: {{a: agee + 1}}}}\n", "got 'agee'; the columns are age, c"),
@@ -89,9 +91,12 @@ def test_more_workers_than_cores_are_refused_before_anything_starts(
     [
         (SPEC, []),
         (SPEC.replace("csv, options: {header: true}", "json"), []),
-        (f"{OPEN}  drop: [city]\n",
-         ["the columns of source t (csv without schema) are known only to Spark: label, drop, "
-          "features were not checked"]),
+        (f"{OPEN}  drop: [city]\n".replace("true}", "true, quote: '|'}"),
+         ["the columns of source t (csv without schema, whose header alone does not tell) are "
+          "known only to Spark: label, drop, features were not checked"]),
+        (f"{OPEN}  drop: [city]\n".replace("true}", "true, inferSchema: true}"),
+         ["the types of age, city, late are known only to Spark: what uses them was checked by "
+          "name"]),
         (SPEC.replace("path: t", "path: 's3://b/t'"),
          ["the columns of source t (csv that is not on a file system of this machine) are known "
           "only to Spark: label, features were not checked"]),

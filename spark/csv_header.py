@@ -1,0 +1,52 @@
+"""The columns that the header of a CSV file names, where nothing about it is in doubt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from arclight.spec import Source
+
+MOST_FILES = 200
+_LINE_BYTES = 1 << 20
+_PACKED = frozenset({".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate", ".xz", ".br"})
+
+
+def header_names(source: Source, files: Sequence[Path]) -> tuple[str, ...] | None:
+    """Return the names in the first line of each file; None where Spark may see other ones.
+
+    That is: no header, packed files, several files that differ, another quote or comment sign,
+    names in quotes, empty ones, or two that differ by case alone.
+    """
+    options = {name: str(value) for name, value in source.options.items()}
+    plain = not {"quote", "escape", "comment", "lineSep"} & set(options)
+    if options.get("header", "").lower() != "true" or not plain or len(files) > MOST_FILES:
+        return None
+    found = {_names(file, options) for file in files}
+    return found.pop() if len(found) == 1 else None
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _names(file: Path, options: dict[str, str]) -> tuple[str, ...] | None:
+    if file.suffix.lower() in _PACKED:
+        return None
+    try:
+        with file.open("rb") as stream:
+            line = stream.readline(_LINE_BYTES)
+        text = line.decode(options.get("encoding", "utf-8"))
+    except (OSError, UnicodeError, LookupError):
+        return None
+    text = text.removeprefix("\ufeff").rstrip("\r\n")
+    names = tuple(text.split(options.get("sep", options.get("delimiter", ","))))
+    if options.get("ignoreLeadingWhiteSpace", "").lower() == "true":
+        names = tuple(name.lstrip() for name in names)
+    if options.get("ignoreTrailingWhiteSpace", "").lower() == "true":
+        names = tuple(name.rstrip() for name in names)
+    different = len({name.lower() for name in names}) == len(names)
+    is_plain = all(name.strip() for name in names) and not set(text) & {'"', "\\"}
+    return names if is_plain and different else None
