@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH_ROWS = 1 << 17
+TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson"})
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,11 @@ def _footer(path: Path) -> pq.FileMetaData:
 
 
 def _unreadable(path: Path, error: Exception) -> ArclightError:
+    if path.suffix.lower() in TEXTS:
+        return DataError(
+            f"'{printable(path)}' must be a Parquet file, got one of text; write it as Parquet, or "
+            "let `arclight rows SPEC OUTPUT` write the rows of a spec's sources."
+        )
     return DataError(
         f"'{printable(path)}' must be a whole Parquet file, but cannot be read "
         f"({printable(error)}); restore it or take it out of the input."

@@ -237,6 +237,13 @@ def test_a_file_that_is_no_parquet_is_named(score, tmp_path, content):
         score(path)
 
 
+def test_a_file_of_text_is_told_what_makes_parquet_of_it(score, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"rows\.csv' must be a Parquet file, .* `arclight rows"):
+        score(path)
+
+
 def test_a_flipped_page_is_found_by_its_checksum(score, tmp_path):
     path = tmp_path / "flip.parquet"
     options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
