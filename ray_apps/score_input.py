@@ -163,8 +163,8 @@ def _footer(path: Path) -> pq.FileMetaData:
 def _unreadable(path: Path, error: Exception) -> ArclightError:
     if path.suffix.lower() in TEXTS:
         return DataError(
-            f"'{printable(path)}' must be a Parquet file, got one of text; write it as Parquet, or "
-            "let `arclight rows SPEC OUTPUT` write the rows of a spec's sources."
+            f"'{printable(path)}' must be a Parquet file, got one of text; write it as Parquet, "
+            "or let `arclight rows SPEC OUTPUT` write the rows of a spec's sources."
         )
     return DataError(
         f"'{printable(path)}' must be a whole Parquet file, but cannot be read "
