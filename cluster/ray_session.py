@@ -40,6 +40,10 @@ SHORT_TEMP = Path("/tmp")  # noqa: S108 -- only a private 0700 folder is made in
 TEMP_PREFIX = "arc-"
 RAY_FOLDER = "r"
 EXIT_TIMEOUT_S = 5
+STARTS = 2
+"""Of a cluster of this process, until one answers."""
+PATIENCE = 2
+"""Times that Ray asks for a first answer, each of some 40 s; its own number is 20."""
 UNSAFE_PREFIXES = ("RAY_DATA_AUTOLOAD_", "RAY_testing_")
 UNSAFE_PARTS = ("ALLOW_UNSAFE",)
 
@@ -124,7 +128,7 @@ def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None)
         with environment(variables), _loopback_only():
             _reload_token()
             # Ray opens its own folder to everybody, so it gets one inside ours
-            address = _start(sizes, machine.gpus, folder / RAY_FOLDER)
+            address = _start_again(sizes, machine.gpus, folder / RAY_FOLDER, before)
             roots = set(psutil.Process().children()) - before
             try:
                 with environment({"RAY_ADDRESS": address}):
@@ -138,8 +142,34 @@ def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _start_again(sizes: Sizes, gpus: int, folder: Path, before: set[psutil.Process]) -> str:
+    """Start a cluster; one whose first process hangs is ended, and another one started.
+
+    Seen once in some hundred starts on a busy machine: the process is there and answers nobody,
+    for which Ray waits a quarter of an hour.
+
+    Args:
+        sizes: of the cluster.
+        gpus: that it has.
+        folder: for its files.
+        before: the children that this process had already.
+    """
+    for _ in range(STARTS - 1):
+        with suppress(EngineError):
+            return _start(sizes, gpus, folder)
+        started = _with_descendants(set(psutil.Process().children()) - before)
+        ray.shutdown()
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        _end(started)
+    return _start(sizes, gpus, folder)
+
+
 def _start(sizes: Sizes, gpus: int, folder: Path) -> str:
     """Start a cluster of this process and return its address."""
+    patience = ray_constants.NUM_REDIS_GET_RETRIES
+    ray_constants.NUM_REDIS_GET_RETRIES = PATIENCE
     try:
         with kept_signals():
             context = ray.init(
@@ -157,6 +187,8 @@ def _start(sizes: Sizes, gpus: int, folder: Path) -> str:
         raise EngineError(
             f"Ray did not start ({printable(error)}); see its logs in the run's folder."
         ) from error
+    finally:
+        ray_constants.NUM_REDIS_GET_RETRIES = patience
     return str(context.address_info["gcs_address"])
 
 

@@ -5,11 +5,15 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from arclight.errors import MissingError, RefusedError
 from cluster.profiles import Profile, RayPlace
@@ -192,3 +196,31 @@ def join(address: str, token: Path) -> str:
         command, env=variables, capture_output=True, text=True, timeout=100, check=False
     )
     return answer.stdout.strip() or answer.stderr.strip()
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(240)
+def test_a_first_process_that_hangs_is_ended_and_another_one_started(tmp_path: Path) -> None:
+    """It is there and answers nobody, as one that is stopped."""
+    stopped: list[psutil.Process] = []
+    folders = Path(tempfile.gettempdir())
+
+    def stop_the_first() -> None:
+        while not stopped:
+            for one in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    ports = folders.glob(f"arc-{os.getpid()}-*/r/*/gcs_server_port*")
+                    if one.name() == "gcs_server" and list(ports):
+                        folders.glob(f"arc-{os.getpid()}-*/r/*/gcs_server_port*")
+                    ):
+                        one.suspend()
+                        stopped.append(one)
+                        return
+            time.sleep(0.005)
+
+    threading.Thread(target=stop_the_first, daemon=True).start()
+    profile = Profile(name="x", cores=1, memory_gib=2.0)
+    with ray_session(profile, log_folder=tmp_path):
+        assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    assert stopped
+    assert not stopped[0].is_running()
