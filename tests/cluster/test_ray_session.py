@@ -211,8 +211,6 @@ def test_a_first_process_that_hangs_is_ended_and_another_one_started(tmp_path: P
                 with suppress(psutil.Error):
                     ports = folders.glob(f"arc-{os.getpid()}-*/r/*/gcs_server_port*")
                     if one.name() == "gcs_server" and list(ports):
-                        folders.glob(f"arc-{os.getpid()}-*/r/*/gcs_server_port*")
-                    ):
                         one.suspend()
                         stopped.append(one)
                         return
