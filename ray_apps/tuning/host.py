@@ -98,6 +98,7 @@ class Host:
     ) -> None:
         self._study, self._controller, self._trainers = study, controller, trainers
         self._stages, self._at_once, self._rank = stages, at_once, rank
+        self._by_rounds = study.tune.unit == "round"
         self._clock = clock
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
@@ -220,7 +221,7 @@ class Host:
                     mine.others.append(other_figures(self._study.tune.also, fitted, name, stage))
                 self._pass(mine, name, place, found.valid)
             except _StoppedError:
-                if len(self._stages) > 1 and self._is_late():
+                if not self._by_rounds and self._is_late():
                     return None  # another command may go on with it; half of it is no figure
                 return self._ended(mine, state="stopped", reason=mine.reason)
             except Exception as error:
@@ -228,7 +229,7 @@ class Host:
                     raise
                 reason = error.message if isinstance(error, ArclightError) else printable(error)
                 return self._ended(mine, state="failed", reason=reason or type(error).__name__)
-        value = mine.points[-1][1] if len(self._stages) > 1 else found.valid
+        value = found.valid if self._by_rounds else mine.points[-1][1]
         return self._ended(
             mine,
             state="complete",
@@ -272,7 +273,7 @@ class Host:
 
     def _pass(self, mine: _Running, name: str, place: int, value: float) -> None:
         """Note the figure of one of several stages, and end a trial that does not pass it."""
-        if len(self._stages) == 1:
+        if self._by_rounds:
             return
         mine.values.append(value)
         height = self._stages[place].height
@@ -290,7 +291,7 @@ class Host:
 
     def _ended(self, mine: _Running, **how: Any) -> Trial:
         points = tuple(mine.points)
-        if how["state"] == "stopped" and points and len(self._stages) == 1:
+        if how["state"] == "stopped" and points and self._by_rounds:
             how["value"] = points[-1][1]
         return Trial(
             number=mine.number,
@@ -305,8 +306,7 @@ class Host:
         )
 
     def _watch(self, mine: _Running, trainer: str, job: TrainJob) -> Watch:
-        is_only = len(self._stages) == 1
-        rungs = self._passing[trainer].rungs(mine.number) if is_only else ()
+        rungs = self._passing[trainer].rungs(mine.number) if self._by_rounds else ()
 
         def watch(
             history: Sequence[float],
@@ -325,7 +325,7 @@ class Host:
             if is_rung and not self._controller.passes(mine.number, mine.rounds, best):
                 mine.reason = self._not_among(mine.rounds)
             mine.reason = mine.reason or self._limit(mine)
-            if is_only and (is_rung or mine.reason):
+            if self._by_rounds and (is_rung or mine.reason):
                 mine.points.append((mine.rounds, best))
             if mine.reason:
                 raise _StoppedError  # nobody wants its model

@@ -348,3 +348,15 @@ def test_what_is_for_one_trainer_alone_is_not_for_another():
     Train.model_validate(chosen.model_dump())
     own = with_params(spec.train, spec.tune, {"trainer": "xgboost", "max_depth": 3})
     assert own.bins == "disk"
+
+
+def test_where_no_fewer_row_groups_will_do_rounds_are_no_rungs(tmp_path):
+    """All smaller parts lack a class: one stage is left, and nobody looks between its rounds."""
+    train = np.zeros(900)
+    train[450:454] = 1.0
+    labels = {"train": pa.array(train), "valid": pa.array(np.resize([0.0, 1.0], 200))}
+    made = make_dataset(tmp_path / "store", rows=ROWS, row_groups=9, label=labels)
+    spec = spec_of("xgboost", {"fidelity": "rows", "trials": 8}, rounds=6)
+    _, trials = searched(made, spec, tmp_path)
+    assert [t.state for t in trials.ended.values()] == ["complete"] * 8
+    assert {t.points[0][0] for t in trials.ended.values()} == {18}
