@@ -14,7 +14,8 @@ from arclight.metrics import METRICS
 from arclight.plan import FeaturePlan
 from arclight.report import EvalReport
 from arclight.schema import Column
-from arclight.spec import Init
+from arclight.spec_field import Params
+from arclight.train_section import Init
 
 WEIGHING: dict[str, float | bool] = {
     "scale_pos_weight": 1,
@@ -56,7 +57,7 @@ class TrainSettings(Contract):
     early_stopping: int | None
     imbalance: Literal["none", "weight", "downsample", "upsample"]
     seed: int
-    params: dict[str, str | int | float | bool] | None = None
+    params: Params | None = None
     """As the spec has them; None, as the next five, in a record of an older release."""
     init: Init | None = None
     """What it started from, by its number; None: from scratch."""
@@ -69,6 +70,8 @@ class TrainSettings(Contract):
     """None: cores."""
     bins: Literal["disk"] | None = None
     """None: in memory."""
+    params_after: dict[int, Params] | None = None
+    """Rounds -> parameters that were others once these were done; None: they never changed."""
     processor: str | None = None
     """Whose kernels a library may have chosen: other ones may round in another way."""
 
@@ -197,7 +200,9 @@ class SearchResult(Contract):
     trial: int
     value: float
     """Of the metric on valid, or the mean of it over folds of train."""
-    params: dict[str, str | int | float | bool]
+    params: Params
+    params_after: dict[int, Params] | None = None
+    """Rounds -> what it took over then, and what changed of it; None: they never changed."""
     trials: int
     """That ended."""
     stopped: int
@@ -247,7 +252,7 @@ class ModelBundle(Contract):
     importance: tuple[float, ...] = ()
     """Each feature's part of the loss that all splits took away on train, in the plan's order."""
     golden: GoldenRows
-    params: dict[str, str | int | float | bool]
+    params: Params
     settings: TrainSettings | None = None
     """None in a record of a release that did not keep them."""
     resumed: tuple[Resumed, ...] = ()

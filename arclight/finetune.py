@@ -9,7 +9,7 @@ import numpy as np
 from arclight.errors import RefusedError, SpecError, printable
 from arclight.layout import ROW_KEY
 from arclight.metrics import measure
-from arclight.spec import parse_instant
+from arclight.spec_field import parse_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from arclight.manifest import DatasetManifest
     from arclight.plan import FeaturePlan
     from arclight.samples import Floats, Ints, Task
-    from arclight.spec import Init, Spec
+    from arclight.spec import Spec
+    from arclight.train_section import Init
 
 RESAMPLES = 200
 COMPARED_ROWS = 20_000

@@ -16,7 +16,8 @@ import pyarrow as pa
 from arclight.contract import Contract
 from arclight.errors import SpecError
 from arclight.schema import TIMESTAMP
-from arclight.spec import TimeSplit, parse_duration_s
+from arclight.spec import TimeSplit
+from arclight.spec_field import parse_duration_s
 from arclight.split import hash_shares
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from arclight.study import Trial
+    from arclight.trials import Trial
 
-Scheduler = Literal["asha", "hyperband", "median", "none"]
+Scheduler = Literal["asha", "hyperband", "median", "none", "population"]
 ETA = 3
 """One of so many passes a rung, and the next rung is so many times as high."""
 RUNGS = 4
@@ -40,7 +40,7 @@ class Passing:
 
     def __init__(self, scheduler: Scheduler, rounds: int, *, higher: bool) -> None:
         self._scheduler, self._sign = scheduler, 1.0 if higher else -1.0
-        self._rungs = () if scheduler == "none" else rungs_of(rounds)
+        self._rungs = () if scheduler in ("none", "population") else rungs_of(rounds)
         self._seen: dict[tuple[int, int], list[float]] = {}
 
     def rungs(self, number: int) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from arclight.tune_section import MODEL_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from arclight.study import Study, Trial
+    from arclight.study import Study
+    from arclight.trials import Trial
 
 
 def higher_is_better(name: str) -> bool:

@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from arclight.contract import Contract
 
+Param = str | int | float | bool
+
 
 class IntRange(Contract):
     """Whole numbers from low to high, both included."""
@@ -44,7 +46,7 @@ def _check_range(low: float, high: float, *, log: bool) -> None:
 class Choice(Contract):
     """One of these values."""
 
-    choice: tuple[str | int | float | bool, ...] = Field(min_length=1)
+    choice: tuple[Param, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -82,6 +84,37 @@ def place_of(one: Range, value: str | float) -> float:
     return min(1.0, max(0.0, (found - low) / (high - low)))
 
 
-def ends_of(one: Range) -> tuple[str | int | float | bool, str | int | float | bool]:
+def ends_of(one: Range) -> tuple[Param, Param]:
     """Return the first and the last value of a range."""
     return (one.choice[0], one.choice[-1]) if isinstance(one, Choice) else one.bounds
+
+
+def value_at(one: Range, place: float) -> Param:
+    """Return the value at a place in [0, 1) of a range."""
+    if isinstance(one, Choice):
+        return one.choice[int(place * len(one.choice))]
+    low, high = one.bounds
+    # a whole number stands for half a step to both sides
+    edge = 0.5 if isinstance(one, IntRange) else 0.0
+    ends = (low - edge, high + edge)
+    if one.log:
+        begin, end = (math.log(max(x, 1e-300)) for x in ends)
+        found = math.exp(begin + place * (end - begin))
+    else:
+        found = ends[0] + place * (ends[1] - ends[0])
+    if isinstance(one, IntRange):
+        return int(min(max(round(found), low), high))
+    return min(max(found, low), high)
+
+
+def unit_place(one: Range, value: Param) -> float:
+    """Return the place in [0, 1) of a value in a range: `value_at` gives the value back."""
+    if isinstance(one, Choice):
+        return (one.choice.index(value) + 0.5) / len(one.choice)
+    assert isinstance(value, int | float)
+    low, high = one.bounds
+    edge = 0.5 if isinstance(one, IntRange) else 0.0
+    begin, end, at = low - edge, high + edge, float(value)
+    if one.log:
+        begin, end, at = (math.log(max(x, 1e-300)) for x in (begin, end, at))
+    return min((at - begin) / (end - begin), math.nextafter(1.0, 0.0))

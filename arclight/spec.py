@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from arclight.alias_moves import ALIAS
 from arclight.contract import NAME, Contract
 from arclight.ddl import check_ddl
 from arclight.decision import GateRule
 from arclight.errors import SpecError, nearest
 from arclight.metrics import default_metric, metric_for
-from arclight.spec_field import FieldError, Params, Text, TrainerName
+from arclight.spec_field import (
+    Duration,
+    FieldError,
+    Instant,
+    Text,
+    parse_duration_s,
+    parse_instant,
+)
+from arclight.train_section import AT_ONE_HALF, MOVING, SAMPLED, Train
 from arclight.tune_section import MODEL_BYTES, Tune
-from arclight.workers import Workers
 
 Task = Literal["binary", "multiclass", "regression"]
 OnBad = Literal["quarantine", "fail"]
-Device = Literal["auto", "cpu", "cuda"]
-ELSEWHERE = ("workers", "device", "bins", "checkpoint_every")
-"""Of a train section: where it is trained, and what is left on the way."""
 
 FORMATS = ("parquet", "csv", "json", "orc", "delta", "iceberg", "jdbc")
 # Reader options that change what a value means, never which rows are read or what code runs.
@@ -58,38 +60,6 @@ SWITCHES = frozenset(
 )  # fmt: skip
 """Options that are on or off."""
 
-_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def parse_instant(text: str) -> dt.datetime:
-    """Read an ISO date or time as an instant in UTC; a time without a zone is UTC.
-
-    Raises:
-        ValueError: the text is not an ISO date or time.
-    """
-    try:
-        instant = dt.datetime.fromisoformat(text)
-        if instant.tzinfo is None:
-            return instant.replace(tzinfo=dt.UTC)
-        return instant.astimezone(dt.UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"'{text}' must be an ISO date or time such as 2013-11-01 or 2013-11-01T06:00:00Z."
-        ) from error
-
-
-def parse_duration_s(text: str) -> int:
-    """Read a duration such as 36h or 1d as seconds.
-
-    Raises:
-        ValueError: the text is not a whole number and one of s, m, h, d, w.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"'{text}' must be a duration such as 30m, 36h, 1d or 2w.")
-    return int(match[1]) * _SECONDS[match[2]]
-
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
@@ -100,29 +70,11 @@ def _name(text: str) -> str:
     return text
 
 
-def _model(text: str) -> str:
-    name, _, version = text.partition("@")
-    is_version = bool(re.fullmatch(r"[1-9][0-9]{0,8}", version)) or bool(ALIAS.match(version))
-    if not NAME.match(name) or not is_version:
-        raise ValueError(f"'{text}' must be NAME@NUMBER or NAME@ALIAS of a registered model.")
-    return text
-
-
 def _view(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", text):
         raise ValueError(
             f"'{text}' must be a plain SQL identifier, since etl.sql names the source by it."
         )
-    return text
-
-
-def _instant(text: str) -> str:
-    parse_instant(text)
-    return text
-
-
-def _duration(text: str) -> str:
-    parse_duration_s(text)
     return text
 
 
@@ -135,9 +87,6 @@ def _unlike(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Name = Annotated[str, AfterValidator(_name)]
 ViewName = Annotated[str, AfterValidator(_view)]
-Instant = Annotated[str, AfterValidator(_instant)]
-Duration = Annotated[str, AfterValidator(_duration)]
-ModelRef = Annotated[str, AfterValidator(_model)]
 Names = Annotated[tuple[Text, ...], AfterValidator(_unlike)]
 
 
@@ -286,90 +235,6 @@ class Features(Contract):
     min_count: int = Field(default=20, ge=1)
 
 
-class Costs(Contract):
-    """What a wrong answer of a binary task costs, in any one unit."""
-
-    false_positive: float = Field(gt=0)
-    false_negative: float = Field(gt=0)
-
-
-SAMPLED = ("downsample", "upsample")
-"""Values of `train.imbalance` after which a model's scores are put right."""
-AT_ONE_HALF = ("accuracy", "precision", "recall", "f1")
-"""Metrics of a binary task that judge each round at a threshold of 0.5."""
-
-
-class Init(Contract):
-    """A registered model that a training starts from."""
-
-    model: ModelRef
-    freeze: int = Field(default=0, ge=0, le=64)
-    """Of a network: so many layers stay as they are, and what is below them; 0 moves all."""
-    head: Literal["kept", "new"] = "kept"
-    """Of a network: whether its last layer is kept, or drawn anew for another label."""
-    head_learning_rate: float | None = Field(default=None, gt=0)
-    """Of a network's last layer; None is that of the others."""
-    against_scratch: bool = False
-    """Whether the same is trained from scratch as well, for as many rounds, and compared."""
-
-
-def _init(value: Any) -> Any:
-    return {"model": value} if isinstance(value, str) else value
-
-
-class Train(Contract):
-    """One training: the library, its own parameters, and when to stop."""
-
-    trainer: TrainerName = "xgboost"
-    rounds: int = Field(default=300, ge=1, le=100_000)
-    early_stopping: int | None = Field(default=20, ge=1)
-    metric: str | None = None
-    params: Params = {}
-    init: Annotated[
-        Init | None, BeforeValidator(_init, json_schema_input_type=Init | str | None)
-    ] = None
-    """What it starts from; None starts from scratch."""
-    imbalance: Literal["none", "weight", "downsample", "upsample"] = "none"
-    costs: Costs | None = None
-    """What the threshold is chosen by, on valid; None chooses the best F1."""
-    folds: int | None = Field(default=None, ge=2, le=20)
-    """Of a cross-validation on train beside the model; None does without."""
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    workers: Workers = "auto"
-    """Processes that train, on Ray; `auto`: one a node, 0: this process, without Ray."""
-    device: Device = "auto"
-    """What each of them computes on; `auto`: a GPU where there is one that the library can use."""
-    bins: Literal["auto", "memory", "disk"] = "auto"
-    """Where XGBoost's bins are; `auto`: on disk once memory is known to have no room for them."""
-    checkpoint_every: Duration = "30s"
-    """What a killed training loses at most."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.bins == "disk" and (self.trainer != "xgboost" or self.device == "cuda"):
-            raise FieldError(
-                "bins on disk are for XGBoost on cores; leave it out, or set it to auto.", "bins"
-            )
-        if self.init is None:
-            return self
-        if self.folds is not None:
-            raise FieldError(
-                "folds of a training that starts from a model would be judged on rows which that "
-                "model may have learned from; leave folds or init out.",
-                "folds",
-            )
-        for name in ("freeze", "head", "head_learning_rate"):
-            is_set = getattr(self.init, name) != Init.model_fields[name].default
-            if is_set and self.trainer != "torch":
-                raise FieldError(
-                    f"{name} is for a network; trees are added to those of {self.trainer} as they "
-                    "are. Leave it out.",
-                    "init",
-                    name,
-                )
-        return self
-
-
 class Evaluate(Contract):
     """What the test split is broken down by."""
 
@@ -436,13 +301,40 @@ class Spec(Contract):
                 "average_precision or log_loss, and train.costs for the threshold."
             )
             raise FieldError(text, "train", "metric")
-        if self.tune is not None and self.train.init is not None:
-            text = "the trials of a search are trained from scratch; leave init or tune out."
-            raise FieldError(text, "train", "init")
+        self._check_tune()
         if self.task != "binary" and self.train.costs is not None:
             text = f"a {self.task} task has no threshold to choose by costs; leave it out."
             raise FieldError(text, "train", "costs")
         return self
+
+    def _check_tune(self) -> None:
+        if self.tune is None:
+            return
+        if self.train.init is not None:
+            text = "the trials of a search are trained from scratch; leave init or tune out."
+            raise FieldError(text, "train", "init")
+        if self.train.params_after:
+            text = "a search finds parameters; leave those that change on the way or tune out."
+            raise FieldError(text, "train", "params_after")
+        if self.tune.population is None:
+            return
+        if self.train.trainer != "torch":
+            text = f"a population is of networks (trainer: torch), got {self.train.trainer}."
+            raise FieldError(text, "tune", "population")
+        fixed = sorted(set(self.tune.space) - set(MOVING))
+        if fixed:
+            text = (
+                f"a network that takes over another's weights keeps its {fixed[0]}; search among "
+                f"{', '.join(MOVING)}, or use another scheduler."
+            )
+            raise FieldError(text, "tune", "space", fixed[0])
+        if self.train.rounds < self.tune.generations:
+            text = (
+                f"{self.tune.generations:,} generations ({self.tune.trials:,} trials of a "
+                f"population of {self.tune.population:,}) need as many rounds, got "
+                f"{self.train.rounds:,}; set fewer trials, or more rounds."
+            )
+            raise FieldError(text, "tune", "trials")
 
     def _check_sources(self) -> None:
         if self.etl.sql is None and self.etl.sql_file is None and len(self.sources) > 1:

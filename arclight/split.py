@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from arclight.keys import hash_rows, null_rows
 from arclight.schema import TIMESTAMP
-from arclight.spec import HashSplit, TimeSplit, parse_duration_s, parse_instant
+from arclight.spec_field import parse_duration_s, parse_instant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from arclight.spec import HashSplit, TimeSplit
 
 TRAIN, VALID, TEST, GAP, UNKNOWN = 0, 1, 2, -1, -2
 Codes = npt.NDArray[np.int8]

@@ -1,31 +1,25 @@
-"""A study: a search over a space of parameters, and the trials it has made.
+"""A study: a search over a space of parameters, and what goes on with it.
 
-The file of trials is the truth. A line is written when a trial begins and when it ends, so that
-a search that was killed goes on with what is there: ended trials are never run again, those that
-had begun are run again with the parameters they had.
+The file of its trials is the truth (`arclight.trials`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from arclight.contract import Contract, digest_of
 from arclight.errors import (
-    ArclightError,
     ConflictError,
-    IntegrityError,
     MissingError,
     RefusedError,
     printable,
 )
 from arclight.folds import fold_rule
-from arclight.metrics import METRICS
-from arclight.spec import ELSEWHERE, Train
-from arclight.store import flush_folder, held, make_folder
+from arclight.population import leg_of
+from arclight.store import held, make_folder
+from arclight.train_section import ELSEWHERE, Train
+from arclight.trials import BUDGET, Trial, Trials
 from arclight.tune_section import TRAINER, Candidate, Tune
 
 if TYPE_CHECKING:
@@ -33,13 +27,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.manifest import DatasetManifest
+    from arclight.population import Leg
+    from arclight.search_space import Param
     from arclight.spec import Spec
     from arclight.store import Store
 
-Param = str | int | float | bool
 STUDIES, TRIALS = "studies", "trials.jsonl"
-BUDGET = {"trials", "time_limit_s", "trial_limit_s", "target", "at_once", "nodes"}
-"""What of a search may change while it goes on."""
 
 
 class Study(Contract):
@@ -87,151 +80,6 @@ class Study(Contract):
         """The parameters that trials differ in, the trainer first where it is one of them."""
         found = [n for one in self.candidates.values() for n in one.space]
         return tuple(dict.fromkeys(([TRAINER] if self.tune.among else []) + found))
-
-
-class Trial(Contract):
-    """A trial that ended."""
-
-    number: int
-    params: dict[str, Param]
-    state: Literal["complete", "stopped", "failed"]
-    """`stopped`: by the scheduler or a limit, before its training was over."""
-    value: float | None = None
-    """The best figure on valid, or the mean of its folds; None of one that failed, or that was
-    stopped before it had all folds, or all rows."""
-    rounds: int = 0
-    best_round: int = 0
-    reason: str = ""
-    """Why it was stopped or failed."""
-    points: tuple[tuple[int, float], ...] = ()
-    """(round, best figure so far) where the scheduler looked, and at the end; or (fold, mean so
-    far), or (row groups, figure)."""
-    others: dict[str, float] = {}
-    """The figures of `tune.also` that could be measured."""
-    host: int = 0
-    """Which of the hosts trained it, where there were several."""
-    queue_s: float = 0.0
-    """Seconds in which it waited: for rows that were made ready for another, or for its turn."""
-    bin_s: float = 0.0
-    train_s: float = 0.0
-
-
-@dataclass
-class Trials:
-    """The trials of a study: what its file says, and the file."""
-
-    path: Path
-    ended: dict[int, Trial] = field(default_factory=dict)
-    begun: dict[int, dict[str, Param]] = field(default_factory=dict)
-    """Number -> parameters, of those that did not end."""
-    attempts: dict[int, int] = field(default_factory=dict)
-    """Number -> how often it began and its process was gone before it ended."""
-    over: dict[str, Any] | None = None
-    """The budget that the search was over for; None while it is not."""
-
-    @classmethod
-    def read(cls, path: Path) -> Trials:
-        """Read a study's trials; a last line that was cut off is none.
-
-        Raises:
-            IntegrityError: another line cannot be read.
-        """
-        found = cls(path)
-        text = path.read_bytes() if path.is_file() else b""
-        for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
-            try:
-                found._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise IntegrityError(
-                    f"line {number} of '{path}' must be a trial as it was written, but cannot be "
-                    "read; restore the file from a backup or begin anew with --new-study."
-                ) from error
-        return found
-
-    @property
-    def next_number(self) -> int:
-        """The number of the next new trial, from 0."""
-        return max((*self.ended, *self.begun), default=-1) + 1
-
-    def begin(self, number: int, params: dict[str, Param]) -> None:
-        """Note that a trial begins.
-
-        Not forced to the disk: what a power cut takes of it is asked for again.
-        """
-        self._write({"begun": number, "params": params}, is_lasting=False)
-
-    def leave(self, number: int) -> None:
-        """Note that a trial was interrupted, which is no fault of its own."""
-        self._write({"left": number})
-
-    def end(self, trial: Trial) -> None:
-        """Note how a trial ended."""
-        self._write({"ended": trial.model_dump(mode="json")})
-
-    def close(self, tune: Tune) -> None:
-        """Note that the search is over for what it was given."""
-        if not self.is_over_for(tune):
-            self._write({"over": _budget(tune)})
-
-    def is_over_for(self, tune: Tune) -> bool:
-        """Say whether a search was over when it had been given as much as this."""
-        return self.over is not None and self.over == _budget(tune)
-
-    def ranked(self, metric: str) -> list[Trial]:
-        """Return the trials that have a figure, the best first, of equal ones the older."""
-        sign = -1 if METRICS[metric].higher_is_better else 1
-        known = [trial for trial in self.ended.values() if trial.value is not None]
-        return sorted(known, key=lambda t: (sign * (t.value or 0.0), t.number))
-
-    def best(self, metric: str) -> Trial | None:
-        """Return the trial with the best figure; None without one."""
-        return next(iter(self.ranked(metric)), None)
-
-    def _write(self, body: dict[str, Any], *, is_lasting: bool = True) -> None:
-        """Append one line, on the disk before this returns if it is to last.
-
-        Raises:
-            ArclightError: it cannot be written.
-        """
-        try:
-            make_folder(self.path.parent)
-            is_new = not self.path.exists()
-            stream = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                size = os.fstat(stream).st_size
-                if size and os.pread(stream, 1, size - 1) != b"\n":  # the rest of a cut line
-                    whole = os.pread(stream, size, 0)
-                    os.ftruncate(stream, whole.rfind(b"\n") + 1)
-                rest = memoryview(json.dumps(body, allow_nan=False).encode() + b"\n")
-                while rest:
-                    rest = rest[os.write(stream, rest) :]
-                if is_lasting:
-                    os.fsync(stream)
-            finally:
-                os.close(stream)
-            if is_new:
-                flush_folder(self.path.parent)
-        except OSError as error:
-            raise ArclightError(
-                f"'{self.path}' must be written, but {error.strerror}; free space in the store or "
-                "mend its rights; the same command goes on."
-            ) from error
-        self._take(body)
-
-    def _take(self, body: dict[str, Any]) -> None:
-        if "begun" in body:
-            number = int(body["begun"])
-            self.begun[number] = dict(body["params"])
-            self.attempts[number] = self.attempts.get(number, 0) + 1
-            self.over = None
-        elif "left" in body:
-            self.attempts[int(body["left"])] = 0
-        elif "ended" in body:
-            trial = Trial.model_validate_json(json.dumps(body["ended"]))
-            self.begun.pop(trial.number, None)
-            self.ended[trial.number] = trial
-        else:
-            self.over = dict(body["over"])
 
 
 def open_study(
@@ -324,40 +172,6 @@ def alone(path: Path, study: Study) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Where the time of a study's trials went.
-
-    Attributes:
-        queue: waiting, for rows that were being binned for others or for another network.
-        binning: making rows ready for the library.
-        training: rounds, the figures on valid among them.
-        waste: the part of `training` that went into failed trials.
-    """
-
-    queue: float
-    binning: float
-    training: float
-    waste: float
-
-    @property
-    def share(self) -> float | None:
-        """The part of a trial's time that is training; None without any."""
-        whole = self.queue + self.binning + self.training
-        return self.training / whole if whole else None
-
-
-def seconds_of(trials: Trials) -> Seconds:
-    """Return where the time of a study's trials went."""
-    ended = trials.ended.values()
-    return Seconds(
-        queue=sum(t.queue_s for t in ended),
-        binning=sum(t.bin_s for t in ended),
-        training=sum(t.train_s for t in ended),
-        waste=sum(t.train_s for t in ended if t.state == "failed"),
-    )
-
-
 def candidates_of(train: Train, tune: Tune) -> dict[str, Candidate]:
     """Return trainer -> what a search tries with it, the train section's own filled in."""
     given = tune.among or {train.trainer: Candidate(space=tune.space)}
@@ -376,28 +190,56 @@ def trained_by(train: Train, tune: Tune, params: dict[str, Param]) -> tuple[str,
     return str(params[TRAINER]) if tune.among else train.trainer, own
 
 
-def with_params(train: Train, tune: Tune, params: dict[str, Param]) -> Train:
+def with_params(
+    train: Train,
+    tune: Tune,
+    params: dict[str, Param],
+    params_after: dict[int, dict[str, Param]] | None = None,
+) -> Train:
     """Return the train section of a trial: its trainer, rounds and parameters."""
     trainer, own = trained_by(train, tune, params)
     one = candidates_of(train, tune)[trainer]
-    update = {"trainer": trainer, "rounds": one.rounds, "params": {**one.params, **own}}
+    update: dict[str, Any] = {
+        "trainer": trainer,
+        "rounds": one.rounds,
+        "params": {**one.params, **own},
+        "params_after": params_after or {},
+    }
     if trainer != train.trainer:  # which these were asked for
         update |= {"device": "auto", "bins": "auto"}
     return train.model_copy(update=update)
 
 
-def _budget(tune: Tune) -> dict[str, Any]:
-    return tune.model_dump(mode="json", include=BUDGET - {"at_once", "nodes"})
+def leg_in(study: Study, trials: Trials, trial: Trial) -> Leg | None:
+    """Return what a trial of a population trained; None where there is no population."""
+    if study.tune.population is None:
+        return None
+    return leg_of(
+        study.tune,
+        study.height(study.train.trainer),
+        trial.number,
+        trial.params,
+        trial.parent,
+        trials.ended,
+    )
+
+
+def _may_change(tune: Tune) -> set[str]:
+    """Return what of a search may change while it goes on: of a population not its generations."""
+    return BUDGET - {"trials"} if tune.population else BUDGET
 
 
 def _study(manifest: DatasetManifest, spec: Spec) -> Study:
     assert spec.tune is not None
     train = spec.train.model_copy(update={"folds": None})
     asked = spec.tune.written_out()
-    tune = asked.model_dump(mode="json", exclude=BUDGET)
-    for name in ("trainers", "fidelity", "folds", "also"):  # of which not every study has heard
+    tune = asked.model_dump(mode="json", exclude=_may_change(asked))
+    asked_of_all = train.model_dump(mode="json", exclude=set(ELSEWHERE))
+    # of which not every study has heard
+    for name in ("trainers", "fidelity", "folds", "also", "population"):
         if getattr(asked, name) == Tune.model_fields[name].default:
             tune.pop(name)
+    del asked_of_all["params_after"]  # a search has none
     rule = fold_rule(spec, manifest, "tune")
     key = digest_of(
         {
@@ -405,7 +247,7 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
             "dataset": manifest.content_digest,
             "task": manifest.task,
             "metric": spec.metric,
-            "train": train.model_dump(mode="json", exclude=set(ELSEWHERE)),
+            "train": asked_of_all,
             "tune": tune,
         }
     )
@@ -430,7 +272,7 @@ def _difference(one: Study, other: Study) -> str:
     for name in ("task", "metric"):
         if getattr(one, name) != getattr(other, name):
             return f"{name} ({getattr(one, name)}, now {getattr(other, name)})"
-    for section, left_out in (("tune", BUDGET), ("train", set(ELSEWHERE))):
+    for section, left_out in (("tune", _may_change(one.tune)), ("train", set(ELSEWHERE))):
         old, new = (getattr(s, section).model_dump(exclude=left_out) for s in (one, other))
         found = next((n for n in old if old[n] != new[n]), None)
         if found == "space" and old[found] and new[found]:

@@ -12,6 +12,7 @@ from arclight.search_space import Choice, FloatRange, Range
 from arclight.spec_field import FieldError, Params, Text, TrainerName
 
 Sampler = Literal["tpe", "gp", "cma_es", "evolution", "quasi_random", "random", "grid"]
+BY_CHANCE = ("random", "quasi_random")
 TRAINER = "trainer"
 """Among a trial's parameters, where a search chooses among trainers: which one it has."""
 
@@ -78,7 +79,9 @@ class Tune(Contract):
 
     trials: int = Field(default=50, ge=1, le=100_000)
     sampler: Sampler = "tpe"
-    scheduler: Literal["asha", "hyperband", "median", "none"] = "asha"
+    scheduler: Literal["asha", "hyperband", "median", "none", "population"] = "asha"
+    population: int | None = Field(default=None, ge=4, le=1000)
+    """Networks that are trained side by side, where that is how a search goes."""
     time_limit_s: int | None = Field(default=None, ge=1)
     """Of one command, workers that are lost included."""
     trial_limit_s: int | None = Field(default=None, ge=1)
@@ -110,6 +113,11 @@ class Tune(Contract):
         return {name: Candidate.model_validate(AUTO[name]) for name in AUTO if find_spec(name)}
 
     @property
+    def generations(self) -> int:
+        """How often the networks of a population are compared; without one once."""
+        return self.trials // self.population if self.population else 1
+
+    @property
     def unit(self) -> str:
         """What the scheduler counts in."""
         return "fold" if self.folds else "row group" if self.fidelity == "rows" else "round"
@@ -127,6 +135,7 @@ class Tune(Contract):
         if self.folds and self.fidelity == "rows":
             raise FieldError("folds have all rows; leave them out, or fidelity.", "fidelity")
         self._check_sampler()
+        self._check_population()
         for path, space in self._spaces():
             for name, values in space.items():
                 if self.sampler == "cma_es" and isinstance(values, Choice):
@@ -149,6 +158,26 @@ class Tune(Contract):
                 f"{self.sampler} needs the same parameters in every trial; use tpe to choose "
                 "among trainers.",
                 "sampler",
+            )
+
+    def _check_population(self) -> None:
+        count = self.population
+        if (count is not None) != (self.scheduler == "population"):
+            has = "scheduler: population" if count else "such as `population: 8`"
+            raise FieldError(f"a population goes with its size; add {has}.", "population")
+        if count is None:
+            return
+        if self.trials % count or self.trials < 2 * count:
+            low = max(2, self.trials // count) * count
+            text = f"a population of {count} has {count} trials a generation, and two at least"
+            raise FieldError(f"{text}; set {low} or {low + count}.", "trials")
+        if self.sampler not in BY_CHANCE:
+            text = "a population begins by chance and learns from itself; set random"
+            raise FieldError(f"{text} or quasi_random.", "sampler")
+        if self.trainers or self.folds or self.fidelity == "rows" or self.also:
+            text = "a population's networks take over each other's weights, on the same rows"
+            raise FieldError(
+                f"{text}; leave out trainers, folds, fidelity and also.", "population"
             )
 
     def _spaces(self) -> list[tuple[tuple[str, ...], dict[str, Range]]]:

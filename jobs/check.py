@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,9 @@ def _naming_columns(spec: Spec) -> str:
     return ", ".join([*(name for name, given in fields.items() if given), "features"])
 
 
+_FIELD = re.compile(r"[a-z_]+(\.\w+)*(?=: )")
+
+
 def check_without_running(loaded: LoadedSpec, place: Profile | None = None) -> None:
     """Check what needs neither data nor an engine; every run does it first.
 
@@ -157,4 +161,6 @@ def _at(loaded: LoadedSpec, *path: str) -> Iterator[None]:
     except ArclightError as error:
         field = ".".join(path)
         name = "" if error.message.startswith(field) else f"{field}: "
-        raise SpecError(f"{loaded.where(*path)}: {name}{error.message}") from error
+        told = _FIELD.match(error.message)  # it may be of a field below, or beside
+        at = path if told is None or name else told[0].split(".")
+        raise SpecError(f"{loaded.where(*at)}: {name}{error.message}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from arclight.catalog import Catalog
 from arclight.errors import SpecError
-from arclight.spec import parse_duration_s
+from arclight.spec_field import parse_duration_s
 from arclight.store import open_store
 from cluster.machine import look_at_machine
 from jobs.say import answer, say, say_table

@@ -9,14 +9,8 @@ from arclight.errors import MissingError, nearest
 from arclight.pages.study_page import study_page
 from arclight.pareto import front
 from arclight.store import make_folder, replace_file
-from arclight.study import (
-    Trials,
-    find_study,
-    seconds_of,
-    studies_of,
-    trained_by,
-    trials_path,
-)
+from arclight.study import find_study, studies_of, trained_by, trials_path
+from arclight.trials import Trials, seconds_of
 from jobs.listing import Listing
 from jobs.runs import known_store
 from jobs.say import answer, say, say_table, table_of
@@ -26,8 +20,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from arclight.search_space import Param
     from arclight.store import Store
-    from arclight.study import Param, Study, Trial
+    from arclight.study import Study
+    from arclight.trials import Trial
 
 PAGE = "study.html"
 SHOWN = 5
@@ -118,7 +114,8 @@ def _show(store: Store, study: Study, *, as_json: bool) -> None:
     say(
         f"{body['state']}: {len(trials.ended):,} trials, {len(trials.begun):,} begun, "
         f"{body['stopped']:,} stopped early, {body['failed']:,} failed; {spent.training:.1f} s "
-        f"of training, {spent.binning:.1f} s of binning, {spent.queue:.1f} s of waiting."
+        f"of training, {spent.judging:.1f} s of judging, {spent.binning:.1f} s of binning, "
+        f"{spent.queue:.1f} s of waiting."
     )
     try:
         say(f"page: {write_study_page(store, study)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.errors import MissingError, RefusedError, SpecError, printable
-from arclight.spec import parse_duration_s
+from arclight.spec_field import parse_duration_s
 from arclight.sweep import find_leftovers, remove
 from jobs.runs import known_store
 from jobs.say import answer, say, say_table

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from arclight.bundle import ModelBundle, SearchResult
     from arclight.manifest import DatasetManifest
-    from arclight.spec import Init
+    from arclight.train_section import Init
 
 
 def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: bool) -> None:

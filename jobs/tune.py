@@ -12,7 +12,8 @@ from arclight.dataset_spec import check_built_from
 from arclight.errors import SpecError
 from arclight.spec import Spec
 from arclight.spec_file import load_spec
-from arclight.study import Trials, open_study, trials_path, with_params
+from arclight.study import open_study, trials_path, with_params
+from arclight.trials import Trials
 from cluster.profiles import load_profile
 from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
@@ -118,7 +119,7 @@ def tune_step(
         say(f"tune: page {write_study_page(run.catalog.store, study)}")
         say(f"tune: {found}.")
     assert spec.tune is not None
-    train = with_params(spec.train, spec.tune, found.params)
+    train = with_params(spec.train, spec.tune, found.params, found.params_after)
     told = replace(context.loaded, spec=spec.model_copy(update={"train": train}))
     return train_step(replace(context, loaded=told), manifest, found), found
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.manifest import DatasetManifest
-    from arclight.spec import Device, Train
+    from arclight.train_section import Device, Train
     from arclight.tune_section import Tune
     from cluster.profiles import Profile
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from arclight.bundle import ModelBundle
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
-    from arclight.spec import Init, Spec
+    from arclight.spec import Spec
+    from arclight.train_section import Init
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Model, Trainer, TrainJob

@@ -24,8 +24,9 @@ from arclight.folds import FoldRule
 from arclight.lineage import code_digest, library_versions, python_version
 from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
 from arclight.plan import Encoder
-from arclight.spec import Costs, Train, parse_duration_s
+from arclight.spec_field import parse_duration_s
 from arclight.store import Store, replace_file
+from arclight.train_section import Costs, Train
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
 from ray_apps.finetune import (
     Comparison,
@@ -150,6 +151,7 @@ def job_of(
         early_stopping=request.train.early_stopping,
         metric=request.metric,
         params=dict(request.train.params),
+        params_after=dict(request.train.params_after),
         imbalance=request.train.imbalance,
         seed=request.train.seed,
         threads=request.threads,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from arclight.features import FLOAT32_MAX
 from arclight.schema import ARROW_TYPES, TIMESTAMP
-from arclight.spec import parse_instant
+from arclight.spec_field import parse_instant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

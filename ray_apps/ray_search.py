@@ -20,8 +20,10 @@ from ray_apps.tuning.worker import deciding, request_of, run_host
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from arclight.population import Leg
     from arclight.progress import Tell, Tick
-    from arclight.study import Param, Trial
+    from arclight.search_space import Param
+    from arclight.trials import Trial
     from cluster.sizing import Crew
     from ray_apps.tuning.controller import Said
 
@@ -55,6 +57,10 @@ class RemoteController:
     def passes(self, number: int, rounds: int, best: float) -> bool:
         """Say whether a trial that comes to a rung goes on."""
         return bool(self._ask("passes", number, rounds, best))
+
+    def leg(self, number: int) -> Leg | None:
+        """Return what a running trial of a population trains; None where there is none."""
+        return self._ask("leg", number)  # type: ignore[no-any-return]
 
     def end(self, trial: Trial) -> None:
         """Take in how a trial ended."""

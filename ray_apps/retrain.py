@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from arclight.contract import Contract
 from arclight.errors import IntegrityError, RefusedError
 from arclight.lineage import code_digest, library_versions, processor_name, python_version
-from arclight.spec import Costs, Train
 from arclight.store import discard, make_folder, open_private, sha256_file
+from arclight.train_section import Costs, Train
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew
 from ray_apps.finetune import check_init
@@ -191,6 +191,7 @@ def _request(
             rounds=settings.rounds,
             early_stopping=settings.early_stopping,
             params=settings.params or {},
+            params_after=settings.params_after or {},
             init=init,
             imbalance=settings.imbalance,
             costs=None if settings.costs is None else Costs(**settings.costs),

@@ -21,8 +21,8 @@ from arclight.lineage import (
 )
 from arclight.progress import silent_tell
 from arclight.schema import Column
-from arclight.spec import ELSEWHERE
 from arclight.store import discard, flush_tree, make_folder, open_private, sha256_file
+from arclight.train_section import ELSEWHERE
 from arclight.workers import bounds_of
 from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tell, Tick
-    from arclight.spec import Spec, Train
+    from arclight.spec import Spec
+    from arclight.train_section import Train
     from cluster.profiles import Profile
 
 LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
@@ -337,6 +338,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             threads=made.crew.threads,
             device="cuda" if made.crew.gpus else None,
             bins="disk" if made.crew.bins == "disk" else None,
+            params_after=dict(spec.train.params_after) or None,
             processor=processor_name(),
         ),
         resumed=outcome.resumed,

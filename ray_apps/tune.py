@@ -12,7 +12,8 @@ from arclight.errors import ArclightError, RefusedError, SpecError
 from arclight.folds import fold_rule
 from arclight.search_space import Choice
 from arclight.store import discard, make_folder, open_private
-from arclight.study import Study, Trials, alone, candidates_of, trials_path, with_params
+from arclight.study import Study, alone, candidates_of, leg_in, trials_path, with_params
+from arclight.trials import Trials
 from arclight.tune_section import TRAINER
 from arclight.workers import bounds_of
 from ray_apps.crews import search_crew
@@ -20,6 +21,7 @@ from ray_apps.losses import go_on_after_losses
 from ray_apps.train import fit_request
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.tuning.ask import check_sampler
+from ray_apps.tuning.networks import Networks
 from ray_apps.tuning.worker import REQUEST, SearchRequest, run_search
 
 if TYPE_CHECKING:
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tell, Tick
-    from arclight.search_space import Range
-    from arclight.spec import Spec, Train
-    from arclight.study import Param
+    from arclight.search_space import Param, Range
+    from arclight.spec import Spec
+    from arclight.train_section import Train
     from cluster.profiles import Profile
     from cluster.sizing import Crew
 
@@ -85,6 +87,8 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
     trials = Trials.read(path)
     found = result_of(study, trials)
     trials.close(study.tune)
+    if study.tune.population is not None:
+        Networks(catalog.store, study).clear()
     return found
 
 
@@ -101,11 +105,13 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
             f"tune: of {len(trials.ended):,} trials of study {study.ref} none gave a figure; the "
             f"first one: {first}"
         )
+    leg = leg_in(study, trials, best)
     return SearchResult(
         study=study.ref,
         trial=best.number,
         value=best.value or 0.0,
-        params=dict(best.params),
+        params=dict(best.params) if leg is None else leg.params,
+        params_after=None if leg is None else leg.params_after or None,
         folds=study.tune.folds,
         trials=len(trials.ended),
         stopped=sum(t.state == "stopped" for t in trials.ended.values()),
@@ -150,6 +156,7 @@ def plain_job(spec: Spec, train: Train) -> TrainJob:
         metric=spec.metric,
         classes=2,
         params=dict(train.params),
+        params_after=dict(train.params_after),
         imbalance=train.imbalance,
         seed=train.seed,
         workers=bounds.most or bounds.least,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from arclight.pages.canvas import Ink
-    from arclight.search_space import Range
-    from arclight.study import Param, Trial
+    from arclight.search_space import Param, Range
+    from arclight.trials import Trial
 
 LINES = 300
 """Trials drawn as lines, the best ones; more of them are a blot."""

@@ -20,14 +20,17 @@ from arclight.pages.study_charts import (
 )
 from arclight.pages.words import UNKNOWN, count, number
 from arclight.pareto import figures_of, front
-from arclight.study import seconds_of, trained_by, with_params
+from arclight.population import line_of
+from arclight.study import leg_in, trained_by, with_params
+from arclight.trials import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from markupsafe import Markup
 
-    from arclight.study import Param, Study, Trial, Trials
+    from arclight.study import Study
+    from arclight.trials import Trial, Trials
 
 SLICES = 12
 """Parameters with a chart of their own, the first of the importance."""
@@ -68,8 +71,7 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
             apart, the largest first; None where there are too few trials to say it, or no Optuna.
     """
     ranked, tune = trials.ranked(study.metric), study.tune
-    every = list(trials.ended.values())
-    found = _found(study, ranked, every, importance) if ranked else None
+    found = _found(study, trials, ranked, importance) if ranked else None
     listed = [*ranked, *(t for _, t in sorted(trials.ended.items()) if t.value is None)]
     sections = [("result", "Result"), ("history", "History"), ("parameters", "Parameters")]
     return render(
@@ -96,7 +98,7 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
 
 
 def _found(
-    study: Study, ranked: list[Trial], every: list[Trial], importance: Mapping[str, float] | None
+    study: Study, trials: Trials, ranked: list[Trial], importance: Mapping[str, float] | None
 ) -> _Found:
     metric = study.metric
     trainer, _ = trained_by(study.train, study.tune, ranked[0].params)
@@ -109,9 +111,9 @@ def _found(
     return _Found(
         best=ranked[0],
         value=number(ranked[0].value, 6),
-        section=_section(study, ranked[0].params),
+        section=_section(study, trials, ranked[0]),
         history=history_chart(ranked, metric),
-        learning=learning_chart(ranked, metric, study.tune.unit),
+        learning=learning_chart(_lines(study, trials, ranked), metric, study.tune.unit),
         parallel=parallel_chart(mine, space),
         importance=ranking_chart(title, bars, as_share=True) if bars else None,
         trades=[(n, trade_chart(ranked, unbeaten, metric, n)) for n in study.tune.also],
@@ -122,18 +124,30 @@ def _found(
         slices=[(n, slice_chart(mine, metric, n, space[n])) for n in names[:SLICES]],
         trainer=trainer,
         figures=len(mine),
-        trainers=_trainers(study, ranked, every) if study.tune.among else [],
+        trainers=_trainers(study, ranked, list(trials.ended.values())) if study.tune.among else [],
     )
 
 
-def _section(study: Study, params: Mapping[str, Param]) -> list[str]:
+def _lines(study: Study, trials: Trials, ranked: list[Trial]) -> list[Trial]:
+    """Return trials with the points of their learning curves: of a population from the first."""
+    if study.tune.population is None:
+        return ranked
+    return [t.model_copy(update={"points": line_of(t, trials.ended)}) for t in ranked]
+
+
+def _section(study: Study, trials: Trials, best: Trial) -> list[str]:
     """Return the lines of a spec's section that trains the best model without a search."""
-    chosen = with_params(study.train, study.tune, dict(params))
+    leg = leg_in(study, trials, best)
+    if leg is None:
+        chosen = with_params(study.train, study.tune, best.params)
+    else:
+        chosen = with_params(study.train, study.tune, leg.params, leg.params_after)
     train = {
         "trainer": chosen.trainer,
         "rounds": chosen.rounds,
         "seed": chosen.seed,
         "params": chosen.params,
+        **({"params_after": chosen.params_after} if chosen.params_after else {}),
     }
     text = yaml.safe_dump({"train": train}, sort_keys=False, allow_unicode=True, width=1000)
     return text.splitlines()
@@ -182,6 +196,8 @@ def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
 
 def _scheduler(study: Study) -> str:
     tune = study.tune
+    if tune.population is not None:
+        return f"population of {count(tune.population)}, {count(tune.generations)} generations"
     return "none" if tune.scheduler == "none" else f"{tune.scheduler}, looks at {tune.unit}s"
 
 

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from arclight.contract import Contract
 from arclight.errors import ConflictError, MissingError, SpecError, nearest, printable
-from arclight.spec import Instant, Name, parse_instant
+from arclight.spec import Name
+from arclight.spec_field import Instant, parse_instant
 from arclight.store import open_private
 from cluster.tokens import check_secret_file
 

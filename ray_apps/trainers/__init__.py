@@ -41,6 +41,14 @@ class InitModel:
     head_rate: float | None = None
 
 
+@dataclass
+class Spent:
+    """Where the time of a training goes, in seconds."""
+
+    grow_s: float = 0.0
+    judge_s: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
     """What to fit, by our names; each trainer turns it into its library's parameters.
@@ -51,6 +59,7 @@ class TrainJob:
         classes: how many, for a multiclass task.
         metric: a name of `arclight.metrics`; it stops training and chooses the round.
         params: the library's own parameters, as the user gave them.
+        params_after: rounds -> parameters of a network that are others once these are done.
         threads: of the library, said explicitly on every call.
         device: what the library computes on; scores are always computed on cores.
         workers: that train together.
@@ -59,6 +68,9 @@ class TrainJob:
         init: what the training starts from; None: from scratch.
         is_trial: nobody keeps the model, and others train beside it on the same rows.
         bins_folder: where bins are put, of which memory holds a few parts; None: in memory.
+        judged: rounds whose metric somebody asks for; the others have that of the one before in
+            the history. None: every round, as early stopping and networks need it.
+        spent: counts the time, which is no part of what is fitted.
     """
 
     task: Literal["binary", "multiclass", "regression"]
@@ -68,6 +80,7 @@ class TrainJob:
     rounds: int = 300
     early_stopping: int | None = 20
     params: dict[str, Param] = field(default_factory=dict)
+    params_after: dict[int, dict[str, Param]] = field(default_factory=dict)
     imbalance: Literal["none", "weight", "downsample", "upsample"] = "none"
     seed: int = 0
     threads: int = 1
@@ -77,6 +90,8 @@ class TrainJob:
     init: InitModel | None = None
     is_trial: bool = False
     bins_folder: Path | None = None
+    judged: frozenset[int] | None = None
+    spent: Spent = field(default_factory=Spent, compare=False)
 
 
 @dataclass(frozen=True)

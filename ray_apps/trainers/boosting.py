@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,14 +77,19 @@ def boost(growing: Growing, job: TrainJob, watch: Watch, history: Sequence[float
         history: the metric on valid after each round that is there.
 
     Returns:
-        The metric after each round, the old ones included.
+        The metric after each round, the old ones included (see `TrainJob.judged`).
     """
     found = list(history)
     if found and not math.isfinite(found[-1]):
         return found  # it ended there
     while len(found) < job.rounds and not is_over(found, job):
+        begun = time.perf_counter()
         growing.grow(len(found))
-        found.append(growing.judge())
+        grown = time.perf_counter()
+        is_judged = not found or job.judged is None or len(found) + 1 in job.judged
+        found.append(growing.judge() if is_judged else found[-1])
+        job.spent.grow_s += grown - begun
+        job.spent.judge_s += time.perf_counter() - grown
         is_lost = not math.isfinite(found[-1])
         # nothing is drawn after the last one
         is_last = len(found) == job.rounds or is_over(found, job) or is_lost

@@ -15,7 +15,7 @@ import numpy as np
 
 from arclight.bundle import WEIGHING
 from arclight.errors import SpecError
-from arclight.spec import SAMPLED
+from arclight.train_section import SAMPLED
 from ray_apps.trainers.labels import check_rows, class_counts
 
 if TYPE_CHECKING:

@@ -287,11 +287,11 @@ class _Growing:
         self._draw_anew(number)
         self._booster.update()
         self._net.check()
+        self._rounds += 1
 
     def judge(self) -> float:
         (found,) = self._booster.eval_valid(self._own)
         self._net.check()
-        self._rounds += 1
         if self._metric is not None:
             return float(found[2])
         return NATIVE[self._job.task, self._job.metric][1](float(found[2]))

@@ -29,6 +29,9 @@ class AdamW:
         weight_decay: of all of them.
         last: how many of the parameters, the last ones, have a rate of their own.
         last_rate: times the rate of the others.
+
+    Attributes:
+        weight_decay: of the next step.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class AdamW:
         last: int = 0,
         last_rate: float = 1.0,
     ) -> None:
-        self._parameters, self._weight_decay = list(parameters), weight_decay
+        self._parameters, self.weight_decay = list(parameters), weight_decay
         whole = len(self._parameters)
         parts = [(slice(0, whole - last), 1.0), (slice(whole - last, whole), last_rate)]
         self._parts = [(part, rate) for part, rate in parts if part.start < part.stop]
@@ -66,7 +69,7 @@ class AdamW:
                 beta1=BETAS[0],
                 beta2=BETAS[1],
                 lr=rate * times,
-                weight_decay=self._weight_decay,
+                weight_decay=self.weight_decay,
                 eps=EPSILON,
                 maximize=False,
             )

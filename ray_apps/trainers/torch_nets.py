@@ -79,6 +79,22 @@ def build(shape: Shape) -> nn.Module:
     return kinds[shape.net](shape)
 
 
+def shift_scores(net: nn.Module, shift: float) -> None:
+    """Add to the raw score of a binary network."""
+    *_, last = (one for one in net.modules() if isinstance(one, nn.Linear))
+    with torch.no_grad():
+        last.bias.add_(shift)
+
+
+def set_dropout(net: nn.Module, share: float) -> None:
+    """Drop another share of a network's numbers in training from now on."""
+    for one in net.modules():
+        if isinstance(one, nn.Dropout):
+            one.p = share
+        elif isinstance(one, nn.MultiheadAttention):
+            one.dropout = share
+
+
 class _Categories(nn.Module):
     """Codes of all category features -> a vector each, from one table."""
 

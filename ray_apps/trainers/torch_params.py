@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from arclight.errors import SpecError, nearest, printable
+from arclight.train_section import MOVING
 from ray_apps.trainers.torch_nets import NetName, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from ray_apps.trainers import TrainJob
     from ray_apps.trainers.torch_inputs import Inputs
@@ -96,6 +97,25 @@ SHAPE = ("net", "width", "depth", "embedding", "heads")
 """What makes a network's weights fit; those of a model that a training starts from are its own."""
 
 
+def outputs_of(job: TrainJob) -> int:
+    """Return the numbers that a network gives a row."""
+    return job.classes if job.task == "multiclass" else 1
+
+
+def params_at(params: Params, job: TrainJob, number: int) -> Params:
+    """Return the parameters of an epoch, by its number from 0.
+
+    Args:
+        params: those that the training began with.
+        job: has what is another from a round on.
+        number: of the epoch.
+    """
+    changes = [own for after, own in sorted(job.params_after.items()) if after <= number]
+    for own in changes:
+        params = replace(params, **cast("dict[str, Any]", own))
+    return params
+
+
 def params_from(job: TrainJob, shape: Shape) -> Params:
     """Return the parameters of a job that starts from a network of a shape, checked.
 
@@ -124,15 +144,10 @@ def params_of(job: TrainJob) -> Params:
     Raises:
         SpecError: one is unknown, or has a value that it cannot have.
     """
-    for name, value in job.params.items():
-        if name not in RULES:
-            raise SpecError(
-                f"train.params: a network has no '{printable(name)}'.{nearest(name, RULES)} "
-                f"Known here: {', '.join(RULES)}."
-            )
-        rule, holds = RULES[name]
-        if not holds(value):
-            raise SpecError(f"train.params: {name} must be {rule}, got {printable(value)}.")
+    _check("train.params", job.params, tuple(RULES), "a network has no")
+    for after, changed in job.params_after.items():
+        where = f"train.params_after.{after}"
+        _check(where, changed, MOVING, "a network that is being trained cannot take another")
     net = str(job.params.get("net", Params.net))
     found = Params(**cast("dict[str, Any]", {**DEFAULTS.get(net, {}), **job.params}))
     if found.precision == "auto":
@@ -142,6 +157,19 @@ def params_of(job: TrainJob) -> Params:
             f"train.params: width must be a multiple of heads ({found.heads}), got {found.width}."
         )
     return found
+
+
+def _check(where: str, params: Mapping[str, Any], known: Sequence[str], why: str) -> None:
+    """Refuse unknown names, and values that cannot be."""
+    for name, value in params.items():
+        if name not in known:
+            raise SpecError(
+                f"{where}: {why} '{printable(name)}'.{nearest(name, known)} "
+                f"Known here: {', '.join(known)}."
+            )
+        rule, holds = RULES[name]
+        if not holds(value):
+            raise SpecError(f"{where}: {name} must be {rule}, got {printable(value)}.")
 
 
 def _is_whole(value: Any) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 
 from arclight.errors import SpecError
 from arclight.pareto import higher_is_better
-from arclight.search_space import Choice, FloatRange, IntRange
+from arclight.population import heir
+from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
 from arclight.tune_section import TRAINER
 from ray_apps.lean import lean_imports
 from ray_apps.tuning.evolve import CmaEs, check_cma_es, offspring
@@ -23,8 +24,8 @@ from ray_apps.tuning.evolve import CmaEs, check_cma_es, offspring
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from arclight.search_space import Range
-    from arclight.study import Param, Trial
+    from arclight.search_space import Param, Range
+    from arclight.trials import Trial
     from arclight.tune_section import Tune
 
 STARTUP = 10
@@ -88,6 +89,11 @@ class Asker:
             ended: the trials that ended, in the order in which they did.
             running: number -> parameters of those that run now.
         """
+        if self._tune.population:
+            known = {trial.number: trial for trial in ended}
+            found = heir(self._tune, number, known, seed=self._seed, higher=self._higher)
+            if found is not None:
+                return found[1]
         if self._tune.sampler == "grid":
             return self._grid_point(number)
         if self._tune.sampler == "quasi_random":
@@ -104,7 +110,9 @@ class Asker:
         names, left = list(self._spaces), [float(place) for place in places]
         trainer = names[int(left.pop(0) * len(names))] if self._tune.among else names[0]
         space = self._spaces[trainer]
-        own = {n: _at(one, place) for (n, one), place in zip(space.items(), left, strict=False)}
+        own = {
+            n: value_at(one, place) for (n, one), place in zip(space.items(), left, strict=False)
+        }
         return self._named(trainer, own)
 
     def _grid_point(self, number: int) -> dict[str, Param]:
@@ -124,7 +132,7 @@ class Asker:
         (space,) = self._spaces.values()
         sign = 1.0 if self._higher else -1.0
         known = [
-            (np.array([_place(one, t.params[n]) for n, one in space.items()]), sign * figure)
+            (np.array([unit_place(one, t.params[n]) for n, one in space.items()]), sign * figure)
             for t in ended
             if (figure := _figure(t)) is not None
         ]
@@ -353,34 +361,3 @@ def _values(one: Range) -> Sequence[Param]:
         return one.choice
     low, high = one.bounds
     return range(int(low), int(high) + 1)
-
-
-def _at(one: Range, place: float) -> Param:
-    """Return the value at a place in [0, 1) of a range."""
-    if isinstance(one, Choice):
-        return one.choice[int(place * len(one.choice))]
-    low, high = one.bounds
-    # a whole number stands for half a step to both sides
-    edge = 0.5 if isinstance(one, IntRange) else 0.0
-    ends = (low - edge, high + edge)
-    if one.log:
-        begin, end = (math.log(max(x, 1e-300)) for x in ends)
-        found = math.exp(begin + place * (end - begin))
-    else:
-        found = ends[0] + place * (ends[1] - ends[0])
-    if isinstance(one, IntRange):
-        return int(min(max(round(found), low), high))
-    return min(max(found, low), high)
-
-
-def _place(one: Range, value: Param) -> float:
-    """Return the place in [0, 1) of a value in a range: `_at` gives the value back."""
-    if isinstance(one, Choice):
-        return (one.choice.index(value) + 0.5) / len(one.choice)
-    assert isinstance(value, int | float)
-    low, high = one.bounds
-    edge = 0.5 if isinstance(one, IntRange) else 0.0
-    begin, end, at = low - edge, high + edge, float(value)
-    if one.log:
-        begin, end, at = (math.log(max(x, 1e-300)) for x in (begin, end, at))
-    return min((at - begin) / (end - begin), math.nextafter(1.0, 0.0))

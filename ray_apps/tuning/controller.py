@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from arclight.halving import Passing
 from arclight.metrics import METRICS
-from arclight.study import Trial, trained_by
+from arclight.population import heir, is_ready, leg_of
+from arclight.study import trained_by
+from arclight.trials import Trial
 from ray_apps.tuning.ask import Asker, trials_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from arclight.study import Param, Study, Trials
+    from arclight.population import Leg
+    from arclight.search_space import Param
+    from arclight.study import Study
+    from arclight.trials import Trials
 
 ATTEMPTS = 4
 """Times that a trial begins and takes its process with it."""
+LOOKS_EVERY_S = 1.0
+"""Whether the search's time is over, while a generation waits for the one before."""
 Said = tuple[int, int, str]
 """Trials that ended, trials in all, and how it goes in words."""
 
@@ -34,6 +41,9 @@ class Decides(Protocol):
 
     def passes(self, number: int, height: int, best: float) -> bool:
         """Say whether a trial that comes to a rung goes on."""
+
+    def leg(self, number: int) -> Leg | None:
+        """Return what a running trial of a population trains; None where there is none."""
 
     def end(self, trial: Trial) -> None:
         """Take in how a trial ended."""
@@ -79,7 +89,9 @@ class Controller:
         self._again = sorted(trials.begun.items())
         self._wanted = trials_of(study.tune)
         self._running: dict[int, tuple[int, dict[str, Param]]] = {}
-        self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._asking = threading.Lock()
+        self._lock = threading.Condition()
+        """Told when a trial ends or comes back: a generation waits for the one before."""
         self._begun_s, self._known = clock() - spent_s, len(trials.ended)
         self._stops = False
         self._gone: set[int] = set()
@@ -92,12 +104,16 @@ class Controller:
         """
         with self._asking:
             with self._lock:
-                if self._stops or self._is_over():
-                    return None
-                again = self._begun_before()
-                number = again[0] if again else self._trials.next_number
-                if number >= self._wanted:
-                    return None
+                while True:
+                    if self._stops or self._is_over() or host in self._gone:
+                        return None
+                    again = self._begun_before()
+                    number = again[0] if again else self._trials.next_number
+                    if number >= self._wanted:
+                        return None
+                    if again or is_ready(self._study.tune, number, self._trials.ended):
+                        break
+                    self._lock.wait(LOOKS_EVERY_S)
                 ended = list(self._trials.ended.values())
                 others = {n: params for n, (_, params) in self._running.items()}
             # reports are not kept waiting while a model is asked
@@ -116,6 +132,17 @@ class Controller:
             mine = self._running.get(number)  # none where its host was given up
             return mine is not None and self._of(mine[1]).passes(number, height, best)
 
+    def leg(self, number: int) -> Leg | None:
+        """Return what a running trial of a population trains; None where there is none."""
+        with self._lock:
+            study, ended = self._study, self._trials.ended
+            if study.tune.population is None or number not in self._running:
+                return None
+            own, seed = self._running[number][1], study.train.seed
+            found = heir(study.tune, number, ended, seed=seed, higher=self._higher)
+            rounds = study.height(study.train.trainer)
+            return leg_of(study.tune, rounds, number, own, found and found[0], ended)
+
     def end(self, trial: Trial) -> None:
         """Write how a trial ended; one that was taken from its host meanwhile is another's.
 
@@ -126,6 +153,7 @@ class Controller:
             if self._is_at(trial.number, trial.host):
                 self._trials.end(trial)
                 del self._running[trial.number]
+            self._lock.notify_all()
 
     def leave(self, number: int, host: int = 0) -> None:
         """Write that a trial was interrupted; it is run again, if need be by the same command."""
@@ -133,6 +161,7 @@ class Controller:
             if self._is_at(number, host):
                 self._trials.leave(number)
                 self._again.append((number, self._running.pop(number)[1]))
+            self._lock.notify_all()
 
     def lost(self, host: int) -> int:
         """Give the trials of a host that is gone to the others; return how many they are."""
@@ -140,12 +169,14 @@ class Controller:
             self._gone.add(host)
             mine = [n for n in self._running if self._is_at(n, host)]
             self._again += [(number, self._running.pop(number)[1]) for number in sorted(mine)]
+            self._lock.notify_all()
             return len(mine)
 
     def stop(self) -> None:
         """Begin no trial any more, and leave those that run."""
         with self._lock:
             self._stops = True
+            self._lock.notify_all()
             running = [(number, host) for number, (host, _) in self._running.items()]
         for number, host in running:
             self.leave(number, host)

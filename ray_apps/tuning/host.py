@@ -16,20 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from arclight.errors import ArclightError, IntegrityError, LostWorkerError, printable
 from arclight.metrics import METRICS
-from arclight.study import Trial, trained_by
+from arclight.study import trained_by
+from arclight.trials import Trial
 from ray_apps.gang import Alone
 from ray_apps.memory import is_no_memory
-from ray_apps.trainers import Fitted
+from ray_apps.trainers import Fitted, Spent
 from ray_apps.tuning.controller import passing_of
 from ray_apps.tuning.stages import other_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from arclight.study import Param, Study
+    from arclight.population import Leg
+    from arclight.search_space import Param
+    from arclight.study import Study
     from ray_apps.trainers import Trainer, TrainJob
     from ray_apps.trainers.boosting import Watch
     from ray_apps.tuning.controller import Decides
+    from ray_apps.tuning.networks import Networks
     from ray_apps.tuning.stages import Stage
 
 BINNINGS = 2
@@ -57,11 +61,16 @@ class _Running:
     it waits or is made ready for."""
     spent_s: float = 0.0
     """Of training, in stages that are done."""
+    spent: Spent = field(default_factory=Spent)
     points: list[tuple[int, float]] = field(default_factory=list)
     rounds: int = 0
     before: int = 0
     """Rounds of the stages before this one."""
+    judged: int = 0
+    """The round that the last figure is of."""
     best: float = math.nan
+    leg: Leg | None = None
+    """Of a population: what it trains."""
     values: list[float] = field(default_factory=list)
     """Of the stages that are done, where there are several."""
     others: list[dict[str, float]] = field(default_factory=list)
@@ -82,6 +91,7 @@ class Host:
         rank: which of the hosts it is.
         clock: seconds that only grow.
         spent_s: what of the search's time is over already.
+        networks: of a population, where trials leave them for those that go on from them.
     """
 
     def __init__(  # noqa: PLR0913 -- what, from where, how many at a time, and who decides
@@ -95,10 +105,12 @@ class Host:
         rank: int = 0,
         clock: Callable[[], float] = time.monotonic,
         spent_s: float = 0.0,
+        networks: Networks | None = None,
     ) -> None:
         self._study, self._controller, self._trainers = study, controller, trainers
         self._stages, self._at_once, self._rank = stages, at_once, rank
-        self._by_rounds = study.tune.unit == "round"
+        self._by_rounds = study.tune.unit == "round" and study.tune.population is None
+        self._networks = None if study.tune.population is None else networks
         self._clock = clock
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
@@ -209,9 +221,18 @@ class Host:
         """
         name, own = trained_by(self._study.train, self._study.tune, mine.params)
         one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {})
+        leg = mine.leg = self._controller.leg(mine.number)
         for place, stage in self._stages_of(mine, name):
-            params = {**one.params, **own}
-            job = replace(stage.job, rounds=one.rounds or stage.job.rounds, params=params)
+            params = {**one.params, **(own if leg is None else leg.params)}
+            rounds = one.rounds or stage.job.rounds
+            job = replace(
+                stage.job,
+                rounds=rounds,
+                params=params,
+                params_after={} if leg is None else leg.params_after,
+                judged=self._judged(mine, name, stage.job, rounds),
+                spent=mine.spent,
+            )
             try:
                 fitted = self._fit(mine, name, place, job)
                 if fitted is None:
@@ -229,7 +250,8 @@ class Host:
                     raise
                 reason = error.message if isinstance(error, ArclightError) else printable(error)
                 return self._ended(mine, state="failed", reason=reason or type(error).__name__)
-        value = found.valid if self._by_rounds else mine.points[-1][1]
+        is_whole = self._by_rounds or leg is not None
+        value = found.valid if is_whole else mine.points[-1][1]
         return self._ended(
             mine,
             state="complete",
@@ -264,8 +286,16 @@ class Host:
             with self._network if name == "torch" else contextlib.nullcontext():
                 mine.begun_s = self._clock() - mine.spent_s
                 mine.before, mine.best = mine.rounds, math.nan
+                watch = self._watch(mine, name, job)
                 try:
-                    return trainer.fit(data, job, Alone(), self._watch(mine, name, job))
+                    if self._networks is None or mine.leg is None:
+                        return trainer.fit(data, job, Alone(), watch)
+                    found, history = self._networks.go_on(
+                        mine.number, mine.leg, trainer, data, job, watch
+                    )
+                    mine.rounds = len(history)
+                    mine.points.append((mine.leg.ends, history[-1]))
+                    return found
                 finally:
                     mine.spent_s, mine.begun_s = self._clock() - mine.begun_s, math.nan
         finally:
@@ -273,7 +303,7 @@ class Host:
 
     def _pass(self, mine: _Running, name: str, place: int, value: float) -> None:
         """Note the figure of one of several stages, and end a trial that does not pass it."""
-        if self._by_rounds:
+        if self._by_rounds or mine.leg is not None:
             return
         mine.values.append(value)
         height = self._stages[place].height
@@ -298,12 +328,23 @@ class Host:
             params=mine.params,
             rounds=mine.rounds,
             points=points,
+            parent=None if mine.leg is None else mine.leg.parent,
             host=self._rank,
             queue_s=self._clock() - mine.asked_s - mine.bin_s - mine.spent_s,
             bin_s=mine.bin_s,
             train_s=mine.spent_s,
+            judge_s=mine.spent.judge_s,
             **how,
         )
+
+    def _judged(
+        self, mine: _Running, name: str, job: TrainJob, rounds: int
+    ) -> frozenset[int] | None:
+        """Return the rounds that anybody looks at; None where each is needed."""
+        if job.early_stopping is not None or name == "torch":
+            return None
+        rungs = self._passing[name].rungs(mine.number) if self._by_rounds else ()
+        return frozenset({1, *rungs, rounds})
 
     def _watch(self, mine: _Running, trainer: str, job: TrainJob) -> Watch:
         rungs = self._passing[trainer].rungs(mine.number) if self._by_rounds else ()
@@ -314,6 +355,8 @@ class Host:
         ) -> bool:
             mine.rounds = mine.before + len(history)
             last = history[-1]
+            if job.judged is None or len(history) in job.judged:
+                mine.judged = mine.rounds
             if not math.isfinite(last):
                 return True  # the trainer says what became of it
             # without early stopping the last round is what a model would be
@@ -326,7 +369,7 @@ class Host:
                 mine.reason = self._not_among(mine.rounds)
             mine.reason = mine.reason or self._limit(mine)
             if self._by_rounds and (is_rung or mine.reason):
-                mine.points.append((mine.rounds, best))
+                mine.points.append((mine.judged, best))
             if mine.reason:
                 raise _StoppedError  # nobody wants its model
             return True

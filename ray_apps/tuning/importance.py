@@ -12,7 +12,8 @@ from arclight.study import trained_by
 from ray_apps.tuning.ask import known_study
 
 if TYPE_CHECKING:
-    from arclight.study import Study, Trials
+    from arclight.study import Study
+    from arclight.trials import Trials
 
 AT_LEAST = 15
 """Trials with a figure, below which nothing is said."""

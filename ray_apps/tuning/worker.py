@@ -15,7 +15,8 @@ from arclight.contract import Contract
 from arclight.errors import EngineError
 from arclight.folds import FoldRule
 from arclight.store import Store
-from arclight.study import Study, Trials, alone, trials_path
+from arclight.study import Study, alone, trials_path
+from arclight.trials import Trials
 from ray_apps.fit import FitRequest, job_of, read_request
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows
@@ -24,6 +25,7 @@ from ray_apps.shards import Reader, read_shard
 from ray_apps.trainers import load_trainer
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
+from ray_apps.tuning.networks import Networks
 from ray_apps.tuning.stages import stages_of
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ def run_host(
         Host(
             study, controller, trainers, stages,
             at_once=request.at_once, rank=rank, spent_s=request.spent_s,
+            networks=Networks(catalog.store, study),
         ).run(tell)  # fmt: skip
 
 

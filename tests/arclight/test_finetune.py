@@ -7,7 +7,7 @@ import pytest
 
 from arclight.finetune import difference, new_levels, shown_new
 from arclight.schema import Column
-from arclight.spec import Train
+from arclight.train_section import Train
 from tests.ray_apps.make_dataset import make_dataset
 
 HASHED = {"train": 0.8, "valid": 0.1, "test": 0.1, "seed": 0.0}

@@ -13,7 +13,8 @@ from arclight.errors import SpecError
 from arclight.folds import FoldRule, fold_of, fold_rule, fold_starts, row_places
 from arclight.manifest import SplitProof
 from arclight.schema import TIMESTAMP, Column
-from arclight.spec import Etl, HashSplit, Source, Spec, TimeSplit, Train
+from arclight.spec import Etl, HashSplit, Source, Spec, TimeSplit
+from arclight.train_section import Train
 from tests.arclight.made_records import make_manifest
 
 ROWS = 6000

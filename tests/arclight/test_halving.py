@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arclight.halving import Passing, rungs_of
-from arclight.study import Trial
+from arclight.trials import Trial
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arclight.pareto import figures_of, front
-from arclight.study import Trial
+from arclight.trials import Trial
 from tests.arclight.pages.made_up_study import made_up_study
 
 

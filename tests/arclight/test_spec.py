@@ -9,17 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from arclight import decision, search_space, spec, tune_section, workers
-from arclight.spec import (
-    Check,
-    Etl,
-    HashSplit,
-    Source,
-    Spec,
-    parse_duration_s,
-    parse_instant,
-)
-from arclight.spec_field import FieldError
+from arclight import decision, search_space, spec, train_section, tune_section, workers
+from arclight.spec import Check, Etl, HashSplit, Source, Spec
+from arclight.spec_field import FieldError, parse_duration_s, parse_instant
 from arclight.spec_file import load_spec
 
 TIME = {"by": "time", "valid_from": "2013-11-01", "test_from": "2013-12-01"}
@@ -311,7 +303,7 @@ def models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
     schema = model.model_json_schema(by_alias=True)
     names = {model.__name__, *schema.get("$defs", {})}
     assert names == set(SECTIONS), "a new part of the spec must be documented"
-    modules = (spec, search_space, decision, tune_section, workers)
+    modules = (spec, search_space, decision, train_section, tune_section, workers)
     return {next(vars(m)[n] for m in modules if n in vars(m)) for n in names}
 
 

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from arclight.errors import ArclightError, ConflictError, IntegrityError, RefusedError
-from arclight.spec import Tune
 from arclight.store import open_store
-from arclight.study import Trial, Trials, alone, newest_study, open_study, trials_path
+from arclight.study import alone, newest_study, open_study, trials_path
+from arclight.trials import Trial, Trials
+from arclight.tune_section import Tune
 from ray_apps.train import model_key
 from tests.arclight.made_records import make_manifest
 from tests.ray_apps.make_dataset import make_spec

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from arclight.study import Study, Trials, studies_of, trials_path
+from arclight.study import Study, studies_of, trials_path
+from arclight.trials import Trials
 from jobs import studies as studies_job
 from jobs.studies import PAGE, LiveTable
 from ray_apps.tuning.importance import AT_LEAST, importance_of

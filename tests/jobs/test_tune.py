@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from arclight.study import Trials, newest_study, trials_path
+from arclight.study import newest_study, trials_path
+from arclight.trials import Trials
 from tests.jobs.test_signing import arclight
 from tests.ray_apps.make_dataset import make_dataset
 

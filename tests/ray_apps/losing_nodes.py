@@ -15,7 +15,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from arclight.errors import ArclightError
-from arclight.spec import Train
+from arclight.train_section import Train
 from cluster.profiles import Profile, RayPlace
 from ray_apps.train import train_model
 from tests.ray_apps.make_dataset import make_dataset, make_spec

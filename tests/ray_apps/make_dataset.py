@@ -17,9 +17,10 @@ from arclight.lineage import Lineage
 from arclight.manifest import DataFile, DatasetManifest, SplitProof
 from arclight.plan import class_codes, fit_plan
 from arclight.schema import NAMES, TIMESTAMP, Column
-from arclight.spec import Etl, Source, Spec, Train
+from arclight.spec import Etl, Source, Spec
 from arclight.store import flush_tree, open_store, sha256_file
 from arclight.summary import make_builder
+from arclight.train_section import Train
 
 if TYPE_CHECKING:
     from pathlib import Path

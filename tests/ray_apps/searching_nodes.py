@@ -11,7 +11,8 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from arclight.study import Trials, open_study, trials_path
+from arclight.study import open_study, trials_path
+from arclight.trials import Trials
 from ray_apps.tune import search
 from tests.ray_apps.losing_nodes import PLACE, STORE_BYTES
 from tests.ray_apps.make_dataset import make_dataset

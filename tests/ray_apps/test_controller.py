@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arclight.study import Trial, Trials
+from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.tuning.controller import Controller
 from tests.arclight.pages.made_up_study import made_up_study

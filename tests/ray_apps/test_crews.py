@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from arclight.errors import LostWorkerError, RefusedError, SpecError
-from arclight.spec import Train, Tune
+from arclight.train_section import Train
+from arclight.tune_section import Tune
 from arclight.workers import WorkerRange
 from cluster.machine import Machine
 from cluster.profiles import Profile, RayPlace

@@ -27,8 +27,8 @@ from arclight.features import Derived
 from arclight.metrics import measure
 from arclight.progress import silent
 from arclight.signing import TrustedKeys
-from arclight.spec import Init
 from arclight.store import Store
+from arclight.train_section import Init
 from ray_apps.finetune import _datasets, find_init
 from ray_apps.gang import Alone
 from ray_apps.predictor import load_predictor

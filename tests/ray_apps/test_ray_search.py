@@ -14,7 +14,8 @@ import pytest
 
 from arclight.errors import ConflictError, IntegrityError, LostWorkerError
 from arclight.progress import silent, silent_tell
-from arclight.study import Trials, alone, open_study, trials_path
+from arclight.study import alone, open_study, trials_path
+from arclight.trials import Trials
 from cluster.sizing import Crew
 from ray_apps.ray_search import search_on_nodes
 from ray_apps.train import fit_request

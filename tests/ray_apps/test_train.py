@@ -10,7 +10,7 @@ import pytest
 
 from arclight.errors import DataError, RefusedError, SpecError
 from arclight.metrics import best_f1_threshold, measure
-from arclight.spec import Costs
+from arclight.train_section import Costs
 from ray_apps.predictor import load_predictor
 from ray_apps.shards import labels_of, open_split, stored_features
 from ray_apps.train import model_key

@@ -17,13 +17,14 @@ import pytest
 
 from arclight.errors import EngineError, IntegrityError, RefusedError, SpecError
 from arclight.progress import silent, silent_tell
-from arclight.search_space import Choice, FloatRange, IntRange
-from arclight.spec import Tune
-from arclight.study import Trial, Trials, open_study, trials_path
+from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
+from arclight.study import open_study, trials_path
+from arclight.trials import Trial, Trials
+from arclight.tune_section import Tune
 from ray_apps.gang import Alone
 from ray_apps.trainers import load_trainer
 from ray_apps.tune import check_space, search
-from ray_apps.tuning.ask import Asker, _at, _place, trials_of
+from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
 from ray_apps.tuning.stages import Stage
@@ -154,9 +155,9 @@ class TestAsking:
     def test_a_value_stands_where_it_comes_from(self, name):
         one = self.SPACE[name]
         for place in np.linspace(0, 1, 201)[:-1]:
-            value = _at(one, place)
-            assert _at(one, _place(one, value)) == pytest.approx(value)
-            assert 0 <= _place(one, value) < 1
+            value = value_at(one, place)
+            assert value_at(one, unit_place(one, value)) == pytest.approx(value)
+            assert 0 <= unit_place(one, value) < 1
 
     @pytest.mark.parametrize("sampler", ["cma_es", "evolution"])
     def test_trials_without_a_figure_teach_nothing(self, sampler):
@@ -459,7 +460,8 @@ from arclight.progress import silent, silent_tell
 from arclight.catalog import Catalog
 from arclight.spec import Spec
 from arclight.store import Store
-from arclight.study import Trials, open_study
+from arclight.study import open_study
+from arclight.trials import Trials
 from ray_apps.tune import search
 from tests.ray_apps.conftest import ONE_CORE
 

@@ -13,8 +13,11 @@ from pydantic import ValidationError
 from arclight.errors import DataError, SpecError
 from arclight.folds import fold_rule
 from arclight.search_space import FloatRange
-from arclight.spec import HashSplit, Spec, Train, Tune
-from arclight.study import Trial, open_study, with_params
+from arclight.spec import HashSplit, Spec
+from arclight.study import open_study, with_params
+from arclight.train_section import Train
+from arclight.trials import Trial
+from arclight.tune_section import Tune
 from ray_apps.folds import deal
 from ray_apps.gang import Alone
 from ray_apps.shards import read_shard

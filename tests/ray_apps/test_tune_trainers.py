@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 
 from arclight.errors import SpecError
-from arclight.spec import Train
-from arclight.study import Study, Trial, Trials, candidates_of, with_params
+from arclight.study import Study, candidates_of, with_params
+from arclight.train_section import Train
+from arclight.trials import Trial, Trials
 from arclight.tune_section import AUTO, Tune
 from ray_apps.tune import check_space
 from ray_apps.tuning.ask import Asker, trials_of

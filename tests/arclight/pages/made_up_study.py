@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from arclight.spec import Train, Tune
-from arclight.study import Study, Trial, Trials
+from arclight.study import Study
+from arclight.train_section import Train
+from arclight.trials import Trial, Trials
+from arclight.tune_section import Tune
 from tests.arclight.pages.made_up import HOSTILE
 
 SPACE = {

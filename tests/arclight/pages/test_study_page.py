@@ -10,7 +10,7 @@ import yaml
 from arclight.pages.study_charts import Scale
 from arclight.pages.study_page import study_page
 from arclight.search_space import Choice, FloatRange, IntRange, ends_of, place_of
-from arclight.study import seconds_of
+from arclight.trials import seconds_of
 from tests.arclight.pages.made_up import HOSTILE
 from tests.arclight.pages.made_up_study import made_up_study, made_up_trials
 

@@ -49,7 +49,7 @@ def test_a_network_takes_its_steps_another_way(params):
 
 
 def test_rows_that_a_gpu_has_no_room_for_come_from_memory(monkeypatch):
-    monkeypatch.setattr("ray_apps.trainers.torch_tables.DEVICE_SHARE", 0.0)
+    monkeypatch.setattr("ray_apps.trainers.torch_rows.DEVICE_SHARE", 0.0)
     train, valid = make_shard(20_000), make_shard(4000, seed=1)
     job = make_job(rounds=8, early_stopping=None, device="cuda")
     assert fit(on_gpu("torch"), job, train, valid).valid > 0.9

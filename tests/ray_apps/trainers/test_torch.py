@@ -18,11 +18,12 @@ from ray_apps.gang import Alone
 from ray_apps.lean import lean_imports
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import load_trainer
+from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
 from ray_apps.trainers.torch_inputs import fit_inputs
 from ray_apps.trainers.torch_nets import build
 from ray_apps.trainers.torch_params import NETS, params_of
-from ray_apps.trainers.torch_tables import SCORED_FLOATS, _rows_at_once
+from ray_apps.trainers.torch_scores import SCORED_FLOATS, rows_at_once
 from tests.ray_apps.make_dataset import SMALL_NET
 from tests.ray_apps.trainers.test_trainers import fit, load, make_job, make_shard
 
@@ -105,7 +106,7 @@ def test_a_regression_s_label_may_lie_anywhere(mean, spread, tmp_path):
 def test_rows_are_scored_in_parts_that_fit_into_memory():
     small = params_of(make_job(params={"net": "ft_transformer"}))
     wide = fit_inputs(np.zeros((2, 400), np.float32), (), Alone(), seed=0)
-    rows = _rows_at_once(small.shape(wide, 1))
+    rows = rows_at_once(small.shape(wide, 1))
     assert 16 <= rows < 64
     assert rows * small.shape(wide, 1).row_floats < 2 * SCORED_FLOATS
 
@@ -251,17 +252,81 @@ def test_workers_add_their_gradients_up_to_those_of_one(tmp_path):
 
 
 def test_the_rate_grows_and_falls_and_hangs_on_nothing_but_the_step():
-    from ray_apps.trainers.torch_tables import _Growing
+    from ray_apps.trainers.torch_growing import Growing
 
-    growing = _Growing.__new__(_Growing)
+    growing = Growing.__new__(Growing)
     growing._job, growing._steps = make_job(rounds=10), 10
     growing._params = params_of(make_job(params={"learning_rate": 1.0, "warmup": 0.1}))
+    growing._now = growing._params
     rates = [growing._rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)
     assert all(a < b for a, b in itertools.pairwise(rates[:10]))
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] < 0.001
+
+
+def histories(params_after, **job):
+    """Return the metric after each epoch, and the model."""
+    train, valid = make_shard(2000), make_shard(500, seed=1)
+    asked = make_job(rounds=6, early_stopping=None, params_after=params_after, **job)
+    trainer, seen = load_trainer("torch"), []
+    data = trainer.prepare(train, valid, asked, Alone())
+    fitted = trainer.fit(data, asked, Alone(), lambda h, _: not seen.append(h[-1]))
+    return seen, fitted.model
+
+
+@pytest.mark.parametrize("net", ["mlp", "resnet", "ft_transformer"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"learning_rate": 0.01}, {"weight_decay": 5.0}, {"dropout": 0.6}, {"clip": 1e-3}],
+    ids=lambda one: next(iter(one)),
+)
+def test_what_is_another_after_some_epochs_is_another_from_there_on(net, changed):
+    params = {"net": net, "width": 16, "depth": 1, "dropout": 0.1, "learning_rate": 1e-3}
+    plain, model = histories({}, params=params)
+    same = {2: {name: {**params, "weight_decay": 1e-4, "clip": 1.0}[name] for name in changed}}
+    assert histories(same, params=params) == (plain, model)
+    other, _ = histories({2: changed}, params=params)
+    assert other[:2] == plain[:2]
+    assert all(a != b for a, b in zip(other[2:], plain[2:], strict=True))
+    back, _ = histories({2: changed, 6: {}}, params=params)
+    assert back == other
+
+
+def test_a_training_that_goes_on_has_the_parameters_of_its_epoch():
+    """Whether it was disturbed before, at or after the change."""
+    train, valid = make_shard(2000), make_shard(500, seed=1)
+    job = make_job(
+        rounds=6,
+        early_stopping=None,
+        params={"width": 16, "depth": 1},
+        params_after={2: {"dropout": 0.5, "weight_decay": 0.5}, 4: {"learning_rate": 0.02}},
+    )
+    trainer, kept = load_trainer("torch"), {}
+
+    def keep(history, model):
+        kept[len(history)] = Snapshot(model(), tuple(history))
+        return True
+
+    data = trainer.prepare(train, valid, job, Alone())
+    whole = trainer.fit(data, job, Alone(), keep)
+    for rounds in (1, 2, 3, 4, 5):
+        begun = trainer.prepare(train, valid, job, Alone(), kept[rounds])
+        assert trainer.fit(begun, job, Alone(), lambda *_: True).model == whole.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({3: {"width": 8}}, r"train\.params_after\.3: .* cannot take another 'width'"),
+        ({3: {"dropout": 1.5}}, r"train\.params_after\.3: dropout must be at least 0 and less"),
+        ({3: {"learning_rat": 0.1}}, r"Did you mean 'learning_rate'"),
+    ],
+)
+def test_what_cannot_change_on_the_way_is_refused(changes, words):
+    with pytest.raises(SpecError, match=words):
+        load_trainer("torch").check_params(make_job(params_after=changes))
 
 
 def test_short_products_train_as_well(tmp_path):

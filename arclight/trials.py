@@ -1,0 +1,218 @@
+"""The trials of a study: what its file says of them, and where their time went.
+
+A line is written when a trial begins and when it ends, so that a search that was killed goes on
+with what is there: ended trials are never run again, those that had begun are run again with the
+parameters they had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from arclight.contract import Contract
+from arclight.errors import ArclightError, IntegrityError
+from arclight.metrics import METRICS
+from arclight.search_space import Param
+from arclight.store import flush_folder, make_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arclight.tune_section import Tune
+
+BUDGET = {"trials", "time_limit_s", "trial_limit_s", "target", "at_once", "nodes"}
+"""What of a search may change while it goes on."""
+
+
+class Trial(Contract):
+    """A trial that ended."""
+
+    number: int
+    params: dict[str, Param]
+    state: Literal["complete", "stopped", "failed"]
+    """`stopped`: by the scheduler or a limit, before its training was over."""
+    value: float | None = None
+    """The best figure on valid, or the mean of its folds; None of one that failed, or that was
+    stopped before it had all folds, or all rows."""
+    rounds: int = 0
+    best_round: int = 0
+    reason: str = ""
+    """Why it was stopped or failed."""
+    points: tuple[tuple[int, float], ...] = ()
+    """(round, best figure so far) where the scheduler looked, and at the end; or (fold, mean so
+    far), or (row groups, figure)."""
+    others: dict[str, float] = {}
+    """The figures of `tune.also` that could be measured."""
+    parent: int | None = None
+    """Of a population: the trial whose network it went on with; None: a fresh one."""
+    host: int = 0
+    """Which of the hosts trained it, where there were several."""
+    queue_s: float = 0.0
+    """Seconds in which it waited: for rows that were made ready for another, or for its turn."""
+    bin_s: float = 0.0
+    train_s: float = 0.0
+    judge_s: float = 0.0
+    """Of `train_s`, for the figures on the rows that it is judged on."""
+
+
+@dataclass
+class Trials:
+    """The trials of a study: what its file says, and the file."""
+
+    path: Path
+    ended: dict[int, Trial] = field(default_factory=dict)
+    begun: dict[int, dict[str, Param]] = field(default_factory=dict)
+    """Number -> parameters, of those that did not end."""
+    attempts: dict[int, int] = field(default_factory=dict)
+    """Number -> how often it began and its process was gone before it ended."""
+    over: dict[str, Any] | None = None
+    """The budget that the search was over for; None while it is not."""
+
+    @classmethod
+    def read(cls, path: Path) -> Trials:
+        """Read a study's trials; a last line that was cut off is none.
+
+        Raises:
+            IntegrityError: another line cannot be read.
+        """
+        found = cls(path)
+        text = path.read_bytes() if path.is_file() else b""
+        for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
+            try:
+                found._take(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise IntegrityError(
+                    f"line {number} of '{path}' must be a trial as it was written, but cannot be "
+                    "read; restore the file from a backup or begin anew with --new-study."
+                ) from error
+        return found
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next new trial, from 0."""
+        return max((*self.ended, *self.begun), default=-1) + 1
+
+    def begin(self, number: int, params: dict[str, Param]) -> None:
+        """Note that a trial begins.
+
+        Not forced to the disk: what a power cut takes of it is asked for again.
+        """
+        self._write({"begun": number, "params": params}, is_lasting=False)
+
+    def leave(self, number: int) -> None:
+        """Note that a trial was interrupted, which is no fault of its own."""
+        self._write({"left": number})
+
+    def end(self, trial: Trial) -> None:
+        """Note how a trial ended."""
+        self._write({"ended": trial.model_dump(mode="json")})
+
+    def close(self, tune: Tune) -> None:
+        """Note that the search is over for what it was given."""
+        if not self.is_over_for(tune):
+            self._write({"over": budget_of(tune)})
+
+    def is_over_for(self, tune: Tune) -> bool:
+        """Say whether a search was over when it had been given as much as this."""
+        return self.over is not None and self.over == budget_of(tune)
+
+    def ranked(self, metric: str) -> list[Trial]:
+        """Return the trials that have a figure, the best first, of equal ones the older."""
+        sign = -1 if METRICS[metric].higher_is_better else 1
+        known = [trial for trial in self.ended.values() if trial.value is not None]
+        return sorted(known, key=lambda t: (sign * (t.value or 0.0), t.number))
+
+    def best(self, metric: str) -> Trial | None:
+        """Return the trial with the best figure; None without one."""
+        return next(iter(self.ranked(metric)), None)
+
+    def _write(self, body: dict[str, Any], *, is_lasting: bool = True) -> None:
+        """Append one line, on the disk before this returns if it is to last.
+
+        Raises:
+            ArclightError: it cannot be written.
+        """
+        try:
+            make_folder(self.path.parent)
+            is_new = not self.path.exists()
+            stream = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                size = os.fstat(stream).st_size
+                if size and os.pread(stream, 1, size - 1) != b"\n":  # the rest of a cut line
+                    whole = os.pread(stream, size, 0)
+                    os.ftruncate(stream, whole.rfind(b"\n") + 1)
+                rest = memoryview(json.dumps(body, allow_nan=False).encode() + b"\n")
+                while rest:
+                    rest = rest[os.write(stream, rest) :]
+                if is_lasting:
+                    os.fsync(stream)
+            finally:
+                os.close(stream)
+            if is_new:
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise ArclightError(
+                f"'{self.path}' must be written, but {error.strerror}; free space in the store or "
+                "mend its rights; the same command goes on."
+            ) from error
+        self._take(body)
+
+    def _take(self, body: dict[str, Any]) -> None:
+        if "begun" in body:
+            number = int(body["begun"])
+            self.begun[number] = dict(body["params"])
+            self.attempts[number] = self.attempts.get(number, 0) + 1
+            self.over = None
+        elif "left" in body:
+            self.attempts[int(body["left"])] = 0
+        elif "ended" in body:
+            trial = Trial.model_validate_json(json.dumps(body["ended"]))
+            self.begun.pop(trial.number, None)
+            self.ended[trial.number] = trial
+        else:
+            self.over = dict(body["over"])
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time of a study's trials went.
+
+    Attributes:
+        queue: waiting, for rows that were being binned for others or for another network.
+        binning: making rows ready for the library.
+        training: rounds.
+        judging: the figures on valid.
+        waste: the part of both that went into failed trials.
+    """
+
+    queue: float
+    binning: float
+    training: float
+    judging: float
+    waste: float
+
+    @property
+    def share(self) -> float | None:
+        """The part of a trial's time that is training; None without any."""
+        whole = self.queue + self.binning + self.training + self.judging
+        return self.training / whole if whole else None
+
+
+def seconds_of(trials: Trials) -> Seconds:
+    """Return where the time of a study's trials went."""
+    ended = trials.ended.values()
+    return Seconds(
+        queue=sum(t.queue_s for t in ended),
+        binning=sum(t.bin_s for t in ended),
+        training=sum(t.train_s - t.judge_s for t in ended),
+        judging=sum(t.judge_s for t in ended),
+        waste=sum(t.train_s for t in ended if t.state == "failed"),
+    )
+
+
+def budget_of(tune: Tune) -> dict[str, Any]:
+    """Return what a search may spend."""
+    return tune.model_dump(mode="json", include=BUDGET - {"at_once", "nodes"})

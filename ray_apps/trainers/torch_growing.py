@@ -1,0 +1,238 @@
+"""A network that gets an epoch more: its steps, its figure, what a snapshot of it holds."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ray_apps.gang.totals import highest, total
+from ray_apps.trainers.judge import ValidMetric, kept_rounds
+from ray_apps.trainers.torch_adam import AdamW
+from ray_apps.trainers.torch_file import Network
+from ray_apps.trainers.torch_nets import HEAD, build, lower_names, set_dropout, shift_scores
+from ray_apps.trainers.torch_params import outputs_of, params_at
+from ray_apps.trainers.torch_rows import sent
+from ray_apps.trainers.torch_scores import score_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ray_apps.gang import Gang
+    from ray_apps.trainers import TrainJob
+    from ray_apps.trainers.torch_params import Params
+    from ray_apps.trainers.torch_rows import TorchData
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Fresh weights come from the one generator that all threads of a process share."""
+NET, BEST, ADAM = "net.", "best.", "adam."
+
+
+class Growing:
+    """A network that is trained an epoch at a time."""
+
+    def __init__(self, data: TorchData, job: TrainJob, params: Params, gang: Gang) -> None:
+        self._device = torch.device(job.device)
+        self._data = replace(
+            data, train=data.train.near(self._device), valid=data.valid.near(self._device)
+        )
+        self._job, self._params, self._gang = job, params, gang
+        self._now = params
+        self._metric = ValidMetric(gang, data.valid_label, job)
+        self._shape = params.shape(data.inputs, outputs_of(job))
+        with _ONE_AT_A_TIME:
+            torch.manual_seed(job.seed)
+            self._net = build(self._shape)
+        self._before = data.init.rounds if data.init else 0
+        if data.init is not None:
+            _take_over(self._net, data.init.net, job)
+        _take_first_ones(self._net, gang)
+        self._net.to(self._device)
+        self._forward = torch.compile(self._net) if params.compile else self._net
+        self._parameters = _moving(self._net, job)
+        self._adam = _adam(self._net, self._parameters, job, params)
+        mine = np.array([len(data.train)])
+        most = int(highest(gang, mine)[0])
+        self._rows = -(-params.batch(int(total(gang, mine)[0])) // gang.world)
+        self._steps = -(-most // self._rows)
+        self._history = list(data.start.history)
+        self._best = _copy(self._net)
+        if data.start.model:
+            self._restore(load(data.start.model))
+
+    def grow(self, number: int) -> None:
+        """Train one epoch; what it draws depends on its number alone."""
+        self._take_params(number)
+        seed = _seed(self._job.seed, number, self._gang.rank)
+        torch.manual_seed(seed)
+        mine = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self._data.train), generator=mine)
+        order = order.to(self._data.train.label.device)
+        self._net.train()
+        for step in range(self._steps):
+            places = order[step * self._rows :][: self._rows]
+            self._step(places, self._rate(number * self._steps + step))
+
+    def judge(self) -> float:
+        """Return the metric of this epoch, NaN once a score is no number."""
+        network = self._network(self._net, len(self._history) + 1)
+        found = score_rows(network, self._data.valid)
+        bad = np.array([np.count_nonzero(~np.isfinite(found))], np.int64)
+        diverged = bool(highest(self._gang, bad)[0])
+        self._history.append(math.nan if diverged else self._metric(found))
+        if not diverged and kept_rounds(self._history, self._job) == len(self._history):
+            self._best = _copy(self._net)
+        return self._history[-1]
+
+    def can_go_on_from(self, rounds: int) -> bool:  # noqa: ARG002 -- the protocol's
+        """Every epoch draws from its own seed."""
+        return True
+
+    def model(self) -> bytes:
+        """Return weights, the best ones so far, and the optimizer's state."""
+        tensors = {NET + n: t for n, t in self._net.state_dict().items()}
+        tensors |= {BEST + n: t for n, t in self._best.items()}
+        tensors |= {ADAM + n: t for n, t in self._adam.state().items()}
+        return bytes(save({name: value.contiguous() for name, value in tensors.items()}))
+
+    def best(self, rounds: int) -> Network:
+        """Return a network as this one was after the round that is kept."""
+        net = copy.deepcopy(self._net)
+        net.load_state_dict(self._best)
+        return self._network(net, rounds)
+
+    def _network(self, net: nn.Module, rounds: int) -> Network:
+        data, rounds = self._data, self._before + rounds
+        return Network(
+            self._shape, data.inputs, self._job.task, data.label, rounds, (), net.eval()
+        )
+
+    def _take_params(self, number: int) -> None:
+        """Train from here on with the parameters of an epoch."""
+        if not self._job.params_after:
+            return
+        self._now = params_at(self._params, self._job, number)
+        self._adam.weight_decay = self._now.weight_decay
+        set_dropout(self._net, self._now.dropout)
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step: up along a line, down along half a cosine."""
+        whole = self._job.rounds * self._steps
+        warm = max(1, round(self._params.warmup * whole))
+        if step < warm:
+            return self._now.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, whole - warm)
+        return self._now.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _step(self, places: Tensor, rate: float) -> None:
+        """Take one step by the mean gradient of the rows of all workers."""
+        taken = self._data.train.take(places)
+        *seen, label, weight = (sent(one, self._device) for one in taken)
+        for one in self._parameters:
+            one.grad = torch.zeros_like(one)
+        whole = weight.sum()
+        if len(places):
+            is_short = self._params.precision == "bf16"
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=is_short):
+                outputs = self._forward(*seen)
+            loss = (_losses(outputs.float(), label, self._job) * weight).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+        grads = [one.grad for one in self._parameters if one.grad is not None]
+        if self._gang.world > 1:
+            whole = _add_up(grads, whole, self._gang)
+        torch._foreach_div_(grads, whole.clamp_min(1e-12))  # no number leaves a GPU in a step
+        nn.utils.clip_grad_norm_(self._parameters, self._now.clip)
+        self._adam.step(grads, rate)
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self._net.load_state_dict(_below(tensors, NET))
+        self._best = _below(tensors, BEST)
+        self._adam.restore(_below(tensors, ADAM))
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _take_over(net: nn.Module, init: nn.Module, job: TrainJob) -> None:
+    """Give a network the weights of the one it starts from."""
+    assert job.init is not None
+    weights, has_new_head = init.state_dict(), job.init.has_new_head
+    kept = {n: t for n, t in weights.items() if not (has_new_head and n.startswith(HEAD))}
+    net.load_state_dict(kept, strict=not has_new_head)
+    if not has_new_head:
+        shift_scores(net, -job.shift)  # it is added again in the end
+
+
+def _moving(net: nn.Module, job: TrainJob) -> list[nn.Parameter]:
+    """Return the weights that are trained, the last layer's at the end; the others are frozen."""
+    frozen = set(lower_names(net, job.init.freeze if job.init else 0))
+    for name, weight in net.named_parameters():
+        weight.requires_grad_(name not in frozen)
+    return [weight for name, weight in net.named_parameters() if name not in frozen]
+
+
+def _adam(net: nn.Module, weights: list[nn.Parameter], job: TrainJob, params: Params) -> AdamW:
+    """Return what moves the weights, the last layer's at a rate of their own if it has one."""
+    rate = job.init.head_rate if job.init else None
+    last = sum(n.startswith(HEAD) for n, _ in net.named_parameters()) if rate else 0
+    return AdamW(
+        weights,
+        weight_decay=params.weight_decay,
+        last=last,
+        last_rate=(rate or 0.0) / params.learning_rate,
+    )
+
+
+def _take_first_ones(net: nn.Module, gang: Gang) -> None:
+    """Begin with the first worker's weights everywhere."""
+    found = gang.agree(b"", lambda _: save(net.state_dict()))
+    net.load_state_dict(load(found))
+
+
+def _losses(outputs: Tensor, label: Tensor, job: TrainJob) -> Tensor:
+    """Return the loss of each row."""
+    if job.task == "multiclass":
+        return functional.cross_entropy(outputs, label, reduction="none")
+    found = outputs[:, 0]
+    if job.task == "binary":
+        return functional.binary_cross_entropy_with_logits(found, label, reduction="none")
+    return functional.mse_loss(found, label, reduction="none")
+
+
+def _add_up(grads: list[Tensor], weight: Tensor, gang: Gang) -> Tensor:
+    """Leave the sum of all workers' gradients in each, and return the sum of their weights.
+
+    Every worker adds up one part of all numbers, in the order of ranks, and gives it to the
+    others: so all have the same bits.
+    """
+    mine = torch.cat([*(grad.ravel() for grad in grads), weight.ravel()]).cpu().numpy()
+    parts = np.array_split(mine, gang.world)
+    found = gang.exchange([part.tobytes() for part in parts])
+    part = np.sum([np.frombuffer(one, np.float32) for one in found], axis=0, dtype=np.float32)
+    everything = gang.exchange([part.tobytes()] * gang.world)
+    summed = torch.from_numpy(np.concatenate([np.frombuffer(p, np.float32) for p in everything]))
+    at = 0
+    for grad in grads:
+        grad.copy_(summed[at : at + grad.numel()].view_as(grad))
+        at += grad.numel()
+    return summed[-1].to(weight.device)
+
+
+def _seed(seed: int, number: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, number, rank]).generate_state(1)[0])
+
+
+def _copy(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def _below(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -1,0 +1,206 @@
+"""Searches by a population: networks that take over each other's weights."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+from pydantic import ValidationError
+
+from arclight.spec import Spec
+from arclight.study import leg_in, newest_study, open_study, trials_path, with_params
+from arclight.trials import Trial, Trials
+from ray_apps.gang import Alone
+from ray_apps.shards import read_shard
+from ray_apps.trainers import load_trainer
+from ray_apps.tune import plain_job
+from ray_apps.tuning.controller import Controller
+from tests.ray_apps.conftest import train_here
+from tests.ray_apps.make_dataset import make_dataset
+from tests.ray_apps.test_tune import searched, spec_of
+
+ROWS = (900, 300, 100)
+SPACE = {
+    "learning_rate": {"float": [1e-4, 3e-2], "log": True},
+    "dropout": {"float": [0.0, 0.5]},
+    "weight_decay": {"float": [1e-6, 1e-1], "log": True},
+}
+TUNE = {"space": SPACE, "scheduler": "population", "population": 4, "trials": 16}
+
+
+def population(tune=None, **section):
+    given = {"rounds": 10, "seed": 1, "params": {"width": 16, "depth": 1}, **section}
+    return spec_of("torch", {**TUNE, **(tune or {})}, **given)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("population")
+    made, spec = make_dataset(folder / "store", rows=ROWS), population()
+    result, trials = searched(made, spec, folder)
+    return made, spec, newest_study(made.catalog.store, spec.name), result, trials
+
+
+def told(trials):
+    return {n: (t.params, t.state, t.points, t.value, t.parent) for n, t in trials.ended.items()}
+
+
+def test_every_trial_is_one_training_whose_parameters_change(found):
+    """What is copied from network to network is what training from the first round gives."""
+    made, spec, study, _, trials = found
+    home, trainer = made.catalog.folder(made.manifest), load_trainer("torch")
+    shards = [read_shard(home, made.manifest, split) for split in ("train", "valid")]
+    assert [t.state for t in trials.ended.values()] == ["complete"] * 16
+    assert any(t.parent not in (None, t.number - 4) for t in trials.ended.values())
+    for trial in trials.ended.values():
+        leg = leg_in(study, trials, trial)
+        train = with_params(spec.train, spec.tune, leg.params, leg.params_after)
+        job = replace(
+            plain_job(spec, train),
+            categorical=made.manifest.plan.categorical,
+            rounds=10,
+            early_stopping=None,
+            is_trial=True,
+        )
+        data = trainer.prepare(*shards, job, Alone())
+        fitted = trainer.fit(data, job, Alone(), lambda history, _: len(history) < leg.ends)  # noqa: B023
+        assert fitted.valid == trial.value == trial.points[-1][1]
+        assert (trial.rounds, trial.points[-1][0]) == (leg.ends, leg.ends)
+
+
+def test_the_worst_of_each_generation_takes_over_the_best(found):
+    *_, trials = found
+    for begin in (4, 8, 12):
+        before = sorted((trials.ended[n] for n in range(begin - 4, begin)), key=lambda t: t.value)
+        for n in range(begin, begin + 4):
+            is_worst = n - 4 == before[0].number
+            assert trials.ended[n].parent == (before[-1].number if is_worst else n - 4)
+
+
+def test_the_best_ones_parameters_train_the_model(found, tmp_path):
+    made, spec, _, result, trials = found
+    best = trials.ended[result.trial]
+    assert best.value == max(t.value for t in trials.ended.values()) == result.value
+    train = with_params(spec.train, spec.tune, result.params, result.params_after)
+    told = spec.model_copy(update={"train": train, "tune": None})
+    written = told.model_dump_json(by_alias=True)
+    assert Spec.model_validate_json(written).train == train
+    bundle = train_here(made, spec.model_copy(update={"train": train}), tmp_path)
+    assert bundle.settings.params_after == result.params_after
+    if best.number >= 12:  # the model's training goes on to the last round
+        assert bundle.train_metrics["valid"] == pytest.approx(result.value, abs=1e-9)
+
+
+def test_nothing_of_the_networks_is_left(found):
+    made, *_ = found
+    assert not list((made.catalog.store.root / "checkpoints").rglob("*.json"))
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_a_search_goes_on_where_it_was(found, tmp_path, loses):
+    """With the networks of the generation before, or with none of them."""
+    *_, undisturbed = found
+    made, spec = make_dataset(tmp_path / "store", rows=ROWS), population()
+    study, _ = open_study(made.catalog.store, made.manifest, spec)
+    path = trials_path(made.catalog.store, study)
+    store = made.catalog.store.root
+
+    def tick(done, *_):
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(made, spec, tmp_path, tick=tick)
+    assert 6 <= len(Trials.read(path).ended) < 16
+    kept = sorted((store / "checkpoints").rglob("model"))
+    assert kept
+    if loses:
+        for one in kept:
+            one.write_bytes(b"damaged")
+    _, trials = searched(made, spec, tmp_path)
+    assert told(trials) == told(undisturbed)
+
+
+def test_networks_whose_training_is_over_early_are_taken_over(tmp_path):
+    """Two rounds without a better figure end one; others go on."""
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    spec = population(early_stopping=2, rounds=16)
+    result, trials = searched(made, spec, tmp_path)
+    assert [t.state for t in trials.ended.values()] == ["complete"] * 16
+    assert any(t.rounds < t.points[-1][0] for t in trials.ended.values())
+    assert result.value == max(t.value for t in trials.ended.values())
+
+
+def test_a_network_that_diverges_is_replaced(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    space = {"learning_rate": {"choice": [1e-3, 1e30]}}
+    spec = population({"space": space}, params={"width": 8, "depth": 1, "clip": 1e30})
+    result, trials = searched(made, spec, tmp_path)
+    failed = [t for t in trials.ended.values() if t.state == "failed"]
+    assert failed
+    assert all("diverged" in t.reason for t in failed)
+    assert {t.parent for t in trials.ended.values()}.isdisjoint({t.number for t in failed})
+    assert result.value > 0.5
+
+
+def test_a_generation_is_asked_for_when_the_one_before_is_over(found, tmp_path):
+    """Whoever asks too early waits; who is left is asked for again."""
+    *_, study, _, _ = found
+    controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
+    for host in (0, 0, 0, 1):
+        controller.next(host)
+    answers = []
+    asks = threading.Thread(target=lambda: answers.append(controller.next(0)))
+    for number in range(3):
+        controller.end(trial_of(number, 0.5 + number / 10))
+    asks.start()
+    asks.join(0.5)
+    assert asks.is_alive()
+    controller.lost(1)
+    asks.join(20)
+    assert answers[0][0] == 3  # that of the lost host
+    controller.end(trial_of(3, 0.1))
+    assert controller.next(0)[0] == 4
+    assert controller.leg(4).parent == 0
+
+
+def trial_of(number, figure):
+    return Trial(
+        number=number,
+        params={"learning_rate": 0.01, "dropout": 0.1, "weight_decay": 0.01},
+        state="complete",
+        value=figure,
+        points=((5, figure),),
+    )
+
+
+def test_generations_are_part_of_the_study(found):
+    made, spec, study, *_ = found
+    more = spec.tune.model_copy(update={"trials": 24})
+    other, _ = open_study(
+        made.catalog.store, made.manifest, spec.model_copy(update={"tune": more})
+    )
+    assert other.key != study.key
+
+
+@pytest.mark.parametrize(
+    ("section", "tune", "words"),
+    [
+        ({"trainer": "xgboost"}, {}, r"a population is of networks \(trainer: torch\), got xgb"),
+        ({}, {"space": {"width": {"choice": [8, 16]}}}, r"weights keeps its width; search among"),
+        ({"rounds": 3}, {}, r"4 generations .* need as many rounds, got 3"),
+        ({"params_after": {"2": {"dropout": 0.1}}}, {}, r"leave those that change on the way"),
+    ],
+)
+def test_what_a_spec_with_a_population_cannot_say(section, tune, words):
+    body = json.loads(make_body())
+    body["train"] |= section
+    body["tune"] = {**TUNE, "sampler": "random", **tune}
+    with pytest.raises(ValidationError, match=words):
+        Spec.model_validate_json(json.dumps(body))
+
+
+def make_body():
+    return population().model_dump_json(by_alias=True)
