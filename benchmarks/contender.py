@@ -42,6 +42,7 @@ class Contender:
         note: how it is set up, for people.
         sleeps: whether it is stopped while others work, with all it has started. Idle clusters of
             Ray take a quarter of a core; a Spark or Dask that slept believes its workers lost.
+        rounds: at most, of one that takes minutes; None as many as the others.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Contender:
     env: dict[str, str] = field(default_factory=dict)
     note: str = ""
     sleeps: bool = True
+    rounds: int | None = None
 
 
 class Running:

@@ -143,7 +143,9 @@ def run_race(race: Race, conditions: Conditions, folder: Path) -> list[dict[str,
             _warm_up(running, found, meter)
             for turn in rounds_of(list(running), conditions.rounds, conditions.end):
                 for number, name in turn:
-                    _round(number, running[name], found[name], meter)
+                    most = running[name].contender.rounds
+                    if most is None or number <= most:
+                        _round(number, running[name], found[name], meter)
             for name, process in running.items():
                 _ask_facts(process, found[name])
     lines = [_line(race, one, found, conditions) for one in race.comparisons]
@@ -259,6 +261,7 @@ def _line(
             if found[name].error is not None
         },
         "rounds": max(len(ours.seconds), len(theirs.seconds)),
+        "their_rounds": len(theirs.seconds),
         "size": conditions.size,
         "seconds": {"ours": _all(ours.seconds), "theirs": _all(theirs.seconds)},
         "cpu_s": {"ours": _median(ours.cpu_s), "theirs": _median(theirs.cpu_s)},

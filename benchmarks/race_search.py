@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import statistics
 from typing import TYPE_CHECKING
 
-from arclight.spec import Tune
+from arclight.tune_section import Tune
 from benchmarks import ingest_job
 from benchmarks.contender import Contender
 from benchmarks.data import INGEST_CATEGORIES, content_digest, prepared, training_table
 from benchmarks.harness import Comparison, Facts, Race, Verdict
+from benchmarks.packages import installed
 from benchmarks.published import publish
-from benchmarks.search_job import FIXED, SPACE
+from benchmarks.search_job import FIXED, SPACE, reached_s
 from benchmarks.setting import Setting, scratch_for, spark_params
 from ray_apps.tuning.ask import Asker
 
@@ -37,8 +39,21 @@ PEERS = {
         "optuna_search",
         "2 processes, a journal file, binned once in each",
     ),
+    "flaml": (
+        "flaml_search",
+        "tune.run with its own search (CFO) and its own scheduler, one trial at a time with both "
+        "cores, binned once",
+    ),
 }
-TARGETS = {"ray-tune": (6.0, 4.0), "optuna-threads": (1.3, None), "optuna-processes": (1.3, None)}
+SLOW = {"ray-tune": 2}
+"""Rounds of one that takes ten times as long as the others."""
+TARGETS = {
+    "ray-tune": (6.0, 4.0),
+    "optuna-threads": (1.3, None),
+    "optuna-processes": (1.3, None),
+    "flaml": (1.1, None),
+}
+FLAML = ("flaml==2.6.0",)
 
 
 def make_race(setting: Setting) -> Race:
@@ -70,10 +85,19 @@ def make_race(setting: Setting) -> Race:
         note="tune, sampler random, scheduler asha: two threads in one Ray worker",
     )
 
+    flaml = {"PYTHONPATH": str(installed(setting.data / "packages", FLAML))}
+
     def peer(name: str, module: str, note: str) -> Contender:
         body: dict[str, Any] = {"scratch": scratch(name), "job": job, "asked": asked}
         body["lane"] = name.partition("-")[2]
-        return Contender(name=name, module=f"benchmarks.peers.{module}", params=body, note=note)
+        return Contender(
+            name=name,
+            module=f"benchmarks.peers.{module}",
+            params=body,
+            note=note,
+            rounds=SLOW.get(name),
+            env=flaml if name == "flaml" else {},
+        )
 
     return Race(
         name="search",
@@ -107,6 +131,16 @@ def judge(ours: Facts, theirs: Facts, allowed: float) -> Verdict:
     seen = (
         f"best AUC on valid {ours['auc']:.5f} against {theirs['auc']:.5f}; {ours['trials']} "
         f"trials of {ours['rounds']:,} rounds in all against {theirs['trials']} of "
-        f"{theirs['rounds']:,}"
+        f"{theirs['rounds']:,}; ours boosted in {ours['boosting_share']:.2f} of the cores' time"
+    )
+    every = [curve for side in (ours, theirs) for curve in side["curves"]]
+    figure = min(curve[-1][1] for curve in every)
+    mine, other = (
+        statistics.median(reached_s(curve, figure) for curve in side["curves"])
+        for side in (ours, theirs)
+    )
+    seen += (
+        f"; to AUC {figure:.4f}, which each of {len(every)} searches reached, {mine:.1f} s "
+        f"against {other:.1f} s"
     )
     return Verdict(holds=behind <= allowed and ours["trials"] == theirs["trials"], seen=seen)

@@ -84,7 +84,9 @@ def _quality(line: dict[str, Any]) -> str:
         failed = "; ".join(f"{name}: {error}" for name, error in line["errors"].items())
         return f"{sides}: **no figure**, {failed}."
     held = "held" if line["quality"]["holds"] else "**FAILED**"
-    return f"{sides}: quality gate {held}: {line['quality']['seen']}."
+    told = line.get("their_rounds", line["rounds"])
+    fewer = f" (of the peer {told} rounds)" if told < line["rounds"] else ""
+    return f"{sides}: quality gate {held}: {line['quality']['seen']}{fewer}."
 
 
 def _number(value: float | None) -> str:

@@ -24,14 +24,23 @@ SPACE: dict[str, dict[str, Any]] = {
 }
 
 
+Curve = list[tuple[float, float]]
+"""(seconds since a search began, the best figure then), in the order of time."""
+
+
+def reached_s(curve: Curve, figure: float) -> float:
+    """Return the seconds after which a search had a figure; infinite when it never had."""
+    return next((seconds for seconds, best in curve if best >= figure), math.inf)
+
+
 def grace(rounds: int) -> int:
     """Return the rounds after which a trial is looked at first."""
     return math.ceil(rounds / ETA**RUNGS)
 
 
-def datasets(job: Job) -> tuple[lgb.Dataset, lgb.Dataset]:
-    """Read both splits and bin them, with one thread as a trial has."""
-    params = {**FIXED, "feature_pre_filter": False, "verbosity": -1, "num_threads": 1}
+def datasets(job: Job, threads: int = 1) -> tuple[lgb.Dataset, lgb.Dataset]:
+    """Read both splits and bin them, with as many threads as a trial has."""
+    params = {**FIXED, "feature_pre_filter": False, "verbosity": -1, "num_threads": threads}
     places = list(range(len(job.numbers), len(job.features)))
     common: dict[str, Any] = {"categorical_feature": places, "params": params}
     x, y = read_split(job, "train")
@@ -45,13 +54,14 @@ def boost(
     data: tuple[lgb.Dataset, lgb.Dataset],
     rounds: int,
     report: Callable[[int, float], bool],
+    threads: int = 1,
 ) -> None:
     """Train one trial a round at a time; it ends where the report says so."""
     train, valid = data
     fixed = {
         "objective": "binary",
         "metric": "auc",
-        "num_threads": 1,
+        "num_threads": threads,
         "verbosity": -1,
         "feature_pre_filter": False,
     }

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arclight.halving import rungs_of
-from arclight.spec import Train
-from arclight.study import Study, Trial, Trials
+from arclight.study import Study
+from arclight.train_section import Train
+from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.tuning.controller import Controller
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from arclight.catalog import Catalog
 from arclight.progress import silent
-from arclight.spec import Train
 from arclight.store import open_store
+from arclight.train_section import Train
 from benchmarks.crew import Crew, crew_of
 from benchmarks.ingest_job import PARAMS
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, FitRequest, run_fit

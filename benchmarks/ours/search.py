@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arclight.catalog import Catalog
-from arclight.progress import silent, silent_tell
+from arclight.progress import silent_tell
 from arclight.spec_file import load_spec
 from arclight.store import open_store
-from arclight.study import Trials, open_study, trials_path
+from arclight.study import open_study, trials_path
+from arclight.trials import Trials
 from cluster.profiles import Profile
 from cluster.ray_session import ray_session
 from ray_apps.tune import search
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from arclight.study import Study
+    from benchmarks.search_job import Curve
 
 WARM_TRIALS = 4
+BEST = re.compile(r"best ([0-9.]+)")
 
 
 class SearchSide:
@@ -34,6 +39,8 @@ class SearchSide:
         file = self._scratch / "spec.yaml"
         file.write_text(json.dumps(params["spec"]), encoding="utf-8")
         self._spec = load_spec(file).spec
+        self._curves: list[Curve] = []
+        self._cores = int(params["cores"])
 
     def ready(self, number: int) -> None:
         """Every round has a seed, and so a study, of its own."""
@@ -46,6 +53,12 @@ class SearchSide:
         tune = self._spec.tune.model_copy(update={"trials": trials})
         spec = self._spec.model_copy(update={"train": train, "tune": tune})
         study, _ = open_study(self._catalog.store, self._manifest, spec, new=True)
+        begun, curve = time.monotonic(), []
+
+        def tick(_done: int, _all: int, told: str) -> None:
+            if found := BEST.match(told):
+                curve.append((time.monotonic() - begun, float(found[1])))
+
         search(
             self._catalog,
             self._manifest,
@@ -53,9 +66,11 @@ class SearchSide:
             study,
             profile=self._profile,
             run_folder=self._scratch,
-            tick=silent,
+            tick=tick,
             tell=silent_tell,
         )
+        self._curves += [curve] if number else []
+        self._core_s = self._cores * (time.monotonic() - begun)
         return study
 
     def facts(self, result: Study) -> dict[str, Any]:
@@ -63,13 +78,13 @@ class SearchSide:
         trials = Trials.read(trials_path(self._catalog.store, result))
         best = trials.best(result.metric)
         ended = trials.ended.values()
-        boosting = sum(trial.train_s for trial in ended)
         return {
             "auc": best.value if best else None,
             "rows": self._manifest.rows["valid"],
             "trials": len(ended),
             "rounds": sum(trial.rounds for trial in ended),
-            "boosting_s": boosting,
+            "boosting_share": sum(trial.train_s - trial.judge_s for trial in ended) / self._core_s,
+            "curves": self._curves,
         }
 
 

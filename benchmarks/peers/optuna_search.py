@@ -7,6 +7,7 @@ trial; processes meet in a journal file.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import multiprocessing
 import shutil
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import lightgbm as lgb
+
+    from benchmarks.search_job import Curve
 
 WARM_TRIALS = 4
 AT_ONCE = 2
@@ -66,6 +69,7 @@ class OptunaSearch:
         self, job: Job, asked: list[list[dict[str, Any]]], lane: str, scratch: Path
     ) -> None:
         self._job, self._asked, self._lane, self._scratch = job, asked, lane, scratch
+        self._curves: list[Curve] = []
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def ready(self, number: int) -> None:  # noqa: ARG002 -- a side's
@@ -75,6 +79,12 @@ class OptunaSearch:
 
     def run(self, number: int) -> optuna.Study:
         """Search from the first trial to the last."""
+        begun = dt.datetime.now()
+        study = self._search(number)
+        self._curves += [_curve(study, begun)] if number else []
+        return study
+
+    def _search(self, number: int) -> optuna.Study:
         asked = self._asked[number] if number else self._asked[0][:WARM_TRIALS]
         trials = len(asked)
         job = dataclasses.replace(self._job, seed=number)
@@ -114,7 +124,22 @@ class OptunaSearch:
             "rows": None,
             "trials": len(done),
             "rounds": sum(t.last_step or 0 for t in done),
+            "curves": self._curves,
         }
+
+
+def _curve(study: optuna.Study, begun: dt.datetime) -> Curve:
+    ended = sorted((t for t in study.trials if t.datetime_complete), key=_ended_at)
+    found, best = [], 0.0
+    for trial in ended:
+        best = max(best, *trial.intermediate_values.values())
+        found.append(((_ended_at(trial) - begun).total_seconds(), best))
+    return found
+
+
+def _ended_at(trial: optuna.trial.FrozenTrial) -> dt.datetime:
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete
 
 
 def _ask_for(study: optuna.Study, asked: list[dict[str, Any]]) -> None:

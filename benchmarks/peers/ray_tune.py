@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from benchmarks.search_job import ETA, boost, datasets, grace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from benchmarks.search_job import Curve
 
 WARM_TRIALS = 2
 
@@ -40,6 +43,7 @@ class RayTune:
 
     def __init__(self, job: Job, asked: list[list[dict[str, Any]]], scratch: Path) -> None:
         self._job, self._asked, self._scratch = job, asked, scratch
+        self._curves: list[Curve] = []
 
     def ready(self, number: int) -> None:
         """Every round has a folder of its own."""
@@ -64,7 +68,10 @@ class RayTune:
                 name=f"round-{number}", storage_path=str(self._scratch), verbose=0
             ),
         )
-        return tuner.fit()
+        begun = time.time()
+        found = tuner.fit()
+        self._curves += [_curve(found, begun)] if number else []
+        return found
 
     def facts(self, result: Any) -> dict[str, Any]:
         """Return the best AUC on valid, and how many rounds all trials took."""
@@ -75,7 +82,14 @@ class RayTune:
             "rows": None,
             "trials": len(last),
             "rounds": int(last["training_iteration"].sum()),
+            "curves": self._curves,
         }
+
+
+def _curve(result: Any, begun: float) -> Curve:
+    frame = result.get_dataframe(filter_metric="auc", filter_mode="max").sort_values("timestamp")
+    seconds = (frame["timestamp"] - begun).tolist()
+    return list(zip(seconds, frame["auc"].cummax().tolist(), strict=True))
 
 
 @contextmanager
