@@ -59,7 +59,7 @@ class SearchSide:
             if found := BEST.match(told):
                 curve.append((time.monotonic() - begun, float(found[1])))
 
-        search(
+        found = search(
             self._catalog,
             self._manifest,
             spec,
@@ -69,6 +69,7 @@ class SearchSide:
             tick=tick,
             tell=silent_tell,
         )
+        curve.append((time.monotonic() - begun, found.value))  # whatever was seen before
         self._curves += [curve] if number else []
         self._core_s = self._cores * (time.monotonic() - begun)
         return study

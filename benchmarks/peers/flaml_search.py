@@ -64,7 +64,6 @@ class Flaml:
             metric="auc",
             mode="max",
             num_samples=self._trials if number else WARM_TRIALS,
-            time_budget_s=-1,
             resource_attr=ROUNDS,
             min_resource=grace(most),
             max_resource=most,
