@@ -38,18 +38,28 @@ class Leg:
         parent: the trial whose network goes on; None: a fresh one.
         params: that the first of those before it began with.
         params_after: rounds -> what changed once these were done.
+        begins: rounds that were done before it.
         ends: rounds that are done after it.
     """
 
     parent: int | None
     params: dict[str, Param]
     params_after: dict[int, dict[str, Param]]
+    begins: int
     ends: int
+
+
+def generation_before(tune: Tune, number: int, by: int = 1) -> range:
+    """Return the numbers of the trials of a generation before that of a trial, if there is one."""
+    if tune.population is None:
+        return range(0)
+    first = (_generation(tune, number) - by) * tune.population
+    return range(first, first + tune.population) if first >= 0 else range(0)
 
 
 def is_ready(tune: Tune, number: int, ended: Mapping[int, Trial]) -> bool:
     """Say whether the generation before that of a trial is over."""
-    return all(one in ended for one in _before(tune, number))
+    return all(one in ended for one in generation_before(tune, number))
 
 
 def heir(
@@ -64,7 +74,8 @@ def heir(
         seed: of the search.
         higher: whether a higher figure is better.
     """
-    ranked = _ranked([ended[one] for one in _before(tune, number)], higher=higher)
+    before = [ended[one] for one in generation_before(tune, number)]
+    ranked = _ranked(before, higher=higher)
     if not ranked:
         return None  # the first generation, or all of the one before failed
     count = tune.population or 1
@@ -74,7 +85,9 @@ def heir(
         if trial.number == mine:
             return mine, dict(trial.params)
     rng = np.random.default_rng([seed, number])
-    best = ranked[: max(1, count // PART)]
+    # one whose training is over has nothing to go on with
+    alive = [t for t in ranked if t.rounds >= t.points[-1][0]] or ranked
+    best = alive[: max(1, count // PART)]
     parent = best[int(rng.integers(len(best)))]
     space = sorted(tune.space.items())
     return parent.number, {n: _moved(one, parent.params[n], rng) for n, one in space}
@@ -98,6 +111,8 @@ def leg_of(
         parent: the trial that it goes on from.
         ended: it and those before it are among them.
     """
+    if tune.population is None:
+        return Leg(None, dict(own), {}, 0, rounds)
     line: list[tuple[int, dict[str, Param]]] = []
     params, before = dict(own), parent
     while before is not None:
@@ -108,7 +123,8 @@ def leg_of(
         if changed := {name: value for name, value in later.items() if now[name] != value}:
             changes[begins] = changed
         now = later
-    return Leg(parent, params, changes, _ends(tune, rounds, _generation(tune, number)))
+    begins = 0 if parent is None else _ends(tune, rounds, _generation(tune, parent))
+    return Leg(parent, params, changes, begins, _ends(tune, rounds, _generation(tune, number)))
 
 
 def line_of(trial: Trial, ended: Mapping[int, Trial]) -> tuple[tuple[int, float], ...]:
@@ -126,14 +142,6 @@ def _generation(tune: Tune, number: int) -> int:
     return number // (tune.population or 1)
 
 
-def _before(tune: Tune, number: int) -> range:
-    """Return the numbers of the generation before that of a trial; of the first one none."""
-    if tune.population is None:
-        return range(0)
-    count, generation = tune.population, _generation(tune, number)
-    return range(max(0, generation - 1) * count, generation * count)
-
-
 def _ends(tune: Tune, rounds: int, generation: int) -> int:
     return round((generation + 1) * rounds / tune.generations)
 
@@ -145,18 +153,26 @@ def _ranked(trials: Sequence[Trial], *, higher: bool) -> list[Trial]:
     return sorted(known, key=lambda t: (sign * t.points[-1][1], t.number))
 
 
-def _moved(one: Range, value: Param, rng: np.random.Generator) -> Param:
-    """Return another value of a parameter: a step up or down, or any of its range."""
+def _moved(one: Range, was: Param, rng: np.random.Generator) -> Param:
+    """Return another value of a parameter, a number: a step up or down, or any of its range.
+
+    From an end of the range a step goes the other way.
+    """
     anew, place, up = rng.random(), rng.random(), bool(rng.random() < 0.5)
+    value = float(was)
     if anew < ANEW:
         return value_at(one, place)
     if isinstance(one, Choice):
-        to = one.choice.index(value) + (1 if up else -1)
-        return one.choice[min(max(to, 0), len(one.choice) - 1)]
+        order = sorted(one.choice, key=float)
+        at, last = order.index(was), len(order) - 1
+        up = up if 0 < at < last else at == 0
+        return order[min(max(at + (1 if up else -1), 0), last)]
+    if value == 0:  # of which no factor makes another
+        return value_at(one, place)
     low, high = one.bounds
-    found = float(value) * (STEP if up else 1 / STEP)
-    return (
-        round(min(max(found, low), high))
-        if isinstance(one, IntRange)
-        else min(max(found, low), high)
-    )
+    up = up if low < value < high else value <= low
+    found = value * (STEP if up else 1 / STEP)
+    if isinstance(one, IntRange):
+        found = max(round(found), value + 1) if up else min(round(found), value - 1)
+        return int(min(max(found, low), high))
+    return min(max(found, low), high)

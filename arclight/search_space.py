@@ -75,7 +75,7 @@ Range = Annotated[
 ]
 
 
-def place_of(one: Range, value: str | float) -> float:
+def chart_place(one: Range, value: str | float) -> float:
     """Return where in 0…1 of a range a value lies; of a choice, its number among the others."""
     if isinstance(one, Choice):
         return one.choice.index(value) / max(1, len(one.choice) - 1)

@@ -65,6 +65,21 @@ class Study(Contract):
         """NAME@N."""
         return f"{self.name}@{self.number}"
 
+    def ranked(self, trials: Trials) -> list[Trial]:
+        """Return the trials that have a figure, the best first.
+
+        Of a population without early stopping those of its newest generation: a model is trained
+        to the last round, whatever its network was worth on the way.
+        """
+        found, count = trials.ranked(self.metric), self.tune.population
+        if count is None or self.train.early_stopping is not None:
+            return found
+        return sorted(found, key=lambda trial: -(trial.number // count))
+
+    def best(self, trials: Trials) -> Trial | None:
+        """Return the trial that a model is trained by; None without a figure."""
+        return next(iter(self.ranked(trials)), None)
+
     @property
     def candidates(self) -> dict[str, Candidate]:
         """Trainer -> what is tried with it."""
@@ -210,18 +225,10 @@ def with_params(
     return train.model_copy(update=update)
 
 
-def leg_in(study: Study, trials: Trials, trial: Trial) -> Leg | None:
-    """Return what a trial of a population trained; None where there is no population."""
-    if study.tune.population is None:
-        return None
-    return leg_of(
-        study.tune,
-        study.height(study.train.trainer),
-        trial.number,
-        trial.params,
-        trial.parent,
-        trials.ended,
-    )
+def leg_in(study: Study, trials: Trials, trial: Trial) -> Leg:
+    """Return what a trial trained; of a population with all that its network had before."""
+    rounds, ended = study.height(study.train.trainer), trials.ended
+    return leg_of(study.tune, rounds, trial.number, trial.params, trial.parent, ended)
 
 
 def _may_change(tune: Tune) -> set[str]:

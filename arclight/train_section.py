@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -13,9 +14,25 @@ from arclight.workers import Workers
 Device = Literal["auto", "cpu", "cuda"]
 MOVING = ("learning_rate", "weight_decay", "dropout", "clip")
 """Of a network's parameters, what may change on the way: its weights have the same shape."""
-ParamsAfter = Annotated[Params, Field(min_length=1)]
+_ROUNDS = re.compile("[1-9][0-9]{0,4}")
 ELSEWHERE = ("workers", "device", "bins", "checkpoint_every")
 """Of a train section: where it is trained, and what is left on the way."""
+
+
+def _by_rounds(value: Any) -> Any:
+    """Return rounds as numbers; what is none, or another way to write one, is refused."""
+    if not isinstance(value, dict):
+        return value
+    for name in value:
+        if not _ROUNDS.fullmatch(str(name)):
+            raise ValueError(
+                f"'{name}' must be a number of rounds from 1 to 99999, such as "
+                "{10: {dropout: 0.3}}."
+            )
+    return {int(name): own for name, own in value.items()}
+
+
+ParamsAfter = Annotated[dict[int, Params], BeforeValidator(_by_rounds)]
 
 
 class Costs(Contract):
@@ -57,7 +74,7 @@ class Train(Contract):
     early_stopping: int | None = Field(default=20, ge=1)
     metric: str | None = None
     params: Params = {}
-    params_after: dict[Annotated[int, Field(ge=1, le=99_999)], ParamsAfter] = {}
+    params_after: ParamsAfter = {}
     """Rounds -> parameters of a network that are others once so many rounds are done."""
     init: Annotated[
         Init | None, BeforeValidator(_init, json_schema_input_type=Init | str | None)
@@ -108,6 +125,10 @@ class Train(Contract):
         if self.params_after and self.trainer != "torch":
             text = f"{self.trainer} keeps its parameters; only a network's can change on the way."
             raise FieldError(f"{text} Leave it out.", "params_after")
+        empty = [after for after, own in self.params_after.items() if not own]
+        if empty:
+            text = f"after {empty[0]:,} rounds nothing changes; name a parameter, or leave it out."
+            raise FieldError(text, "params_after")
         late = [after for after in self.params_after if after >= self.rounds]
         if late:
             text = f"a training of {self.rounds:,} rounds does not go on after {late[0]:,}"

@@ -43,7 +43,7 @@ class Trial(Contract):
     """Why it was stopped or failed."""
     points: tuple[tuple[int, float], ...] = ()
     """(round, best figure so far) where the scheduler looked, and at the end; or (fold, mean so
-    far), or (row groups, figure)."""
+    far), or (row groups, figure); of a population (round at a generation's end, figure)."""
     others: dict[str, float] = {}
     """The figures of `tune.also` that could be measured."""
     parent: int | None = None

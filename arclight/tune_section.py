@@ -134,8 +134,8 @@ class Tune(Contract):
             raise FieldError(text, "space")
         if self.folds and self.fidelity == "rows":
             raise FieldError("folds have all rows; leave them out, or fidelity.", "fidelity")
-        self._check_sampler()
         self._check_population()
+        self._check_sampler()
         for path, space in self._spaces():
             for name, values in space.items():
                 if self.sampler == "cma_es" and isinstance(values, Choice):
@@ -169,16 +169,19 @@ class Tune(Contract):
             return
         if self.trials % count or self.trials < 2 * count:
             low = max(2, self.trials // count) * count
-            text = f"a population of {count} has {count} trials a generation, and two at least"
-            raise FieldError(f"{text}; set {low} or {low + count}.", "trials")
-        if self.sampler not in BY_CHANCE:
-            text = "a population begins by chance and learns from itself; set random"
-            raise FieldError(f"{text} or quasi_random.", "sampler")
-        if self.trainers or self.folds or self.fidelity == "rows" or self.also:
-            text = "a population's networks take over each other's weights, on the same rows"
+            text = f"a population of {count} has {count} trials a generation, and at least two of"
             raise FieldError(
-                f"{text}; leave out trainers, folds, fidelity and also.", "population"
+                f"{text} them, got {self.trials}; set {low} or {low + count}.", "trials"
             )
+        if self.sampler not in BY_CHANCE:
+            text = f"a population begins by chance and learns from itself, not by {self.sampler}"
+            raise FieldError(f"{text}; set sampler: random or quasi_random.", "sampler")
+        given = {"trainers": self.trainers, "folds": self.folds, "also": self.also}
+        beside = [name for name, value in given.items() if value]
+        beside += ["fidelity"] if self.fidelity == "rows" else []
+        if beside:
+            text = "a population's networks take over each other's weights, learned from all rows"
+            raise FieldError(f"{text}; leave out {beside[0]}, or the population.", beside[0])
 
     def _spaces(self) -> list[tuple[tuple[str, ...], dict[str, Range]]]:
         below = [(("trainers", "dict", n, "space"), one.space) for n, one in self.among.items()]

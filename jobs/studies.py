@@ -68,7 +68,7 @@ def write_study_page(store: Store, study: Study) -> Path:
 
 def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
     """Print the best trials of a study, the best first."""
-    ranked = trials.ranked(study.metric)
+    ranked = study.ranked(trials)
     lines = [_line(study, trial) for trial in ranked[:limit]]
     # some that were stopped have no figure
     what = f"the best {len(lines):,} of {len(trials.ended):,} trials"
@@ -91,7 +91,7 @@ class LiveTable:
         if size != self._size:
             self._trials, self._size = Trials.read(self._path), size
         study, trials = self._study, self._trials
-        lines = [_line(study, trial) for trial in trials.ranked(study.metric)[:SHOWN]]
+        lines = [_line(study, trial) for trial in study.ranked(trials)[:SHOWN]]
         lines += [
             (number, "", *("" for _ in study.tune.also), "", "running", *_values(study, params))
             for number, params in sorted(trials.begun.items())[-SHOWN:]
@@ -124,7 +124,7 @@ def _show(store: Store, study: Study, *, as_json: bool) -> None:
 
 
 def _row(study: Study, trials: Trials) -> dict[str, Any]:
-    best = trials.best(study.metric)
+    best = study.best(trials)
     ended = trials.ended.values()
     return {
         "study": study.ref,

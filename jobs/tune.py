@@ -132,6 +132,11 @@ def _among_all(spec: Spec) -> Spec:
     """
     body = json.loads(spec.model_dump_json(by_alias=True))
     own = {name: v for name, v in (body["tune"] or {}).items() if name not in ASKED_ANEW}
+    if own.get("population"):
+        raise SpecError(
+            "--auto chooses among trainers, but tune.population is of networks alone; leave out "
+            "--auto, or population and its scheduler."
+        )
     body["tune"] = {**own, "trainers": "auto"}
     try:
         return Spec.model_validate_json(json.dumps(body))

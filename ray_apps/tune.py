@@ -87,7 +87,7 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
     trials = Trials.read(path)
     found = result_of(study, trials)
     trials.close(study.tune)
-    if study.tune.population is not None:
+    if study.tune.population is not None and len(trials.ended) >= study.tune.trials:
         Networks(catalog.store, study).clear()
     return found
 
@@ -98,7 +98,7 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
     Raises:
         RefusedError: no trial gave a figure; the first reason is told.
     """
-    best = trials.best(study.metric)
+    best = study.best(trials)
     if best is None:
         first = next((t.reason for _, t in sorted(trials.ended.items()) if t.reason), "none ended")
         raise RefusedError(
@@ -110,8 +110,8 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
         study=study.ref,
         trial=best.number,
         value=best.value or 0.0,
-        params=dict(best.params) if leg is None else leg.params,
-        params_after=None if leg is None else leg.params_after or None,
+        params=leg.params,
+        params_after=leg.params_after or None,
         folds=study.tune.folds,
         trials=len(trials.ended),
         stopped=sum(t.state == "stopped" for t in trials.ended.values()),

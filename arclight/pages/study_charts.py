@@ -10,7 +10,7 @@ from arclight.metrics import METRICS
 from arclight.pages.canvas import WIDTH, Canvas, nice_ticks
 from arclight.pages.column_charts import LABEL_LETTERS, LABEL_ROOM, LABEL_SIZE, tick_text
 from arclight.pages.words import count, cut, number
-from arclight.search_space import Choice, ends_of, place_of
+from arclight.search_space import Choice, chart_place, ends_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +143,7 @@ def parallel_chart(trials: Sequence[Trial], space: Mapping[str, Range]) -> Marku
 
     def at(line: int, trial: Trial) -> tuple[float, float]:
         name = names[line]
-        share = place_of(space[name], trial.params[name])
+        share = chart_place(space[name], trial.params[name])
         return left + (right - left) * share, top + pitch * line
 
     names = list(space)
@@ -177,7 +177,7 @@ def slice_chart(trials: Sequence[Trial], metric: str, name: str, one: Range) -> 
     canvas = Canvas(_FLOOR + 22)
 
     def across(trial: Trial) -> float:
-        return _LEFT + 6 + (_RIGHT - _LEFT - 12) * place_of(one, trial.params[name])
+        return _LEFT + 6 + (_RIGHT - _LEFT - 12) * chart_place(one, trial.params[name])
 
     _figures(canvas, scale)
     for trial in reversed(trials[:DOTS]):
@@ -187,7 +187,7 @@ def slice_chart(trials: Sequence[Trial], metric: str, name: str, one: Range) -> 
     first, last = (_value(end) for end in ends_of(one))
     few = one.choice if isinstance(one, Choice) and len(one.choice) <= LABELLED else ends_of(one)
     for value in few:
-        share = place_of(one, value)
+        share = chart_place(one, value)
         tick_text(canvas, _LEFT + 6 + (_RIGHT - _LEFT - 12) * share, _FLOOR + 12, _value(value))
     log = ", on a log scale" if getattr(one, "log", False) else ""
     return canvas.svg(

@@ -70,7 +70,7 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
         importance: parameter of the best trial's trainer -> its part of what sets the best trials
             apart, the largest first; None where there are too few trials to say it, or no Optuna.
     """
-    ranked, tune = trials.ranked(study.metric), study.tune
+    ranked, tune = study.ranked(trials), study.tune
     found = _found(study, trials, ranked, importance) if ranked else None
     listed = [*ranked, *(t for _, t in sorted(trials.ended.items()) if t.value is None)]
     sections = [("result", "Result"), ("history", "History"), ("parameters", "Parameters")]
@@ -138,10 +138,7 @@ def _lines(study: Study, trials: Trials, ranked: list[Trial]) -> list[Trial]:
 def _section(study: Study, trials: Trials, best: Trial) -> list[str]:
     """Return the lines of a spec's section that trains the best model without a search."""
     leg = leg_in(study, trials, best)
-    if leg is None:
-        chosen = with_params(study.train, study.tune, best.params)
-    else:
-        chosen = with_params(study.train, study.tune, leg.params, leg.params_after)
+    chosen = with_params(study.train, study.tune, leg.params, leg.params_after)
     train = {
         "trainer": chosen.trainer,
         "rounds": chosen.rounds,
@@ -160,7 +157,7 @@ def _trainers(
     for name in study.candidates:
         mine = study.trials_by(name, ranked)
         best = number(mine[0].value, 6) if mine else UNKNOWN
-        seconds = sum(t.train_s for t in study.trials_by(name, every))
+        seconds = sum(t.train_s - t.judge_s for t in study.trials_by(name, every))
         found.append((name, [count(len(mine)), best, f"{seconds:.1f}"]))
     return found
 
@@ -218,6 +215,7 @@ def _line(trial: Trial, study: Study) -> tuple[str, Sequence[str]]:
         trial.state,
         count(trial.rounds),
         *(number(p) if isinstance(p, float) else f"{p}" for p in params),
-        *(f"{s:.2f}" for s in (trial.queue_s, trial.bin_s, trial.train_s)),
+        *(f"{s:.2f}" for s in (trial.queue_s, trial.bin_s, trial.train_s - trial.judge_s)),
+        f"{trial.judge_s:.2f}",
         trial.reason,
     )

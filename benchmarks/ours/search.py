@@ -77,7 +77,7 @@ class SearchSide:
     def facts(self, result: Study) -> dict[str, Any]:
         """Return the best AUC on valid, and how many rounds all trials took."""
         trials = Trials.read(trials_path(self._catalog.store, result))
-        best = trials.best(result.metric)
+        best = result.best(trials)
         ended = trials.ended.values()
         return {
             "auc": best.value if best else None,

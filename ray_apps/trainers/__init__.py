@@ -43,9 +43,8 @@ class InitModel:
 
 @dataclass
 class Spent:
-    """Where the time of a training goes, in seconds."""
+    """What a training has taken so far, in seconds, beside the rounds themselves."""
 
-    grow_s: float = 0.0
     judge_s: float = 0.0
 
 
@@ -68,8 +67,8 @@ class TrainJob:
         init: what the training starts from; None: from scratch.
         is_trial: nobody keeps the model, and others train beside it on the same rows.
         bins_folder: where bins are put, of which memory holds a few parts; None: in memory.
-        judged: rounds whose metric somebody asks for; the others have that of the one before in
-            the history. None: every round, as early stopping and networks need it.
+        judged: rounds whose metric somebody asks for, by now; the others have that of the one
+            before in the history. None: every round, as early stopping and networks need it.
         spent: counts the time, which is no part of what is fitted.
     """
 
@@ -90,7 +89,7 @@ class TrainJob:
     init: InitModel | None = None
     is_trial: bool = False
     bins_folder: Path | None = None
-    judged: frozenset[int] | None = None
+    judged: set[int] | None = None
     spent: Spent = field(default_factory=Spent, compare=False)
 
 

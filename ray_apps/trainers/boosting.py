@@ -83,13 +83,11 @@ def boost(growing: Growing, job: TrainJob, watch: Watch, history: Sequence[float
     if found and not math.isfinite(found[-1]):
         return found  # it ended there
     while len(found) < job.rounds and not is_over(found, job):
-        begun = time.perf_counter()
         growing.grow(len(found))
-        grown = time.perf_counter()
+        begun = time.perf_counter()
         is_judged = not found or job.judged is None or len(found) + 1 in job.judged
         found.append(growing.judge() if is_judged else found[-1])
-        job.spent.grow_s += grown - begun
-        job.spent.judge_s += time.perf_counter() - grown
+        job.spent.judge_s += time.perf_counter() - begun
         is_lost = not math.isfinite(found[-1])
         # nothing is drawn after the last one
         is_last = len(found) == job.rounds or is_over(found, job) or is_lost

@@ -31,7 +31,7 @@ class AdamW:
         last_rate: times the rate of the others.
 
     Attributes:
-        weight_decay: of the next step.
+        weight_decay, last_rate: of the next step.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class AdamW:
     ) -> None:
         self._parameters, self.weight_decay = list(parameters), weight_decay
         whole = len(self._parameters)
-        parts = [(slice(0, whole - last), 1.0), (slice(whole - last, whole), last_rate)]
-        self._parts = [(part, rate) for part, rate in parts if part.start < part.stop]
+        self._first, self._last = slice(0, whole - last), slice(whole - last, whole)
+        self.last_rate = last_rate
         self._means = [torch.zeros_like(one) for one in self._parameters]
         self._squares = [torch.zeros_like(one) for one in self._parameters]
         self._steps = [torch.zeros((), device=one.device) for one in self._parameters]
@@ -53,7 +53,9 @@ class AdamW:
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], rate: float) -> None:
         """Move every parameter by its gradient at a learning rate."""
-        for part, times in self._parts:
+        for part, times in ((self._first, 1.0), (self._last, self.last_rate)):
+            if part.start == part.stop:
+                continue
             adamw(
                 self._parameters[part],
                 list(grads)[part],

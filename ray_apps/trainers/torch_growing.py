@@ -121,6 +121,7 @@ class Growing:
             return
         self._now = params_at(self._params, self._job, number)
         self._adam.weight_decay = self._now.weight_decay
+        self._adam.last_rate = _last_rate(self._job, self._now)
         set_dropout(self._net, self._now.dropout)
 
     def _rate(self, step: int) -> float:
@@ -181,14 +182,19 @@ def _moving(net: nn.Module, job: TrainJob) -> list[nn.Parameter]:
 
 def _adam(net: nn.Module, weights: list[nn.Parameter], job: TrainJob, params: Params) -> AdamW:
     """Return what moves the weights, the last layer's at a rate of their own if it has one."""
-    rate = job.init.head_rate if job.init else None
-    last = sum(n.startswith(HEAD) for n, _ in net.named_parameters()) if rate else 0
+    has_own = job.init is not None and job.init.head_rate is not None
     return AdamW(
         weights,
         weight_decay=params.weight_decay,
-        last=last,
-        last_rate=(rate or 0.0) / params.learning_rate,
+        last=sum(n.startswith(HEAD) for n, _ in net.named_parameters()) if has_own else 0,
+        last_rate=_last_rate(job, params),
     )
+
+
+def _last_rate(job: TrainJob, params: Params) -> float:
+    """Return the rate of the last layer, times that of the others."""
+    own = job.init.head_rate if job.init else None
+    return 1.0 if own is None else own / params.learning_rate
 
 
 def _take_first_ones(net: nn.Module, gang: Gang) -> None:

@@ -192,7 +192,7 @@ class Controller:
         """Return how far the search is."""
         with self._lock:
             ended, running = list(self._trials.ended.values()), len(self._running)
-            best = self._trials.best(self._study.metric)
+            best = self._study.best(self._trials)
         told = [] if best is None else [f"best {best.value:.5f} (trial {best.number})"]
         told.append(f"{running} running")
         for state in ("stopped", "failed"):
@@ -228,7 +228,7 @@ class Controller:
         tune = self._study.tune
         if tune.time_limit_s is not None and self._spent_s() >= tune.time_limit_s:
             return True
-        best = None if tune.target is None else self._trials.best(self._study.metric)
+        best = None if tune.target is None else self._study.best(self._trials)
         if tune.target is None or best is None or best.value is None:
             return False
         return best.value >= tune.target if self._higher else best.value <= tune.target

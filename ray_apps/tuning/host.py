@@ -66,8 +66,10 @@ class _Running:
     rounds: int = 0
     before: int = 0
     """Rounds of the stages before this one."""
-    judged: int = 0
-    """The round that the last figure is of."""
+    asked: set[int] = field(default_factory=set)
+    """Rounds that somebody looks at, where not all of them are judged."""
+    again_s: float = 0.0
+    """Of training, in rounds that were there before, of a network that was lost."""
     best: float = math.nan
     leg: Leg | None = None
     """Of a population: what it trains."""
@@ -109,7 +111,8 @@ class Host:
     ) -> None:
         self._study, self._controller, self._trainers = study, controller, trainers
         self._stages, self._at_once, self._rank = stages, at_once, rank
-        self._by_rounds = study.tune.unit == "round" and study.tune.population is None
+        self._has_stages = study.tune.unit != "round"
+        self._has_rungs = not self._has_stages and study.tune.population is None
         self._networks = None if study.tune.population is None else networks
         self._clock = clock
         self._higher = METRICS[study.metric].higher_is_better
@@ -221,37 +224,26 @@ class Host:
         """
         name, own = trained_by(self._study.train, self._study.tune, mine.params)
         one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {})
-        leg = mine.leg = self._controller.leg(mine.number)
+        if not self._knows_leg(mine):
+            return None
         for place, stage in self._stages_of(mine, name):
-            params = {**one.params, **(own if leg is None else leg.params)}
-            rounds = one.rounds or stage.job.rounds
-            job = replace(
-                stage.job,
-                rounds=rounds,
-                params=params,
-                params_after={} if leg is None else leg.params_after,
-                judged=self._judged(mine, name, stage.job, rounds),
-                spent=mine.spent,
-            )
+            job = self._job(mine, name, {**one.params, **own}, stage)
             try:
                 fitted = self._fit(mine, name, place, job)
                 if fitted is None:
                     return None
                 found = fitted
-                if self._study.tune.also:
-                    mine.others.append(other_figures(self._study.tune.also, fitted, name, stage))
+                mine.others.append(other_figures(self._study.tune.also, fitted, name, stage))
                 self._pass(mine, name, place, found.valid)
             except _StoppedError:
-                if not self._by_rounds and self._is_late():
+                if not self._has_rungs and self._is_late():
                     return None  # another command may go on with it; half of it is no figure
                 return self._ended(mine, state="stopped", reason=mine.reason)
             except Exception as error:
                 if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
                     raise
-                reason = error.message if isinstance(error, ArclightError) else printable(error)
-                return self._ended(mine, state="failed", reason=reason or type(error).__name__)
-        is_whole = self._by_rounds or leg is not None
-        value = found.valid if is_whole else mine.points[-1][1]
+                return self._ended(mine, state="failed", reason=_reason(error))
+        value = mine.points[-1][1] if self._has_stages else found.valid
         return self._ended(
             mine,
             state="complete",
@@ -259,6 +251,12 @@ class Host:
             best_round=found.rounds,
             others=self._others(mine),
         )
+
+    def _knows_leg(self, mine: _Running) -> bool:
+        """Ask what a trial of a population trains; False: this host was given up meanwhile."""
+        if self._networks is not None:
+            mine.leg = self._controller.leg(mine.number)
+        return self._networks is None or mine.leg is not None
 
     def _stages_of(self, mine: _Running, name: str) -> list[tuple[int, Stage]]:
         """Return the places and stages of a trial: of row groups those where somebody looks."""
@@ -297,13 +295,14 @@ class Host:
                     mine.points.append((mine.leg.ends, history[-1]))
                     return found
                 finally:
-                    mine.spent_s, mine.begun_s = self._clock() - mine.begun_s, math.nan
+                    mine.spent_s = self._clock() - mine.begun_s + mine.again_s
+                    mine.begun_s = math.nan
         finally:
             self._let_go(key)
 
     def _pass(self, mine: _Running, name: str, place: int, value: float) -> None:
         """Note the figure of one of several stages, and end a trial that does not pass it."""
-        if self._by_rounds or mine.leg is not None:
+        if not self._has_stages:
             return
         mine.values.append(value)
         height = self._stages[place].height
@@ -321,7 +320,7 @@ class Host:
 
     def _ended(self, mine: _Running, **how: Any) -> Trial:
         points = tuple(mine.points)
-        if how["state"] == "stopped" and points and self._by_rounds:
+        if how["state"] == "stopped" and points and self._has_rungs:
             how["value"] = points[-1][1]
         return Trial(
             number=mine.number,
@@ -337,17 +336,21 @@ class Host:
             **how,
         )
 
-    def _judged(
-        self, mine: _Running, name: str, job: TrainJob, rounds: int
-    ) -> frozenset[int] | None:
-        """Return the rounds that anybody looks at; None where each is needed."""
+    def _job(self, mine: _Running, name: str, params: dict[str, Param], stage: Stage) -> TrainJob:
+        """Return what one stage of a trial trains."""
+        job = replace(stage.job, params=params, spent=mine.spent)
+        if mine.leg is not None:
+            both = {**params, **mine.leg.params}
+            job = replace(job, params=both, params_after=mine.leg.params_after)
+        rounds = self._study.candidates[name].rounds or job.rounds
         if job.early_stopping is not None or name == "torch":
-            return None
-        rungs = self._passing[name].rungs(mine.number) if self._by_rounds else ()
-        return frozenset({1, *rungs, rounds})
+            return replace(job, rounds=rounds)  # each round is looked at
+        rungs = self._passing[name].rungs(mine.number) if self._has_rungs else ()
+        mine.asked = {1, *rungs, rounds}
+        return replace(job, rounds=rounds, judged=mine.asked)
 
     def _watch(self, mine: _Running, trainer: str, job: TrainJob) -> Watch:
-        rungs = self._passing[trainer].rungs(mine.number) if self._by_rounds else ()
+        rungs = self._passing[trainer].rungs(mine.number) if self._has_rungs else ()
 
         def watch(
             history: Sequence[float],
@@ -355,8 +358,6 @@ class Host:
         ) -> bool:
             mine.rounds = mine.before + len(history)
             last = history[-1]
-            if job.judged is None or len(history) in job.judged:
-                mine.judged = mine.rounds
             if not math.isfinite(last):
                 return True  # the trainer says what became of it
             # without early stopping the last round is what a model would be
@@ -368,17 +369,30 @@ class Host:
             if is_rung and not self._controller.passes(mine.number, mine.rounds, best):
                 mine.reason = self._not_among(mine.rounds)
             mine.reason = mine.reason or self._limit(mine)
-            if self._by_rounds and (is_rung or mine.reason):
-                mine.points.append((mine.judged, best))
+            if mine.reason and self._needs_figure(mine, job):
+                mine.asked.add(mine.rounds + 1)  # it ends there
+                mine.reason = ""
+                return True
+            if self._has_rungs and (is_rung or mine.reason):
+                mine.points.append((mine.rounds, best))
             if mine.reason:
                 raise _StoppedError  # nobody wants its model
             return True
 
         return watch
 
+    def _needs_figure(self, mine: _Running, job: TrainJob) -> bool:
+        """Say whether the round that a trial could end at has no figure, but would count."""
+        is_judged = job.judged is None or mine.rounds in job.judged
+        return self._has_rungs and not is_judged and not self._stops
+
     def _limit(self, mine: _Running) -> str:
         """Return the limit that a trial ends at now; nothing where it may go on."""
-        tune = self._study.tune
+        tune, leg = self._study.tune, mine.leg
+        if leg is not None and mine.rounds <= leg.begins:
+            # what was there before, and is trained again, is none of its own time
+            now = self._clock()
+            mine.again_s, mine.begun_s = mine.again_s + now - mine.begun_s, now
         if self._stops:
             return "interrupted"
         if self._is_late():
@@ -419,3 +433,8 @@ class Host:
             if self._in_use[key] <= 0:
                 del self._in_use[key]
             self._bins.notify_all()
+
+
+def _reason(error: Exception) -> str:
+    told = error.message if isinstance(error, ArclightError) else printable(error)
+    return told or type(error).__name__

@@ -30,10 +30,11 @@ def importance_of(study: Study, trials: Trials) -> dict[str, float] | None:
     figure it was stopped at: it is among all of them, and hardly among the best.
 
     Returns:
-        parameter -> a part of 1; None with too few trials, or without Optuna.
+        parameter -> a part of 1; None with too few trials, without Optuna, and of a population,
+        where a figure is of all that a network had, and its parameters of the last generation.
     """
     ranked = trials.ranked(study.metric)
-    if not ranked:
+    if not ranked or study.tune.population is not None:
         return None
     trainer, _ = trained_by(study.train, study.tune, ranked[0].params)
     ranked = study.trials_by(trainer, ranked)

@@ -6,11 +6,13 @@ an epoch depends on its number and on the parameters that it has.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import DivergedError
+from arclight.errors import ArclightError, DivergedError
+from arclight.population import generation_before
 from arclight.store import discard
 from arclight.sweep import CHECKPOINTS
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints
@@ -57,7 +59,6 @@ class Networks:
 
         Raises:
             DivergedError: the metric is no number any more.
-            ArclightError: the network could not be written.
         """
         self._let_go(number)
         kept = start = self._read(leg.parent)
@@ -65,7 +66,8 @@ class Networks:
         def until_the_end(history: Sequence[float], model: Callable[[], bytes] | None) -> bool:
             nonlocal kept
             goes_on = watch(history, model)
-            is_end = len(history) >= leg.ends or is_over(history, job)
+            is_lost = not math.isfinite(history[-1])
+            is_end = len(history) >= leg.ends or is_over(history, job) or is_lost
             if is_end and model is not None:
                 kept = Snapshot(model(), tuple(history))
             return goes_on and not is_end
@@ -86,7 +88,8 @@ class Networks:
             discard(folder)
 
     def _key(self, number: int | str) -> str:
-        return f"study-{self._study.number}-trial-{number}"
+        study = self._study  # another one may have had its number, before a store was restored
+        return f"study-{study.number}-{study.key[:12]}-trial-{number}"
 
     def _of(self, number: int) -> Checkpoints:
         return Checkpoints(self._store, self._study.name, self._key(number))
@@ -104,11 +107,14 @@ class Networks:
             folder="none",
             files=(),
         )
-        self._of(number).write(network, record)
+        place = self._of(number)
+        with contextlib.suppress(
+            ArclightError
+        ):  # no room: whoever goes on from it trains it again
+            place.clear()  # of one that was killed before its end was known
+            place.write(network, record)
 
     def _let_go(self, number: int) -> None:
         """Remove what the generation before the last has left: nobody goes on from it."""
-        count = self._study.tune.population or 1
-        first = (number // count - 2) * count
-        for old in range(max(0, first), first + count):
+        for old in generation_before(self._study.tune, number, by=2):
             self._of(old).clear()

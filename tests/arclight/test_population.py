@@ -28,7 +28,7 @@ def tune_of(count=8, generations=3, **section):
     return Tune.model_validate_json(json.dumps({**given, **section}))
 
 
-def trial(number, figure, *, parent=None, rate=0.01, dropout=0.1):
+def trial(number, figure, *, parent=None, rate=0.01, dropout=0.1, rounds=5):
     state = "failed" if figure is None else "complete"
     return Trial(
         number=number,
@@ -36,6 +36,7 @@ def trial(number, figure, *, parent=None, rate=0.01, dropout=0.1):
         state=state,
         value=figure,
         points=() if figure is None else ((5, figure),),
+        rounds=rounds,
         parent=parent,
     )
 
@@ -70,6 +71,17 @@ def test_who_failed_is_replaced_however_many_they_are():
     assert heir(tune, 3, {}, seed=0, higher=True) is None
 
 
+def test_nobody_goes_on_from_a_network_whose_training_is_over():
+    """Unless there is no other: its weights do not change any more."""
+    tune, ended = tune_of(), generation(FIGURES)
+    ended[1] = trial(1, 0.9, rounds=3)  # the best one
+    parents = {heir(tune, 8 + i, ended, seed=s, higher=True)[0] for i in (5, 6) for s in range(9)}
+    assert parents == {4, 3}
+    assert heir(tune, 9, ended, seed=0, higher=True)[0] == 1  # it stays what it is
+    over = {n: one.model_copy(update={"rounds": 3}) for n, one in ended.items()}
+    assert heir(tune, 13, over, seed=0, higher=True)[0] in (1, 4)
+
+
 def test_an_answer_hangs_on_number_and_seed_alone():
     tune, ended = tune_of(), generation(FIGURES)
     again = dict(reversed(ended.items()))
@@ -90,6 +102,42 @@ def test_what_changes_is_a_step_away_or_anew_and_always_in_the_space():
         seen[kind] += 1
     assert set(seen) == {"down", "up, to the end of the range", "anew"}
     assert 45 < seen["anew"] < 105
+
+
+@pytest.mark.parametrize(
+    ("one", "value"),
+    [
+        ({"int": [1, 4]}, 1),
+        ({"int": [1, 4]}, 2),
+        ({"int": [1, 4]}, 4),
+        ({"float": [0.0, 0.5]}, 0.5),
+        ({"float": [0.1, 0.5]}, 0.1),
+        ({"float": [0.0, 0.5]}, 0.0),
+        ({"choice": [0.5, 0.0]}, 0.5),
+    ],
+)
+def test_what_is_taken_over_is_changed(one, value):
+    """At an end of a range it goes the other way: a copy that stays one is a network less."""
+    tune = tune_of(space={"clip": one})
+    ended = {
+        n: t.model_copy(update={"params": {"clip": value}}) for n, t in generation(FIGURES).items()
+    }
+    found = [heir(tune, 13, ended, seed=seed, higher=True)[1]["clip"] for seed in range(200)]
+    drawn = [f for f in found if f == value]  # of few values the same may be drawn anew
+    assert len(drawn) <= (40 if "float" not in one else 0)
+    low, high = (one.get("int") or one.get("float") or [0.0, 0.5])[:2]
+    assert all(low <= f <= high for f in found)
+
+
+def test_steps_through_a_choice_of_numbers_go_by_their_size():
+    tune = tune_of(space={"clip": {"choice": [8, 1, 4, 2]}})
+    ended = {
+        n: t.model_copy(update={"params": {"clip": 2}}) for n, t in generation(FIGURES).items()
+    }
+    found = Counter(heir(tune, 13, ended, seed=s, higher=True)[1]["clip"] for s in range(300))
+    assert found[1] > 80
+    assert found[4] > 80
+    assert found[8] < 40
 
 
 def test_a_generation_waits_for_the_one_before():
@@ -117,7 +165,7 @@ def test_a_leg_has_everything_that_its_network_had_before():
     assert leg.parent == 9
     assert leg.params == ended[2].params
     assert leg.params_after == {4: {"learning_rate": 0.02}, 14: {"dropout": 0.2}}
-    assert leg.ends == 18
+    assert (leg.begins, leg.ends) == (14, 18)
     first = leg_of(tune, 18, 3, ended[3].params, None, ended)
     assert (first.params, first.params_after, first.ends) == (ended[3].params, {}, 4)
 
@@ -133,13 +181,17 @@ def test_the_last_generation_ends_with_the_training(rounds):
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"trials": 20}, r"has 8 trials a generation, and two at least; set 16 or 24"),
+        (
+            {"trials": 20},
+            r"has 8 trials a generation, and at least two of them, got 20; set 16 or",
+        ),
         ({"trials": 8}, r"set 16 or 24"),
         ({"population": None}, r"a population goes with its size; add such as `population: 8`"),
         ({"scheduler": "asha"}, r"add scheduler: population"),
-        ({"sampler": "tpe"}, r"begins by chance .* set random or quasi_random"),
-        ({"folds": 3}, r"leave out trainers, folds, fidelity and also"),
-        ({"fidelity": "rows"}, r"leave out trainers, folds, fidelity and also"),
+        ({"sampler": "tpe"}, r"begins by chance .* not by tpe; set sampler: random or quasi_"),
+        ({"folds": 3}, r"leave out folds, or the population"),
+        ({"fidelity": "rows"}, r"leave out fidelity, or the population"),
+        ({"also": ["log_loss"]}, r"leave out also, or the population"),
         ({"population": 3}, r"greater than or equal to 4"),
     ],
 )

@@ -127,6 +127,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "label as category": (derived(categorical=["late"]), "is the label or is dropped"),
     "dropped category": (derived(categorical=["leak"]), "is the label or is dropped"),
     "category twice": (derived(categorical=["a", "a"]), "'a' stands twice"),
+    "parameters of trees that change": (
+        {"train": {"params_after": {"5": {"learning_rate": 0.1}}}},
+        "xgboost keeps its parameters; only a network's can change on the way",
+    ),
+    "parameters that change too late": (
+        {"train": {"trainer": "torch", "rounds": 9, "params_after": {"9": {"dropout": 0.1}}}},
+        "a training of 9 rounds does not go on after 9",
+    ),
+    "nothing that changes": (
+        {"train": {"trainer": "torch", "params_after": {"3": {}}}},
+        "after 3 rounds nothing changes",
+    ),
+    "a second way to write rounds": (
+        {"train": {"trainer": "torch", "params_after": {"03": {"dropout": 0.1}}}},
+        "'03' must be a number of rounds from 1 to 99999",
+    ),
+    "rounds that are no number": (
+        {"train": {"trainer": "torch", "params_after": {"x": {"dropout": 0.1}}}},
+        "'x' must be a number of rounds from 1 to 99999",
+    ),
     "no levels": (derived(max_levels=0), "greater than or equal to 1"),
     "segment by label": ({"evaluate": {"segments": ["late"]}}, "cannot be a segment"),
     "metric of another task": ({"train": {"metric": "rmse"}}, "metric of a binary task"),

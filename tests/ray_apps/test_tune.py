@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -22,7 +23,8 @@ from arclight.study import open_study, trials_path
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.gang import Alone
-from ray_apps.trainers import load_trainer
+from ray_apps.trainers import Fitted, load_trainer
+from ray_apps.trainers.boosting import boost
 from ray_apps.tune import check_space, search
 from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
@@ -72,6 +74,19 @@ def made(tmp_path_factory):
 @pytest.fixture
 def fresh(tmp_path):
     return make_dataset(tmp_path / "store", rows=SMALL)
+
+
+def ended(trials):
+    return list(trials.ended.values())
+
+
+def count_calls(monkeypatch, name):
+    """Return a list that gets longer with each figure on valid."""
+    module = {"xgboost": "xgb", "lightgbm": "lgbm"}[name]
+    growing = importlib.import_module(f"ray_apps.trainers.{module}")._Growing
+    seen, judge = [], growing.judge
+    monkeypatch.setattr(growing, "judge", lambda self: seen.append(1) or judge(self))
+    return seen
 
 
 class TestAsking:
@@ -217,6 +232,34 @@ class TestTrials:
             _, trials = searched(made, spec, tmp_path / place, profile=profile)
             figures.append({n: (t.params, t.value) for n, t in trials.ended.items()})
         assert figures[0] == figures[1]
+
+    @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+    @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+    def test_rounds_that_nobody_asks_about_change_no_figure(
+        self, tmp_path, monkeypatch, name, scheduler
+    ):
+        """They are judged at rungs and at the end; to be judged each time is the same search."""
+        told, judged, real = [], [], Host._job
+        for place in ("seldom", "always"):
+            if place == "always":
+                monkeypatch.setattr(
+                    Host, "_job", lambda *asked: replace(real(*asked), judged=None)
+                )
+            made = make_dataset(tmp_path / place / "store", rows=SMALL)
+            spec = spec_of(name, {"trials": 10, "scheduler": scheduler}, rounds=27)
+            seen = count_calls(monkeypatch, name)
+            _, trials = searched(made, spec, tmp_path / place)
+            judged.append(len(seen))
+            told.append([(t.params, t.state, t.points, t.value, t.rounds) for t in ended(trials)])
+            assert all(0 < t.judge_s < t.train_s for t in ended(trials))
+        assert told[0] == told[1]
+        assert judged[0] * 2 < judged[1]
+
+    def test_with_early_stopping_each_round_is_judged(self, fresh, tmp_path, monkeypatch):
+        spec = spec_of("xgboost", {"trials": 3, "scheduler": "none"}, rounds=9, early_stopping=4)
+        seen = count_calls(monkeypatch, "xgboost")
+        _, trials = searched(fresh, spec, tmp_path)
+        assert len(seen) == sum(t.rounds for t in ended(trials))
 
     def test_rows_are_binned_once_for_those_that_bin_alike(self, fresh, tmp_path, monkeypatch):
         made = []
@@ -386,13 +429,9 @@ class TestTrials:
             prepare = staticmethod(lambda *_: object())
 
             def fit(self, _data, job, _gang, watch):
-                history = []
-                for number in range(9):
-                    now[0] += 1
-                    history.append(0.9 - number / 100)
-                    if not watch(history, None):
-                        break
-                return type("Fitted", (), {"valid": history[-1], "rounds": len(history)})
+                growing = Growing(now, lambda rounds: 0.91 - rounds / 100)
+                history = boost(growing, job, watch, ())
+                return Fitted(b"", len(history), history[-1], {})
 
         values = []
         for stopping in (None, 50):
@@ -400,7 +439,7 @@ class TestTrials:
             job = make_job(rounds=9, early_stopping=stopping)
             run_host(study, trials, Worse(), job, clock=lambda: now[0])
             values.append(trials.ended[0].value)
-        assert values == [pytest.approx(0.86), pytest.approx(0.9)]
+        assert values == [pytest.approx(0.85), pytest.approx(0.9)]  # of round 6, and of round 1
 
     def test_a_target_that_is_reached_ends_the_search(self, fresh, tmp_path):
         tune = {"trials": 30, "scheduler": "none", "target": 0.6}
@@ -430,6 +469,25 @@ def run_host(study, trials, trainer, job, *, at_once=1, clock=time.monotonic):
     ).run()
 
 
+class Growing:
+    """A model whose rounds take a second of a clock each, and are worth what they are told."""
+
+    model = None
+
+    def __init__(self, now, figure):
+        self.now, self.figure, self.rounds = now, figure, 0
+
+    def grow(self, _):
+        self.now[0] += 1.0
+        self.rounds += 1
+
+    def judge(self):
+        return self.figure(self.rounds)
+
+    def can_go_on_from(self, _):
+        return False
+
+
 def run_with_clock(root, spec):
     made = make_dataset(root / "store", rows=SMALL)
     study, trials = open_study(made.catalog.store, made.manifest, spec)
@@ -451,6 +509,33 @@ def run_with_clock(root, spec):
 
     run_host(study, trials, Ticking(), make_job(rounds=9), clock=lambda: now[0])
     return [trial for _, trial in sorted(trials.ended.items())]
+
+
+@pytest.mark.parametrize("scheduler", ["none", "asha"])
+def test_a_trial_that_a_limit_ends_has_the_figure_of_where_it_was(tmp_path, scheduler):
+    """Though nobody had asked for that round: it goes on for one more."""
+    made = make_dataset(tmp_path / "store", rows=SMALL)
+    tune = {"trials": 2, "scheduler": scheduler, "trial_limit_s": 5}
+    study, trials = open_study(
+        made.catalog.store, made.manifest, spec_of("xgboost", tune, rounds=9)
+    )
+    now = [0.0]
+
+    class Counting:
+        bin_key = staticmethod(lambda _: ())
+        prepare = staticmethod(lambda *_: object())
+
+        def fit(self, _data, job, _gang, watch):
+            growing = Growing(now, lambda rounds: 0.5 + rounds / 100)
+            history = boost(growing, job, watch, ())
+            return Fitted(b"", len(history), history[-1], {})
+
+    job = make_job(rounds=9, early_stopping=None)
+    run_host(study, trials, Counting(), job, clock=lambda: now[0])
+    first = trials.ended[0]
+    assert (first.state, first.rounds) == ("stopped", 6)
+    assert first.points[-1] == (6, first.value) == (6, 0.56)
+    assert first.reason == "a trial's 5 s are over"
 
 
 CHILD = """
@@ -595,3 +680,47 @@ def trees(fitted):
 
 def go_on(_history, _model):
     return True
+
+
+MANY = """
+import json, os, sys
+from pathlib import Path
+from arclight.catalog import Catalog
+from arclight.progress import silent_tell
+from arclight.spec import Spec
+from arclight.store import Store
+from arclight.study import open_study
+from ray_apps.tune import search
+from tests.ray_apps.conftest import ONE_CORE
+
+root, folder, spec = sys.argv[1:]
+catalog, spec = Catalog(Store(Path(root))), Spec.model_validate_json(spec)
+manifest, seen = catalog.dataset("demo"), []
+study, _ = open_study(catalog.store, manifest, spec)
+def tick(done, *_):
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    seen.append((done, pages * os.sysconf("SC_PAGESIZE"), len(os.listdir("/proc/self/fd"))))
+search(catalog, manifest, spec, study, profile=ONE_CORE, run_folder=Path(folder),
+       tick=tick, tell=silent_tell)
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_a_thousand_short_trials_leave_nothing_behind(tmp_path, name):
+    """Memory and files of the last ones are those of early ones."""
+    made = make_dataset(tmp_path / "store", rows=(3000, 600, 300))
+    spec = spec_of(name, {"trials": 1000, "scheduler": "asha"}, rounds=9)
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(made.catalog.store.root), str(tmp_path),
+         spec.model_dump_json(by_alias=True)],
+        capture_output=True, text=True, timeout=280, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    seen = json.loads(done.stdout.splitlines()[-1])
+    early = [(size, files) for at, size, files in seen if 200 <= at < 400]
+    late = [(size, files) for at, size, files in seen if at >= 800]
+    assert seen[-1][0] == 1000
+    assert early
+    assert max(size for size, _ in late) < max(size for size, _ in early) + (16 << 20)
+    assert max(files for _, files in late) <= max(files for _, files in early)

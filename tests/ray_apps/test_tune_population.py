@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from arclight.errors import ArclightError
+from arclight.population import Leg
 from arclight.spec import Spec
-from arclight.study import leg_in, newest_study, open_study, trials_path, with_params
+from arclight.study import Study, leg_in, newest_study, open_study, trials_path, with_params
+from arclight.train_section import Train
 from arclight.trials import Trial, Trials
+from ray_apps.checkpoints import Checkpoints
 from ray_apps.gang import Alone
 from ray_apps.shards import read_shard
 from ray_apps.trainers import load_trainer
 from ray_apps.tune import plain_job
 from ray_apps.tuning.controller import Controller
+from ray_apps.tuning.host import Host, _Running
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset
 from tests.ray_apps.test_tune import searched, spec_of
@@ -133,10 +140,13 @@ def test_networks_whose_training_is_over_early_are_taken_over(tmp_path):
     assert result.value == max(t.value for t in trials.ended.values())
 
 
-def test_a_network_that_diverges_is_replaced(tmp_path):
+@pytest.mark.parametrize("early_stopping", [None, 20])
+def test_a_network_that_diverges_is_replaced(tmp_path, early_stopping):
+    """One that had a figure before has failed too: nobody can go on from it."""
     made = make_dataset(tmp_path / "store", rows=ROWS)
     space = {"learning_rate": {"choice": [1e-3, 1e30]}}
-    spec = population({"space": space}, params={"width": 8, "depth": 1, "clip": 1e30})
+    params = {"width": 8, "depth": 1, "clip": 1e30}
+    spec = population({"space": space}, params=params, early_stopping=early_stopping)
     result, trials = searched(made, spec, tmp_path)
     failed = [t for t in trials.ended.values() if t.state == "failed"]
     assert failed
@@ -174,6 +184,64 @@ def trial_of(number, figure):
         value=figure,
         points=((5, figure),),
     )
+
+
+def test_a_store_without_room_for_networks_costs_time_alone(found, tmp_path, monkeypatch):
+    *_, undisturbed = found
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+
+    def full(*_):
+        raise ArclightError("no space left")
+
+    monkeypatch.setattr(Checkpoints, "write", full)
+    _, trials = searched(made, population(), tmp_path)
+    assert told(trials) == told(undisturbed)
+
+
+def test_networks_stay_while_a_search_may_go_on(tmp_path):
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    searched(made, population({"target": 0.0}), tmp_path)
+    assert list((made.catalog.store.root / "checkpoints").rglob("model"))
+
+
+def test_networks_of_another_study_are_not_gone_on_with(found, tmp_path):
+    """Of the same name and number: its store was restored from an older backup."""
+    *_, undisturbed = found
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    other = population({"target": 0.0, "trials": 8}, seed=2)
+    searched(made, other, tmp_path)
+    shutil.rmtree(made.catalog.store.root / "studies")
+    _, trials = searched(made, population(), tmp_path)
+    assert told(trials) == told(undisturbed)
+
+
+@pytest.mark.parametrize(("early_stopping", "best"), [(None, 6), (3, 1)])
+def test_without_early_stopping_the_newest_generation_is_chosen_from(early_stopping, best):
+    """What a network was worth on the way is not what its training ends with."""
+    tune = population().tune
+    study = Study(
+        name="a", number=1, key="0" * 64, dataset="a@1", dataset_digest="1" * 64, task="binary",
+        metric="auc", tune=tune, train=Train(trainer="torch", early_stopping=early_stopping),
+    )  # fmt: skip
+    trials = Trials(Path("none"))
+    for number, figure in enumerate([0.5, 0.9, 0.6, 0.7, 0.6, 0.65, 0.8]):
+        trials.ended[number] = trial_of(number, figure)
+    assert study.best(trials).number == best
+    assert len(study.ranked(trials)) == 7
+
+
+def test_a_limit_of_time_counts_what_is_new(found):
+    """Rounds that are trained again, since their network was lost, are none of the trial's."""
+    *_, study, _, _ = found
+    now, limited = [0.0], study.tune.model_copy(update={"trial_limit_s": 5})
+    study = study.model_copy(update={"tune": limited})
+    host = Host(study, None, {}, (), at_once=1, clock=lambda: now[0])
+    mine = _Running(9, {}, 0.0, begun_s=0.0, leg=Leg(5, {}, {}, begins=6, ends=9))
+    for rounds in range(1, 9):
+        now[0] += 3.0
+        mine.rounds = rounds
+        assert bool(host._limit(mine)) == (rounds == 8)
+    assert mine.again_s == 18.0
 
 
 def test_generations_are_part_of_the_study(found):

@@ -9,7 +9,7 @@ import yaml
 
 from arclight.pages.study_charts import Scale
 from arclight.pages.study_page import study_page
-from arclight.search_space import Choice, FloatRange, IntRange, ends_of, place_of
+from arclight.search_space import Choice, FloatRange, IntRange, chart_place, ends_of
 from arclight.trials import seconds_of
 from tests.arclight.pages.made_up import HOSTILE
 from tests.arclight.pages.made_up_study import made_up_study, made_up_trials
@@ -116,5 +116,5 @@ def test_one_that_blew_up_does_not_press_the_others_together():
     ],
 )
 def test_a_value_has_its_place_in_a_range(one, value, place):
-    assert place_of(one, value) == pytest.approx(place)
-    assert place_of(one, ends_of(one)[0]) == 0
+    assert chart_place(one, value) == pytest.approx(place)
+    assert chart_place(one, ends_of(one)[0]) == 0

@@ -6,6 +6,7 @@ import itertools
 import json
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +18,13 @@ from arclight.errors import EngineError, IntegrityError, SpecError
 from ray_apps.gang import Alone
 from ray_apps.lean import lean_imports
 from ray_apps.shards import Shard, dense
-from ray_apps.trainers import load_trainer
+from ray_apps.trainers import InitModel, load_trainer
 from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
+from ray_apps.trainers.torch_growing import _last_rate
 from ray_apps.trainers.torch_inputs import fit_inputs
 from ray_apps.trainers.torch_nets import build
-from ray_apps.trainers.torch_params import NETS, params_of
+from ray_apps.trainers.torch_params import NETS, params_at, params_of
 from ray_apps.trainers.torch_scores import SCORED_FLOATS, rows_at_once
 from tests.ray_apps.make_dataset import SMALL_NET
 from tests.ray_apps.trainers.test_trainers import fit, load, make_job, make_shard
@@ -314,6 +316,17 @@ def test_a_training_that_goes_on_has_the_parameters_of_its_epoch():
     for rounds in (1, 2, 3, 4, 5):
         begun = trainer.prepare(train, valid, job, Alone(), kept[rounds])
         assert trainer.fit(begun, job, Alone(), lambda *_: True).model == whole.model
+
+
+def test_the_last_layers_own_rate_stays_its_own():
+    job = make_job(
+        params={"learning_rate": 0.001},
+        params_after={3: {"learning_rate": 0.02}},
+        init=InitModel(Path("none"), head_rate=0.01),
+    )
+    assert _last_rate(job, params_of(job)) == pytest.approx(10)
+    assert _last_rate(job, params_at(params_of(job), job, 3)) == pytest.approx(0.5)
+    assert _last_rate(make_job(), params_of(make_job())) == 1
 
 
 @pytest.mark.parametrize(
