@@ -723,4 +723,4 @@ def test_a_thousand_short_trials_leave_nothing_behind(tmp_path, name):
     assert seen[-1][0] == 1000
     assert early
     assert max(size for size, _ in late) < max(size for size, _ in early) + (16 << 20)
-    assert max(files for _, files in late) <= max(files for _, files in early)
+    assert max(files for _, files in late) < max(files for _, files in early) + 20  # of hundreds
