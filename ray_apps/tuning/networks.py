@@ -18,7 +18,7 @@ from arclight.sweep import CHECKPOINTS
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints
 from ray_apps.gang import Alone
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
-from ray_apps.trainers.judge import is_over
+from ray_apps.trainers.judge import is_over, kept_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +55,8 @@ class Networks:
             watch: called after each round.
 
         Returns:
-            What a training that ended here would be, and the metric after each round.
+            The network with the figure of its own rounds, as early stopping takes it, and the
+            metric after each round of its training.
 
         Raises:
             DivergedError: the metric is no number any more.
@@ -79,7 +80,11 @@ class Networks:
                 f"the network diverged before round {leg.ends:,}; lower the learning rate."
             )
         self._write(number, kept, job)
-        return fitted, kept.history
+        # what its network was worth before is the figure of a trial before
+        own = kept.history[leg.begins :] or kept.history[-1:]
+        best = kept_rounds(own, job)
+        at = len(kept.history) - len(own) + best
+        return replace(fitted, valid=own[best - 1], rounds=at), kept.history
 
     def clear(self) -> None:
         """Remove all of them: the search is over."""

@@ -137,6 +137,9 @@ def test_networks_whose_training_is_over_early_are_taken_over(tmp_path):
     result, trials = searched(made, spec, tmp_path)
     assert [t.state for t in trials.ended.values()] == ["complete"] * 16
     assert any(t.rounds < t.points[-1][0] for t in trials.ended.values())
+    for trial in trials.ended.values():  # a figure is of its own rounds
+        begins = trial.points[-1][0] - 4
+        assert trial.best_round > begins or trial.rounds <= begins
     assert result.value == max(t.value for t in trials.ended.values())
 
 
