@@ -22,6 +22,7 @@ from arclight.pages.words import UNKNOWN, count, number
 from arclight.pareto import figures_of, front
 from arclight.population import line_of
 from arclight.study import leg_in, trained_by, with_params
+from arclight.train_section import ELSEWHERE
 from arclight.trials import seconds_of
 
 if TYPE_CHECKING:
@@ -139,12 +140,14 @@ def _section(study: Study, trials: Trials, best: Trial) -> list[str]:
     """Return the lines of a spec's section that trains the best model without a search."""
     leg = leg_in(study, trials, best)
     chosen = with_params(study.train, study.tune, leg.params, leg.params_after)
+    always = {"trainer", "rounds", "seed"}
+    given = chosen.model_dump(exclude_defaults=True, exclude=always | set(ELSEWHERE))
     train = {
         "trainer": chosen.trainer,
         "rounds": chosen.rounds,
         "seed": chosen.seed,
+        **{name: value for name, value in given.items() if name != "params"},
         "params": chosen.params,
-        **({"params_after": chosen.params_after} if chosen.params_after else {}),
     }
     text = yaml.safe_dump({"train": train}, sort_keys=False, allow_unicode=True, width=1000)
     return text.splitlines()

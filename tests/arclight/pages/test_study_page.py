@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +13,10 @@ import yaml
 from arclight.pages.study_charts import Scale
 from arclight.pages.study_page import study_page
 from arclight.search_space import Choice, FloatRange, IntRange, chart_place, ends_of
-from arclight.trials import seconds_of
+from arclight.study import with_params
+from arclight.train_section import Train
+from arclight.trials import Trial, Trials, seconds_of
+from arclight.tune_section import Tune
 from tests.arclight.pages.made_up import HOSTILE
 from tests.arclight.pages.made_up_study import made_up_study, made_up_trials
 
@@ -32,6 +38,48 @@ def test_the_best_trial_is_a_section_that_a_spec_takes():
     assert train["params"]["min_data_in_leaf"] == 50
     assert train["params"]["num_leaves"] == best.params["num_leaves"]
     assert train["params"]["learning_rate"] == best.params["learning_rate"]
+
+
+def section_of(page):
+    text = re.search(r"<pre[^>]*>(.*?)</pre>", page, re.S)[1]
+    return Train.model_validate_json(json.dumps(yaml.safe_load(html.unescape(text))["train"]))
+
+
+def test_the_section_says_all_that_the_search_had():
+    """Whoever copies it trains what the search would."""
+    study, given = made_up_study(60), {"early_stopping": None, "imbalance": "weight", "seed": 3}
+    study = study.model_copy(update={"train": study.train.model_copy(update=given)})
+    trials = made_up_trials(study)
+    best = study.best(trials)
+    train = section_of(study_page(study, trials))
+    assert train == with_params(study.train, study.tune, best.params)
+    assert (train.early_stopping, train.imbalance) == (None, "weight")
+
+
+def test_a_population_shows_how_its_best_network_came_about():
+    tune = {
+        "scheduler": "population", "population": 4, "trials": 8, "sampler": "random",
+        "space": {"learning_rate": {"float": (0.01, 0.5), "log": True}},
+    }  # fmt: skip
+    study = made_up_study(8)
+    study = study.model_copy(
+        update={"train": Train(trainer="torch", rounds=10), "tune": Tune.model_validate(tune)}
+    )
+    trials = Trials(Path("none"))
+    for number in range(8):
+        before = None if number < 4 else trials.ended[max(1, number - 4)]
+        trials.ended[number] = Trial(
+            number=number, params={"learning_rate": 0.02 + number / 100}, state="complete",
+            value=0.6 + number / 100, points=((5 if before is None else 10, 0.6),), rounds=5,
+            parent=before and before.number,
+        )  # fmt: skip
+    page = study_page(study, trials)
+    train = section_of(page)
+    assert train.params == {"learning_rate": 0.05}
+    assert train.params_after == {5: {"learning_rate": 0.09}}
+    assert "population of 4, 2 generations" in page
+    assert "at the end of each generation" in page
+    assert "its parameters are those of its last generation" in page
 
 
 def test_counts_reasons_and_seconds_are_those_of_the_trials():
