@@ -69,7 +69,7 @@ def test_a_population_shows_how_its_best_network_came_about():
     for number in range(8):
         before = None if number < 4 else trials.ended[max(1, number - 4)]
         trials.ended[number] = Trial(
-            number=number, params={"learning_rate": 0.02 + number / 100}, state="complete",
+            number=number, params={"learning_rate": (2 + number) / 100}, state="complete",
             value=0.6 + number / 100, points=((5 if before is None else 10, 0.6),), rounds=5,
             parent=before and before.number,
         )  # fmt: skip
