@@ -86,6 +86,38 @@ def test_what_cannot_be_searched_is_told_with_its_line(made, tmp_path, capsys, t
     assert "Traceback" not in said
 
 
+POPULATION = SPEC.replace(
+    "train: {rounds: 12, workers: 0, params: {learning_rate: 0.2}}",
+    "train: {trainer: torch, rounds: 9, early_stopping: null, workers: 0, params: {width: 8}}",
+).replace(
+    "sampler: random, space: {max_depth: {int: [2, 5]}}",
+    "sampler: random, scheduler: population, population: 4, "
+    "space: {learning_rate: {float: [0.0001, 0.05]}, dropout: {float: [0, 0.5]}}",
+)
+
+
+def test_a_population_gives_a_model_that_its_record_trains_again(made, tmp_path, capsys):
+    status, body, said = typed(made, tmp_path, capsys, text=POPULATION, trials="12")
+    assert status == 0, said
+    bundle = made.catalog.model(body["model"])
+    assert bundle.settings.params_after == bundle.search.params_after
+    assert bundle.train_metrics["valid"] == pytest.approx(body["search"]["value"], abs=1e-9)
+    store = ("--store", str(made.catalog.store.root))
+    assert arclight("verify", body["model"], "--retrain", *store) == 0
+    assert "same bytes" in " ".join(capsys.readouterr().err.split())
+    assert arclight("studies", "demo@1", *store) == 0
+    assert arclight("models", body["model"], *store) == 0
+    # as it stands in a record it can be written into a spec, which trains the same model
+    train = {"trainer": "torch", "rounds": 9, "early_stopping": None, "workers": 0}
+    train |= {"params": {"width": 8, **bundle.search.params}}
+    train |= {"params_after": bundle.search.params_after or {}}
+    text = POPULATION[: POPULATION.index("train:")] + f"train: {json.dumps(train)}"
+    (tmp_path / "spec.yaml").write_text(text)
+    capsys.readouterr()
+    assert arclight("train", tmp_path / "spec.yaml", *store, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == body["digest"]
+
+
 def test_auto_searches_among_all_trainers_and_trains_what_it_chose(made, tmp_path, capsys):
     status, body, said = typed(made, tmp_path, capsys, "--auto", trials="4")
     assert status == 0
@@ -111,11 +143,12 @@ def test_auto_searches_among_all_trainers_and_trains_what_it_chose(made, tmp_pat
     [
         (("sampler: random", "sampler: gp"), "--auto.*gp needs the same parameters"),
         (("workers: 0", "workers: 0, init: demo@1"), "--auto.*trained from scratch"),
+        ((SPEC, POPULATION), "--auto chooses among trainers, but tune.population is of networks"),
     ],
 )
 def test_auto_on_a_spec_that_it_contradicts(made, tmp_path, capsys, change, told):
     text = SPEC.replace(*change)
-    text = text if "gp" in text else text[: text.index("tune:")]
-    status, _, said = typed(made, tmp_path, capsys, "--auto", text=text)
+    text = text[: text.index("tune:")] if "init" in text else text
+    status, _, said = typed(made, tmp_path, capsys, "--auto", text=text, trials="12")
     assert status == 2
     assert re.search(told, said)
