@@ -93,8 +93,7 @@ class Networks:
             discard(folder)
 
     def _key(self, number: int | str) -> str:
-        study = self._study  # another one may have had its number, before a store was restored
-        return f"study-{study.number}-{study.key[:12]}-trial-{number}"
+        return f"study-{self._study.number}-trial-{number}"
 
     def _of(self, number: int) -> Checkpoints:
         return Checkpoints(self._store, self._study.name, self._key(number))
@@ -116,7 +115,7 @@ class Networks:
         with contextlib.suppress(
             ArclightError
         ):  # no room: whoever goes on from it trains it again
-            place.clear()  # of one that was killed before its end was known
+            place.clear()  # of one that was killed before its end was known, or of another study
             place.write(network, record)
 
     def _let_go(self, number: int) -> None:

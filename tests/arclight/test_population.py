@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from arclight.population import heir, is_ready, leg_of
+from arclight.population import heir, is_ready, leg_of, line_of
 from arclight.trials import Trial
 from arclight.tune_section import Tune
 
@@ -168,6 +168,14 @@ def test_a_leg_has_everything_that_its_network_had_before():
     assert (leg.begins, leg.ends) == (14, 18)
     first = leg_of(tune, 18, 3, ended[3].params, None, ended)
     assert (first.params, first.params_after, first.ends) == (ended[3].params, {}, 4)
+
+
+def test_a_line_has_the_points_of_every_network_before():
+    ended = {0: trial(0, 0.5), 1: trial(1, 0.7)}
+    ended[4] = trial(4, 0.6, parent=1).model_copy(update={"points": ((10, 0.6),)})
+    last = trial(9, 0.8, parent=4).model_copy(update={"points": ((15, 0.8),)})
+    assert line_of(last, ended) == ((5, 0.7), (10, 0.6), (15, 0.8))
+    assert line_of(ended[0], ended) == ((5, 0.5),)
 
 
 @pytest.mark.parametrize("rounds", [4, 7, 30, 100])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
 from dataclasses import replace
@@ -11,22 +12,27 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from arclight.errors import ArclightError
+from arclight.errors import ArclightError, DivergedError
 from arclight.population import Leg
 from arclight.spec import Spec
+from arclight.store import Store
 from arclight.study import Study, leg_in, newest_study, open_study, trials_path, with_params
 from arclight.train_section import Train
 from arclight.trials import Trial, Trials
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.gang import Alone
 from ray_apps.shards import read_shard
-from ray_apps.trainers import load_trainer
+from ray_apps.trainers import Fitted, load_trainer
+from ray_apps.trainers.boosting import BEGINNING, Snapshot
+from ray_apps.trainers.torch_rows import TorchData
 from ray_apps.tune import plain_job
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host, _Running
+from ray_apps.tuning.networks import Networks
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset
 from tests.ray_apps.test_tune import searched, spec_of
+from tests.ray_apps.trainers.test_trainers import make_job
 
 ROWS = (900, 300, 100)
 SPACE = {
@@ -187,6 +193,30 @@ def trial_of(number, figure):
         value=figure,
         points=((5, figure),),
     )
+
+
+@pytest.mark.parametrize("figures", [(0.5, math.nan), (math.nan,), (0.5, 0.6, math.nan)])
+def test_a_network_that_diverges_has_no_figure_whatever_it_was_worth_before(
+    found, tmp_path, figures
+):
+    """With early stopping a training would end with its best round: here somebody goes on."""
+    *_, study, _, _ = found
+    networks = Networks(Store(tmp_path / "store"), study)
+    networks._read = lambda _: Snapshot(b"weights", (0.4,))
+
+    class Diverging:
+        def fit(self, data, _job, _gang, watch):
+            history = list(data.start.history)
+            for figure in figures:
+                history.append(figure)
+                watch(history, lambda: b"weights")
+            return Fitted(b"", len(history), 0.5, {})
+
+    data = TorchData(*[None] * 5, start=BEGINNING)
+    job, leg = make_job(rounds=10, early_stopping=20), Leg(0, {}, {}, begins=1, ends=5)
+    with pytest.raises(DivergedError, match="diverged before round 5; lower the learning rate"):
+        networks.go_on(4, leg, Diverging(), data, job, lambda *_: True)
+    assert not list((tmp_path / "store").rglob("model"))
 
 
 def test_a_store_without_room_for_networks_costs_time_alone(found, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from arclight.pages.study_charts import Scale
-from arclight.pages.study_page import study_page
+from arclight.pages.study_page import _lines, study_page
 from arclight.search_space import Choice, FloatRange, IntRange, chart_place, ends_of
 from arclight.study import with_params
 from arclight.train_section import Train
@@ -80,6 +80,8 @@ def test_a_population_shows_how_its_best_network_came_about():
     assert "population of 4, 2 generations" in page
     assert "at the end of each generation" in page
     assert "its parameters are those of its last generation" in page
+    (best, *_) = _lines(study, trials, study.ranked(trials))
+    assert [height for height, _ in best.points] == [5, 10]
 
 
 def test_counts_reasons_and_seconds_are_those_of_the_trials():

@@ -23,7 +23,7 @@ from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
 from ray_apps.trainers.torch_growing import _last_rate
 from ray_apps.trainers.torch_inputs import fit_inputs
-from ray_apps.trainers.torch_nets import build
+from ray_apps.trainers.torch_nets import build, set_dropout
 from ray_apps.trainers.torch_params import NETS, params_at, params_of
 from ray_apps.trainers.torch_scores import SCORED_FLOATS, rows_at_once
 from tests.ray_apps.make_dataset import SMALL_NET
@@ -294,6 +294,19 @@ def test_what_is_another_after_some_epochs_is_another_from_there_on(net, changed
     assert all(a != b for a, b in zip(other[2:], plain[2:], strict=True))
     back, _ = histories({2: changed, 6: {}}, params=params)
     assert back == other
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_dropout_is_changed_wherever_there_is_some(net):
+    shape = params_of(make_job(params={"net": net, "width": 16, "depth": 2})).shape(
+        fit_inputs(np.zeros((9, 2), np.float32), (), Alone(), seed=0), 1
+    )
+    made = build(shape)
+    set_dropout(made, 0.37)
+    shares = [one.p for one in made.modules() if isinstance(one, nn.Dropout)]
+    shares += [one.dropout for one in made.modules() if isinstance(one, nn.MultiheadAttention)]
+    assert len(shares) >= 2
+    assert set(shares) == {0.37}
 
 
 def test_a_training_that_goes_on_has_the_parameters_of_its_epoch():
