@@ -6,6 +6,7 @@ The file of its trials is the truth (`arclight.trials`).
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from arclight.contract import Contract, digest_of
@@ -68,13 +69,21 @@ class Study(Contract):
     def ranked(self, trials: Trials) -> list[Trial]:
         """Return the trials that have a figure, the best first.
 
-        Of a population without early stopping those of its newest generation: a model is trained
-        to the last round, whatever its network was worth on the way.
+        Without early stopping a model is trained to its last round, whatever it was worth on the
+        way: so those that had all of them come first, and of a population those of the newest
+        generation that is whole.
         """
-        found, count = trials.ranked(self.metric), self.tune.population
-        if count is None or self.train.early_stopping is not None:
+        found = trials.ranked(self.metric)
+        if self.train.early_stopping is not None:
             return found
-        return sorted(found, key=lambda trial: -(trial.number // count))
+        if (count := self.tune.population) is None:
+            return sorted(found, key=lambda trial: trial.state != "complete")
+        made = Counter(number // count for number in trials.ended)
+        return sorted(found, key=lambda t: (made[t.number // count] < count, -(t.number // count)))
+
+    def is_on_the_way(self, trial: Trial) -> bool:
+        """Say whether a model by a trial is trained beyond what the trial's figure is of."""
+        return self.train.early_stopping is None and trial.state == "stopped"
 
     def best(self, trials: Trials) -> Trial | None:
         """Return the trial that a model is trained by; None without a figure."""

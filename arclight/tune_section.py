@@ -174,7 +174,11 @@ class Tune(Contract):
                 f"{text} them, got {self.trials}; set {low} or {low + count}.", "trials"
             )
         if self.sampler not in BY_CHANCE:
-            text = f"a population begins by chance and learns from itself, not by {self.sampler}"
+            is_unsaid = " (which it is where none is given)" if self.sampler == "tpe" else ""
+            text = (
+                "a population begins by chance and learns from itself, not by "
+                f"{self.sampler}{is_unsaid}"
+            )
             raise FieldError(f"{text}; set sampler: random or quasi_random.", "sampler")
         given = {"trainers": self.trainers, "folds": self.folds, "also": self.also}
         beside = [name for name, value in given.items() if value]

@@ -64,5 +64,5 @@ def _words(error: Exception) -> str:
 
 
 def _interrupted() -> int:
-    say("arclight: interrupted; the same command goes on where it stopped.", style="yellow")
+    say("arclight: interrupted; to go on give the same command again.", style="yellow")
     return INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from arclight.errors import printable
-from arclight.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 MAX_WIDTH = 20_000
+SAID_EVERY_S = 30.0
 
 
 def console() -> Console:
@@ -70,9 +71,23 @@ def answer(body: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.flush()
 
 
+class _NowAndThen:
+    """Says how far a long step is where no bar can be drawn."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._said_s = title, time.monotonic()
+
+    def __call__(self, done: int, total: int | None, note: str) -> None:
+        if time.monotonic() - self._said_s < SAID_EVERY_S:
+            return
+        self._said_s = time.monotonic()
+        of = "" if total is None else f" of {total:,}"
+        say(f"{self._title}: {done:,}{of}{', ' if note else ''}{note}")
+
+
 @contextmanager
 def progress(title: str, below: Callable[[], RenderableType] | None = None) -> Iterator[Tick]:
-    """Show a step's progress: a bar on a terminal, one line elsewhere.
+    """Show a step's progress: a bar on a terminal, elsewhere a line now and then.
 
     Args:
         title: the step.
@@ -81,7 +96,7 @@ def progress(title: str, below: Callable[[], RenderableType] | None = None) -> I
     out = console()
     if not out.is_terminal:
         say(f"{title}: begun.")
-        yield silent
+        yield _NowAndThen(title)
         return
     bar = Progress(
         SpinnerColumn(),

@@ -73,6 +73,9 @@ def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
     # some that were stopped have no figure
     what = f"the best {len(lines):,} of {len(trials.ended):,} trials"
     say_table(f"study {study.ref}, {what}", _columns(study), lines)
+    if ranked != trials.ranked(study.metric):
+        whose = "a generation that is whole" if study.tune.population else "all their rounds"
+        say(f"Without early stopping those that had {whose} come first.")
     if study.tune.also:
         best = [_line(study, trial) for trial in front(study, list(trials.ended.values()))]
         say_table("no other trial beats these in every figure", _columns(study), best[:limit])
@@ -112,7 +115,8 @@ def _show(store: Store, study: Study, *, as_json: bool) -> None:
     say_best(study, trials, LISTED)
     spent = seconds_of(trials)
     say(
-        f"{body['state']}: {len(trials.ended):,} trials, {len(trials.begun):,} begun, "
+        f"{body['state']}: {len(trials.ended):,} of {body['asked']:,} trials ended, "
+        f"{len(trials.begun):,} begun and not ended, "
         f"{body['stopped']:,} stopped early, {body['failed']:,} failed; {spent.training:.1f} s "
         f"of training, {spent.judging:.1f} s of judging, {spent.binning:.1f} s of binning, "
         f"{spent.queue:.1f} s of waiting."
@@ -133,6 +137,7 @@ def _row(study: Study, trials: Trials) -> dict[str, Any]:
         "sampler": study.tune.sampler,
         "scheduler": study.tune.scheduler,
         "trials": len(trials.ended),
+        "asked": (trials.over or {}).get("trials", study.tune.trials),
         "stopped": sum(t.state == "stopped" for t in ended),
         "failed": sum(t.state == "failed" for t in ended),
         "metric": study.metric,

@@ -118,6 +118,14 @@ def tune_step(
         say_best(study, Trials.read(trials_path(run.catalog.store, study)))
         say(f"tune: page {write_study_page(run.catalog.store, study)}")
         say(f"tune: {found}.")
+    best = Trials.read(trials_path(run.catalog.store, study)).ended[found.trial]
+    if study.is_on_the_way(best):
+        say(
+            f"tune: no trial had all its rounds, and there is no early stopping: trial "
+            f"{best.number} was the best after {best.rounds:,}, and the model, which has all of "
+            "them, will have another figure.",
+            style="yellow",
+        )
     assert spec.tune is not None
     train = with_params(spec.train, spec.tune, found.params, found.params_after)
     told = replace(context.loaded, spec=spec.model_copy(update={"train": train}))

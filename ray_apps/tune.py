@@ -96,9 +96,17 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
     """Return the best trial of a study.
 
     Raises:
+        ArclightError: no trial ended.
         RefusedError: no trial gave a figure; the first reason is told.
     """
     best = study.best(trials)
+    if best is None and not trials.ended:
+        limit = study.tune.time_limit_s
+        within = "" if limit is None else f" within tune.time_limit_s ({limit:,} s)"
+        raise ArclightError(
+            f"tune: no trial of study {study.ref} ended{within}; allow more, the same command "
+            "goes on."
+        )
     if best is None:
         first = next((t.reason for _, t in sorted(trials.ended.items()) if t.reason), "none ended")
         raise RefusedError(

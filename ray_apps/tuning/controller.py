@@ -229,6 +229,8 @@ class Controller:
         if tune.time_limit_s is not None and self._spent_s() >= tune.time_limit_s:
             return True
         best = None if tune.target is None else self._study.best(self._trials)
+        if best is not None and self._study.is_on_the_way(best):
+            return False  # its model would be trained on
         if tune.target is None or best is None or best.value is None:
             return False
         return best.value >= tune.target if self._higher else best.value <= tune.target

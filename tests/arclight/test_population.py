@@ -196,7 +196,7 @@ def test_the_last_generation_ends_with_the_training(rounds):
         ({"trials": 8}, r"set 16 or 24"),
         ({"population": None}, r"a population goes with its size; add such as `population: 8`"),
         ({"scheduler": "asha"}, r"add scheduler: population"),
-        ({"sampler": "tpe"}, r"begins by chance .* not by tpe; set sampler: random or quasi_"),
+        ({"sampler": "tpe"}, r"begins by chance .* not by tpe .*; set sampler: random or quasi_"),
         ({"folds": 3}, r"leave out folds, or the population"),
         ({"fidelity": "rows"}, r"leave out fidelity, or the population"),
         ({"also": ["log_loss"]}, r"leave out also, or the population"),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from arclight.errors import DataError
 from jobs.guard import guarded
-from jobs.say import answer, say, say_table
+from jobs.say import answer, progress, say, say_table
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07b\rc\nd\x9b31m\u202ee\u2028f[red]g[/red]"
 SHOWN = r"a\x1b[2J\x1b]0;owned\x07b\rc\nd\x9b31m\u202ee\u2028f[red]g[/red]"
@@ -81,3 +81,16 @@ def test_a_terminal_folds_and_cuts_nothing(monkeypatch):
     assert ["".join(parts).replace(" ", "") for parts in zip(*halves, strict=True)] == list(
         LONG[:2]
     )
+
+
+def test_where_no_bar_can_be_drawn_a_long_step_says_now_and_then_how_far_it_is(
+    capsys, monkeypatch
+):
+    monkeypatch.setattr("jobs.say.SAID_EVERY_S", 3600.0)
+    with progress("tune") as tick:
+        tick(1, 9, "best 0.7")
+        monkeypatch.setattr("jobs.say.SAID_EVERY_S", 0.0)
+        tick(1234, 2000, "best 0.8, 2 running")
+        tick(5, None, "")
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["tune: begun.", "tune: 1,234 of 2,000, best 0.8, 2 running", "tune: 5"]

@@ -69,7 +69,7 @@ def test_a_study_is_shown_and_its_page_written(store, capsys):
     status, out, said = typed(store, capsys, "flights@1")
     assert (status, out) == (0, "")
     assert str(page) in said
-    assert "open: 20 trials, 1 begun" in said
+    assert "open: 20 of 20 trials ended, 1 begun" in said
     assert f"{trials.best('auc').value:.5f}" in said
     assert "What decided" in page.read_text()
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arclight.errors import EngineError, IntegrityError, RefusedError, SpecError
+from arclight.errors import ArclightError, EngineError, IntegrityError, RefusedError, SpecError
 from arclight.progress import silent, silent_tell
 from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
-from arclight.study import open_study, trials_path
+from arclight.study import newest_study, open_study, trials_path, with_params
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.gang import Alone
@@ -254,6 +254,49 @@ class TestTrials:
             assert all(0 < t.judge_s < t.train_s for t in ended(trials))
         assert told[0] == told[1]
         assert judged[0] * 2 < judged[1]
+
+    @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+    def test_without_early_stopping_the_model_has_the_figure_that_was_told(
+        self, fresh, tmp_path, scheduler
+    ):
+        """One that was stopped on the way may look better than all, and be trained to be worse."""
+        tune = {"trials": 12, "scheduler": scheduler, "space": {"max_depth": {"int": [6, 12]}}}
+        section = {"rounds": 81, "metric": "log_loss", "params": {"learning_rate": 0.9}}
+        spec = spec_of("xgboost", tune, **section)
+        found, trials = searched(fresh, spec, tmp_path)
+        figures = [t.value for t in ended(trials)]
+        assert min(figures) < found.value  # it overfits
+        assert trials.ended[found.trial].state == "complete"
+        train = with_params(spec.train, spec.tune, found.params)
+        model = train_here(fresh, spec.model_copy(update={"train": train}), tmp_path)
+        assert model.train_metrics["valid"] == pytest.approx(found.value, abs=1e-6)
+        study = newest_study(fresh.catalog.store, spec.name)
+        assert study.ranked(trials)[-1].state == "stopped"
+        early = study.train.model_copy(update={"early_stopping": 5})
+        assert study.model_copy(update={"train": early}).best(trials).value == min(figures)
+
+    def test_a_target_is_one_of_a_model(self, fresh, tmp_path):
+        """Without early stopping not of a trial that was stopped on the way."""
+        study, trials = open_study(
+            fresh.catalog.store, fresh.manifest, spec_of(tune={"trials": 9, "target": 0.7})
+        )
+        controller = Controller(study, trials)
+        for state, goes_on in (("stopped", True), ("complete", False)):
+            number, params = controller.next(0)
+            controller.end(Trial(number=number, params=params, state=state, value=0.8))
+            asked = controller.next(0)
+            assert (asked is not None) == goes_on
+            if asked:
+                controller.leave(asked[0], 0)
+
+    def test_a_search_whose_time_is_over_at_once_says_so(self, fresh, tmp_path, monkeypatch):
+        monkeypatch.setattr(Host, "_is_late", lambda _: True)
+        monkeypatch.setattr(Controller, "_is_over", lambda _: True)
+        with pytest.raises(
+            ArclightError, match=r"no trial of study demo@1 ended within tune"
+        ) as e:
+            searched(fresh, spec_of(tune={"trials": 3, "time_limit_s": 1}), tmp_path)
+        assert e.value.exit_status == 1
 
     def test_with_early_stopping_each_round_is_judged(self, fresh, tmp_path, monkeypatch):
         spec = spec_of("xgboost", {"trials": 3, "scheduler": "none"}, rounds=9, early_stopping=4)

@@ -259,8 +259,10 @@ def test_without_early_stopping_the_newest_generation_is_chosen_from(early_stopp
     trials = Trials(Path("none"))
     for number, figure in enumerate([0.5, 0.9, 0.6, 0.7, 0.6, 0.65, 0.8]):
         trials.ended[number] = trial_of(number, figure)
+    assert study.best(trials).number == 1  # the newest generation is not whole
+    trials.ended[7] = trial_of(7, 0.7)
     assert study.best(trials).number == best
-    assert len(study.ranked(trials)) == 7
+    assert len(study.ranked(trials)) == 8
 
 
 def test_a_limit_of_time_counts_what_is_new(found):

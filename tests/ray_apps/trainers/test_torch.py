@@ -178,8 +178,8 @@ def test_weights_are_those_of_torch_s_own_optimizer():
         ({"net": "cnn"}, "net must be one of mlp, resnet, ft_transformer, got cnn"),
         ({"width": 0}, "width must be a whole number from 1 to 8192, got 0"),
         ({"width": True}, "width must be a whole number"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
-        ({"learning_rate": float("inf")}, "learning_rate must be more than 0"),
+        ({"dropout": 1.0}, "dropout must be a number at least 0 and less than 1"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number more than 0"),
         ({"net": "ft_transformer", "width": 30}, "multiple of heads"),
     ],
 )
@@ -346,7 +346,10 @@ def test_the_last_layers_own_rate_stays_its_own():
     ("changes", "words"),
     [
         ({3: {"width": 8}}, r"train\.params_after\.3: .* cannot take another 'width'"),
-        ({3: {"dropout": 1.5}}, r"train\.params_after\.3: dropout must be at least 0 and less"),
+        (
+            {3: {"dropout": 1.5}},
+            r"train\.params_after\.3: dropout must be a number at least 0 and less",
+        ),
         ({3: {"learning_rat": 0.1}}, r"Did you mean 'learning_rate'"),
     ],
 )
