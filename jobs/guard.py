@@ -64,5 +64,5 @@ def _words(error: Exception) -> str:
 
 
 def _interrupted() -> int:
-    say("arclight: interrupted; to go on give the same command again.", style="yellow")
+    say("arclight: interrupted; the same command goes on.", style="yellow")
     return INTERRUPTED
