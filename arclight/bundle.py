@@ -75,6 +75,14 @@ class TrainSettings(Contract):
     processor: str | None = None
     """Whose kernels a library may have chosen: other ones may round in another way."""
 
+    @property
+    def changes(self) -> dict[str, str]:
+        """What changed on the way, for people: `params_after.ROUNDS` -> names and values."""
+        return {
+            f"params_after.{after}": ", ".join(f"{name} {value}" for name, value in own.items())
+            for after, own in (self.params_after or {}).items()
+        }
+
     @model_serializer(mode="wrap")
     def _as_it_was_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what the record has not, so that the signature of an old one holds."""

@@ -81,6 +81,13 @@ class Study(Contract):
         made = Counter(number // count for number in trials.ended)
         return sorted(found, key=lambda t: (made[t.number // count] < count, -(t.number // count)))
 
+    def why_ranked(self, trials: Trials) -> str:
+        """Return a sentence where trials do not stand in the order of their figures alone."""
+        if self.ranked(trials) == trials.ranked(self.metric):
+            return ""
+        whose = "a generation that is whole" if self.tune.population else "all their rounds"
+        return f"Without early stopping those that had {whose} come first."
+
     def is_on_the_way(self, trial: Trial) -> bool:
         """Say whether a model by a trial is trained beyond what the trial's figure is of."""
         return self.train.early_stopping is None and trial.state == "stopped"

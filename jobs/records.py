@@ -67,8 +67,7 @@ def _settings(bundle: ModelBundle) -> list[Line]:
     if bundle.settings is None:
         return [("settings", "not recorded: an older release made it")]
     found = bundle.settings.model_dump(exclude={"params", "init", "params_after"})
-    for after, own in (bundle.settings.params_after or {}).items():
-        found[f"params_after.{after}"] = ", ".join(f"{n} {value}" for n, value in own.items())
+    found |= bundle.settings.changes
     init = {} if bundle.settings.init is None else bundle.settings.init.model_dump()
     found |= {f"init.{name}": value for name, value in init.items()}
     return [(f"setting {name}", "none" if v is None else v) for name, v in found.items()]

@@ -73,9 +73,8 @@ def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
     # some that were stopped have no figure
     what = f"the best {len(lines):,} of {len(trials.ended):,} trials"
     say_table(f"study {study.ref}, {what}", _columns(study), lines)
-    if ranked != trials.ranked(study.metric):
-        whose = "a generation that is whole" if study.tune.population else "all their rounds"
-        say(f"Without early stopping those that had {whose} come first.")
+    if why := study.why_ranked(trials):
+        say(why)
     if study.tune.also:
         best = [_line(study, trial) for trial in front(study, list(trials.ended.values()))]
         say_table("no other trial beats these in every figure", _columns(study), best[:limit])

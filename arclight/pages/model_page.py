@@ -330,11 +330,10 @@ def _training(bundle: ModelBundle) -> Facts:
         metrics.append((f"rows shown to be new to {start.model}", start.shown_new))
     if bundle.search is not None:
         metrics.append(("parameters from", str(bundle.search)))
-    left_out = {"init", "params_after"}
-    asked = {} if bundle.settings is None else bundle.settings.model_dump(exclude=left_out)
-    changed = (bundle.settings.params_after if bundle.settings else None) or {}
-    for after, own in changed.items():
-        asked[f"params_after.{after}"] = ", ".join(f"{n} {value}" for n, value in own.items())
+    asked = {}
+    if bundle.settings is not None:
+        asked = bundle.settings.model_dump(exclude={"init", "params_after"})
+        asked |= bundle.settings.changes
     init = bundle.settings.init if bundle.settings else None
     asked |= {f"init.{name}": value for name, value in (init.model_dump() if init else {}).items()}
     settings = [

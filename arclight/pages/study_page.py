@@ -80,6 +80,7 @@ def study_page(study: Study, trials: Trials, importance: Mapping[str, float] | N
         title=f"Study {study.ref}",
         sections=[*(sections if found else sections[:1]), ("time", "Time"), ("trials", "Trials")],
         study=study,
+        why_ranked=study.why_ranked(trials),
         judged=f"on {tune.folds} folds of train" if tune.folds else "on its valid split",
         found=found,
         states=_states(trials),

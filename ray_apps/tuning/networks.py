@@ -112,10 +112,9 @@ class Networks:
             files=(),
         )
         place = self._of(number)
-        with contextlib.suppress(
-            ArclightError
-        ):  # no room: whoever goes on from it trains it again
-            place.clear()  # of one that was killed before its end was known, or of another study
+        place.clear()  # of one that was killed before its end was known, or of another study
+        # without room for it, who goes on from it trains it again
+        with contextlib.suppress(ArclightError):
             place.write(network, record)
 
     def _let_go(self, number: int) -> None:

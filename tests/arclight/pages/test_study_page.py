@@ -54,6 +54,12 @@ def test_the_section_says_all_that_the_search_had():
     train = section_of(study_page(study, trials))
     assert train == with_params(study.train, study.tune, best.params)
     assert (train.early_stopping, train.imbalance) == (None, "weight")
+    # one that was stopped on the way does not stand for a model of all rounds
+    lucky = next(n for n, t in trials.ended.items() if t.state == "stopped")
+    trials.ended[lucky] = trials.ended[lucky].model_copy(update={"value": 0.99})
+    page = study_page(study, trials)
+    assert section_of(page) == train
+    assert "those that had all their rounds come first" in page
 
 
 def test_a_population_shows_how_its_best_network_came_about():
