@@ -51,6 +51,23 @@ class ValidMetric:
         return math.nan if value is None else value
 
 
+def mean_of_all(gang: Gang, mine: float, rows: int) -> float:
+    """Return the mean of a figure over the rows of all workers; the same number everywhere.
+
+    Args:
+        gang: the workers.
+        mine: the mean over this worker's rows.
+        rows: how many these are, at least one.
+    """
+    if gang.world == 1:
+        return mine
+
+    def judge(parts: Doubles) -> float:
+        return float(np.average(parts[:, 0], weights=parts[:, 1]))
+
+    return from_first(gang, np.array([[mine, rows]], np.float64), judge)
+
+
 def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
     """Return our formula of the job's metric, for the metrics a library has not.
 

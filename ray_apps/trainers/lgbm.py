@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from ray_apps.gang import Alone
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.imbalance import refuse_weights
-from ray_apps.trainers.judge import ValidMetric, kept_rounds
+from ray_apps.trainers.judge import ValidMetric, kept_rounds, mean_of_all
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.lgbm_bins import bin_rows, check_types, common_bins
 from ray_apps.trainers.lgbm_network import network
@@ -48,6 +49,14 @@ NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
     ("multiclass", "accuracy"): ("multi_error", lambda error: 1.0 - error),
     ("regression", "rmse"): ("rmse", float),
     ("regression", "mae"): ("l1", float),
+}
+# What each worker's own is made to, and the mean over all rows made back to the metric of these.
+MEANS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "binary_logloss": (float, float),
+    "multi_logloss": (float, float),
+    "multi_error": (float, float),
+    "rmse": (lambda root: root * root, math.sqrt),
+    "l1": (float, float),
 }
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "binary": ("binary",),
@@ -176,13 +185,12 @@ class LgbmTrainer:
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, _ = NATIVE.get((job.task, job.metric), ("", float))
-        # the library's own metrics are those of one worker's rows
-        is_theirs = bool(native) and gang.world == 1 and not job.shift
+        is_theirs = bool(native) and not job.shift and (gang.world == 1 or native in MEANS)
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = {**_params(job, gang), "metric": native if is_theirs else "None"}
         try:
             with network(gang) as net:
-                growing = _Growing(data, job, params, (metric, net))
+                growing = _Growing(data, job, params, (metric, net, gang))
                 history = boost(growing, job, watch, data.start.history)
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
@@ -264,10 +272,11 @@ class _Growing:
         data: LgbmData,
         job: TrainJob,
         params: dict[str, Any],
-        judged: tuple[ValidMetric | None, Network],
+        judged: tuple[ValidMetric | None, Network, Gang],
     ) -> None:
         self._job, self._params = job, params
-        self._metric, self._net = judged
+        self._metric, self._net, self._gang = judged
+        self._valid_rows = len(data.valid_label)
         self._booster = lgb.Booster(params, data.train)  # which has the rounds to go on from
         self._booster.add_valid(data.valid, "valid")
         self._rounds = data.before + len(data.start.history)
@@ -294,7 +303,10 @@ class _Growing:
         self._net.check()
         if self._metric is not None:
             return float(found[2])
-        return NATIVE[self._job.task, self._job.metric][1](float(found[2]))
+        native, ours = NATIVE[self._job.task, self._job.metric]
+        # the library's own metrics are those of this worker's rows
+        there, back = MEANS.get(native, (float, float))
+        return ours(back(mean_of_all(self._gang, there(float(found[2])), self._valid_rows)))
 
     def can_go_on_from(self, rounds: int) -> bool:
         # it counts rounds from 0 again; and one in which nothing was split is none to it

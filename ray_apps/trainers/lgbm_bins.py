@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
-from lightgbm.basic import _LIB, _InnerPredictor, _param_dict_to_str, _safe_call
+from lightgbm.basic import (
+    _LIB,
+    ZERO_THRESHOLD,
+    _InnerPredictor,
+    _param_dict_to_str,
+    _safe_call,
+)
 
 from arclight.errors import DataError
 from ray_apps.shards import dense
+from ray_apps.trainers.lgbm_network import network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,11 +52,12 @@ def check_types(shard: Shard) -> None:
 
 
 def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset:
-    """Return a data set whose bins are those of rows of every worker.
+    """Return a data set of no rows of its own, whose bins are those of rows of every worker.
 
-    Every worker bins the same sample: the rows that the library itself would choose of one
-    worker's. Its own way for several gives each worker some features to bin by its own rows
-    alone, which are not like those of the others when data are in order.
+    Every worker has the same sample: the rows that the library itself would choose of one
+    worker's. Of several each bins some of the features and tells the others, as is the library's
+    way, which goes by a worker's own rows alone: they are not like those of the others when data
+    are in order.
     """
     wanted = int(common["params"].get("bin_construct_sample_cnt", SAMPLE_ROWS))
     places = _sample(shard.rows, -(-wanted // gang.world), common["params"])
@@ -62,7 +70,8 @@ def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset
     if gang.world > 1:
         found = gang.exchange([_as_stream(sample)] * gang.world)
         sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
-    return lgb.Dataset(sample, **common).construct()
+    with network(gang):
+        return _bins_of(sample, common)
 
 
 def bin_rows(
@@ -132,6 +141,38 @@ def _sample(rows: int, wanted: int, params: dict[str, Any]) -> npt.NDArray[np.in
         )
     )
     return places[: found.value]
+
+
+def _bins_of(sample: pa.Table, common: dict[str, Any]) -> lgb.Dataset:
+    """Return a data set with the bins of a sample, whose rows are not pushed into it."""
+    columns = [_told(column) for column in sample.columns]
+    made = lgb.Dataset(None, **common)
+    made.params = dict(common["params"])
+    if common["categorical_feature"]:
+        made.params["categorical_column"] = common["categorical_feature"]
+    handle, count = ctypes.c_void_p(), len(columns)
+    _safe_call(
+        _LIB.LGBM_DatasetCreateFromSampledColumn(
+            (ctypes.c_void_p * count)(*(values.ctypes.data for values, _ in columns)),
+            (ctypes.c_void_p * count)(*(places.ctypes.data for _, places in columns)),
+            ctypes.c_int32(count),
+            (ctypes.c_int32 * count)(*(len(values) for values, _ in columns)),
+            ctypes.c_int32(len(sample)),
+            ctypes.c_int32(len(sample)),
+            ctypes.c_int64(len(sample)),
+            ctypes.c_char_p(_param_dict_to_str(made.params).encode()),
+            ctypes.byref(handle),
+        )
+    )
+    made._handle = handle
+    return made.set_feature_name(sample.column_names)  # which those that refer to it take over
+
+
+def _told(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+    """Return a column's values but zeros, NaN for null, and their places: all the library asks."""
+    values = np.asarray(column.to_numpy(), np.float64)
+    places = np.flatnonzero(~(np.abs(values) <= ZERO_THRESHOLD))
+    return values[places], places.astype(np.int32)
 
 
 def _as_stream(table: pa.Table) -> pa.Buffer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SILENCE_S = 300
 """How long the library waits for another worker before it gives up."""
+READY_S = 0.005
+"""What a tracker takes to listen; one that does not yet when it is asked where is asked again only
+after a tenth of a second."""
 
 
 @contextmanager
@@ -44,6 +48,7 @@ def network(gang: Gang) -> Iterator[None]:
         tracker = RabitTracker(n_workers=gang.world, host_ip=gang.host, sortby="task")
         tracker.start()
         trackers.append(tracker)
+        time.sleep(READY_S)
         return json.dumps(tracker.worker_args()).encode()
 
     found = json.loads(gang.agree(b"", start))

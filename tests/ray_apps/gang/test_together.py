@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,6 +28,7 @@ from ray_apps.train import fit_request
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.labels import check_labels, row_weights
+from ray_apps.trainers.lgbm_bins import common_bins
 from ray_apps.trainers.lgbm_network import Network
 from tests.ray_apps.gang.test_mesh import gang_of
 from tests.ray_apps.make_dataset import SMALL_NET, make_dataset, make_spec
@@ -104,18 +106,23 @@ def test_odd_rows_on_three_workers(tmp_path, name):
     assert three.rounds > 1
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
-def test_the_metric_of_each_round_is_that_of_all_rows_and_the_same_on_every_worker(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "task", "metric"),
+    [(name, *judged) for name in TREES for judged in JUDGED] + [("torch", "binary", "auc")],
+)
+def test_the_metric_of_each_round_is_that_of_all_rows_and_the_same_on_every_worker(
+    name, task, metric, tmp_path
+):
     """RT3: a library's own AUC is a worker's, or the mean of the workers'."""
     params = SMALL_NET if name == "torch" else {}
-    job = make_job(rounds=6, early_stopping=None, params=params)
-    train, valid = make_shard(900), make_shard(400, seed=1)
-    # the workers' valid rows are unlike: a mean of their own numbers is another number
+    job = make_job(task, metric=metric, rounds=6, early_stopping=None, params=params)
+    train, valid = make_shard(900, task=task), make_shard(400, seed=1, task=task)
+    # the workers' valid rows are unlike and not as many: a mean of their own numbers is another
     order = np.argsort(pa.concat_tables(valid.tables)["f0"].fill_null(0).to_numpy())
 
     def work(mesh):
-        trainer, half = load_trainer(name), order[200 * mesh.rank :][:200]
-        part = Shard((pa.concat_tables(valid.tables).take(half),), (valid.label[half],))
+        trainer, mine = load_trainer(name), np.split(order, [280])[mesh.rank]
+        part = Shard((pa.concat_tables(valid.tables).take(mine),), (valid.label[mine],))
         own = Shard(train.tables[mesh.rank :: 2], train.labels[mesh.rank :: 2])
         seen = []
 
@@ -157,6 +164,35 @@ def test_a_worker_that_leaves_ends_the_others_with_its_name(name):
     first, _ = gang_of(2, work, deadline_s=10)
     assert isinstance(first, LostError)
     assert "training worker 2" in str(first)
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_bins_that_workers_made_of_some_features_each_are_those_of_one(world):
+    """Each has the same rows here, so that their sample is each row as often as there are."""
+    shard = make_shard(600)
+    rows = [pa.concat_tables(shard.tables)] * world
+    many = Shard((pa.concat_tables(rows),), (np.tile(shard.label, world),))
+    common = {"categorical_feature": [3], "params": {"max_bin": 63, "min_data_in_bin": 1}}
+    alone = lgb.Dataset(many.tables[0], **common).construct()
+    for mine in gang_of(world, lambda mesh: common_bins(shard, common, mesh)):
+        assert [mine.feature_num_bin(i) for i in range(4)] == [
+            alone.feature_num_bin(i) for i in range(4)
+        ]
+        edges = [bins_of(shard, by, common) for by in (mine, alone)]
+        assert edges[0] == edges[1]
+
+
+def bins_of(shard, bins, common):
+    """Return a stump's model text for every feature alone: its thresholds are edges of bins."""
+    rows = lgb.Dataset(
+        pa.concat_tables(shard.tables),
+        label=shard.label,
+        reference=bins,
+        free_raw_data=True,
+        **common,
+    )
+    params = {"objective": "binary", "verbosity": -1, "num_threads": 1, "deterministic": True}
+    return lgb.train({**params, **common["params"]}, rows, 20).model_to_string()
 
 
 def test_blocks_of_another_size_are_not_given_to_lightgbm():
