@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from arclight.plan import Matrix
     from ray_apps.gang import Gang
@@ -19,6 +20,8 @@ KNOTS = 65
 """Quantiles of all values of a feature, and of its distinct ones."""
 SAMPLE_ROWS = 100_000
 """Rows of all workers together that the ranks come from."""
+SEEN_ROWS = 8192
+"""Rows laid out at once: what a processor has at hand while it goes through their columns."""
 
 Singles = npt.NDArray[np.float32]
 
@@ -63,23 +66,46 @@ class Inputs:
         """Places of the numeric features."""
         return tuple(i for i in range(self.features) if i not in self.categorical)
 
-    def see(self, matrix: Matrix) -> Seen:
-        """Return what a network sees of encoded rows: float32 [rows, features], NaN for null."""
-        numbers = np.zeros((len(matrix), len(self.knots)), np.float32)
-        is_null = np.zeros_like(numbers)
+    def see(self, matrix: Matrix, run: Callable[..., Iterable[None]] = map) -> Seen:
+        """Return what a network sees of encoded rows.
+
+        Args:
+            matrix: float32 [rows, features], NaN for null.
+            run: calls a function with each of some values, as `map` does; perhaps on threads.
+        """
+        rows = len(matrix)
+        seen = Seen(
+            np.empty((rows, len(self.knots)), np.float32),
+            np.empty((rows, len(self.knots)), np.float32),
+            np.empty((rows, len(self.levels)), np.int64),
+        )
+
+        def some(start: int) -> None:
+            cut = slice(start, start + SEEN_ROWS)
+            self._see(matrix[cut], seen.numbers[cut], seen.is_null[cut], seen.codes[cut])
+
+        deque(run(some, range(0, rows, SEEN_ROWS)), maxlen=0)
+        return seen
+
+    def _see(
+        self,
+        matrix: Matrix,
+        numbers: Singles,
+        is_null: Singles,
+        codes: npt.NDArray[np.int64],
+    ) -> None:
+        """Leave what a network sees of some rows in three arrays."""
         for place, feature in enumerate(self.numeric):
             column = matrix[:, feature]
             null = np.isnan(column)
             found = np.interp(column, self.knots[place], self.scores[place])
             numbers[:, place] = np.where(null, 0.0, found)
             is_null[:, place] = null
-        codes = np.empty((len(matrix), len(self.levels)), np.int64)
         for place, feature in enumerate(self.categorical):
             column, unseen = matrix[:, feature], self.levels[place] - 1
             whole = np.where(np.isnan(column), unseen - 1, column).astype(np.int64)
             is_known = (column < unseen - 1) & (column >= 0)
             codes[:, place] = np.where(is_known | np.isnan(column), whole, unseen)
-        return Seen(numbers, is_null, codes)
 
 
 def fit_inputs(matrix: Matrix, categorical: Sequence[int], gang: Gang, *, seed: int) -> Inputs:

@@ -6,6 +6,7 @@ port of torch's is opened; each has the same weights after every step.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -93,9 +94,11 @@ class TorchTrainer:
         is_kept = init is not None and job.init is not None and not job.init.has_new_head
         scale = init.label if init and is_kept else _label_scale(train.label, job, gang)
         weights = row_weights(train.label, job, gang)
+        with ThreadPoolExecutor(job.threads, thread_name_prefix="see") as pool:
+            seen, other = (inputs.see(rows, pool.map) for rows in (matrix, _matrix(valid)))
         return TorchData(
-            train=rows_of(inputs.see(matrix), train.label, weights, job, scale),
-            valid=rows_of(inputs.see(_matrix(valid)), valid.label, None, job, scale),
+            train=rows_of(seen, train.label, weights, job, scale),
+            valid=rows_of(other, valid.label, None, job, scale),
             valid_label=valid.label,
             inputs=inputs,
             label=scale,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from ray_apps.trainers import InitModel, load_trainer
 from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
 from ray_apps.trainers.torch_growing import _last_rate
-from ray_apps.trainers.torch_inputs import fit_inputs
-from ray_apps.trainers.torch_nets import build, set_dropout
+from ray_apps.trainers.torch_inputs import Inputs, fit_inputs
+from ray_apps.trainers.torch_nets import _Dropout, build, set_dropout
 from ray_apps.trainers.torch_params import NETS, params_at, params_of
 from ray_apps.trainers.torch_scores import SCORED_FLOATS, rows_at_once
 from tests.ray_apps.make_dataset import SMALL_NET
@@ -307,6 +308,67 @@ def test_dropout_is_changed_wherever_there_is_some(net):
     shares += [one.dropout for one in made.modules() if isinstance(one, nn.MultiheadAttention)]
     assert len(shares) >= 2
     assert set(shares) == {0.37}
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.37, 0.5, 0.93])
+def test_dropout_drops_its_share_and_makes_up_for_it(share):
+    torch.manual_seed(5)
+    made = _Dropout(share)
+    rows = torch.ones(999, 401, requires_grad=True)  # no whole number of draws
+    found = made(rows)
+    is_kept = found != 0
+    assert found[is_kept].unique().tolist() == pytest.approx([1 / (1 - share)], rel=1e-3)
+    deviation = (share * (1 - share) / rows.numel()) ** 0.5
+    assert 1 - is_kept.float().mean().item() == pytest.approx(share, abs=5 * deviation + 1e-5)
+    # each place of a draw and its neighbours on their own: four come of one draw
+    lanes = is_kept.flatten()[: rows.numel() // 4 * 4].view(-1, 4).float()
+    assert lanes.mean(0).tolist() == pytest.approx([1 - share] * 4, abs=10 * deviation + 1e-5)
+    if share > 0.05:
+        assert np.corrcoef(lanes.numpy().T) == pytest.approx(np.eye(4), abs=0.02)
+    found.sum().backward()
+    assert torch.equal(rows.grad, found.detach())
+
+
+def test_dropout_draws_by_the_seed_and_only_in_training():
+    rows, made = torch.randn(50, 7), _Dropout(0.4)
+    torch.manual_seed(1)
+    first, second = made(rows), made(rows)
+    torch.manual_seed(1)
+    assert torch.equal(made(rows), first)
+    assert not torch.equal(first, second)
+    assert torch.equal(made.eval()(rows), rows)
+    assert torch.equal(_Dropout(0.0)(rows), rows)
+
+
+def test_categories_have_the_numbers_and_the_gradients_of_an_embedding():
+    torch.manual_seed(2)
+    made = build(params_of(make_job()).shape(_inputs_with((5, 9, 3)), 1)).flat.categories
+    codes = torch.stack([torch.randint(0, n, (400,)) for n in (5, 9, 3)], 1)
+    wanted = torch.nn.functional.embedding(codes + torch.tensor([0, 5, 14]), made.table.weight)
+    pull = torch.randn_like(wanted)
+    (theirs,) = torch.autograd.grad(wanted, made.table.weight, pull)
+    found = made(codes)
+    (ours,) = torch.autograd.grad(found, made.table.weight, pull)
+    assert torch.equal(found, wanted)
+    torch.testing.assert_close(ours, theirs)
+
+
+def _inputs_with(levels):
+    places = tuple(range(len(levels)))
+    return Inputs(features=len(levels), categorical=places, knots=(), scores=(), levels=levels)
+
+
+def test_rows_seen_on_threads_and_in_parts_are_those_of_one_pass():
+    train = make_shard(30_000).matrix()
+    inputs = fit_inputs(train, (3,), Alone(), seed=1)
+    with ThreadPoolExecutor(2) as pool:
+        seen = inputs.see(train, pool.map)
+    rows = [inputs.see(train[i : i + 1]) for i in (0, 8191, 8192, 29_999)]
+    for name in ("numbers", "is_null", "codes"):
+        whole = getattr(seen, name)
+        assert len(whole) == len(train)
+        few = np.concatenate([getattr(one, name) for one in rows])
+        assert np.array_equal(few, whole[[0, 8191, 8192, 29_999]])
 
 
 def test_a_training_that_goes_on_has_the_parameters_of_its_epoch():
