@@ -45,6 +45,7 @@ RACES = {
     "bins": race_bins.make_race,
     "ingest": race_ingest.make_race,
     "train": race_train.make_race,
+    "large": race_train.make_large_race,
     "search": race_search.make_race,
     "controller": race_controller.make_race,
     "torch": race_torch.make_race,

@@ -12,7 +12,7 @@ from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.published import publish
 from benchmarks.setting import Setting, scratch_for
 
-ROWS = {"full": 500_000, "quick": 125_000, "tiny": 12_500}
+ROWS = {"full": 1_000_000, "quick": 125_000, "tiny": 12_500}
 BOOST_ROUNDS = {"full": 40, "quick": 20, "tiny": 3}
 WORKERS = (1, 2, 4)
 EFFICIENCY = {2: 0.95, 4: 0.90}

@@ -1,7 +1,8 @@
-"""Race `train`: the Parquet of a published dataset to a saved model, beside other trainers.
+"""Races `train` and `large`: the Parquet of a published dataset to a saved model.
 
-Where `ingest` looks at what a report to Ray Train costs, this one asks who is there at all: the
-documented paths of Spark, Ray and Dask for both libraries.
+Where `ingest` looks at what a report to Ray Train costs, `train` asks who is there at all: the
+documented paths of Spark, Ray and Dask for both libraries; and `large`, what is left of the
+library's own speed with ten times as many rows.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from benchmarks.race_ingest import AUC_GAP, OURS, RAW, RAY_STOCK, judge
 from benchmarks.setting import Setting, scratch_for, spark_params
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
+    from benchmarks.published import Published
+
 ROWS = {"full": 1_250_000, "quick": 250_000, "tiny": 12_500}
+LARGE_ROWS = {"full": 12_500_000, "quick": 1_250_000, "tiny": 12_500}
 BOOST_ROUNDS = {"full": 30, "quick": 10, "tiny": 3}
 BOOSTERS = ("xgboost", "lightgbm")
-OF_RAW = 0.85
+OF_RAW, LARGE_OF_RAW = 0.85, 0.97
 DASK = (
     "dask==2026.8.0", "distributed==2026.8.0", "toolz", "partd", "locket", "zict", "tblib",
     "tornado", "importlib_metadata==8.7.0", "zipp",
@@ -53,28 +58,10 @@ def make_race(setting: Setting) -> Race:
     job = published.job(threads=setting.cores, rounds=rounds)
     extra = {"PYTHONPATH": str(installed(setting.data / "packages", DASK))}
 
-    def scratch(name: str) -> str:
-        return str(scratch_for(setting, "train", name))
-
-    def ours(trainer: str) -> Contender:
-        body = {
-            **spark_params(setting),
-            "scratch": scratch(f"arclight-{trainer}"),
-            "store": str(published.store),
-            "dataset": published.ref,
-            "spec": ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds),
-        }
-        note = "train_model: one Ray worker, hashes checked, model published"
-        return Contender(name=f"arclight-{trainer}", module=OURS, params=body, note=note)
-
-    def raw(trainer: str) -> Contender:
-        name = f"raw-{trainer}"
-        body: dict[str, Any] = {"scratch": scratch(name), "job": job, "lane": trainer}
-        return Contender(name=name, module=RAW, params=body, note="pyarrow and the library alone")
-
     def peer(name: str, module: str, note: str) -> Contender:
         lane = name.partition("-")[2]
-        body = {**spark_params(setting), "scratch": scratch(name), "job": job, "lane": lane}
+        scratch = str(scratch_for(setting, "train", name))
+        body = {**spark_params(setting), "scratch": scratch, "job": job, "lane": lane}
         env = RAY_STOCK if name.startswith("ray") else extra if name.startswith("dask") else {}
         return Contender(
             name=name,
@@ -87,7 +74,7 @@ def make_race(setting: Setting) -> Race:
 
     contenders, comparisons = [], []
     for trainer in BOOSTERS:
-        contenders += [ours(trainer), raw(trainer)]
+        contenders += _ours_and_raw(setting, "train", published, data, trainer)
         contenders += [peer(name, *how) for name, how in PEERS[trainer].items()]
         mine = f"arclight-{trainer}"
         comparisons.append(Comparison(ours=mine, peer=f"raw-{trainer}", target=OF_RAW))
@@ -95,15 +82,61 @@ def make_race(setting: Setting) -> Race:
             Comparison(ours=mine, peer=name, target=TARGETS.get(name, 1.0))
             for name in PEERS[trainer]
         ]
+    return _race(setting, "train", (published, data), (contenders, comparisons))
+
+
+def make_large_race(setting: Setting) -> Race:
+    """Generate ten times as many rows, publish them, return the race with the library alone."""
+    data = prepared(setting.data, training_table, LARGE_ROWS[setting.size])
+    published = publish(setting, "large", data)
+    contenders, comparisons = [], []
+    for trainer in BOOSTERS:
+        contenders += _ours_and_raw(setting, "large", published, data, trainer)
+        sides = (f"arclight-{trainer}", f"raw-{trainer}")
+        comparisons.append(Comparison(ours=sides[0], peer=sides[1], target=LARGE_OF_RAW))
+    return _race(setting, "large", (published, data), (contenders, comparisons))
+
+
+def _ours_and_raw(
+    setting: Setting, race: str, published: Published, data: Path, trainer: str
+) -> list[Contender]:
+    rounds = BOOST_ROUNDS[setting.size]
+    mine, raw = f"arclight-{trainer}", f"raw-{trainer}"
+    ours = {
+        **spark_params(setting),
+        "scratch": str(scratch_for(setting, race, mine)),
+        "store": str(published.store),
+        "dataset": published.ref,
+        "spec": ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds),
+    }
+    theirs: dict[str, Any] = {
+        "scratch": str(scratch_for(setting, race, raw)),
+        "job": published.job(threads=setting.cores, rounds=rounds),
+        "lane": trainer,
+    }
+    note = "train_model: one Ray worker, hashes checked, model published"
+    return [
+        Contender(name=mine, module=OURS, params=ours, note=note),
+        Contender(name=raw, module=RAW, params=theirs, note="pyarrow and the library alone"),
+    ]
+
+
+def _race(
+    setting: Setting,
+    name: str,
+    what: tuple[Published, Path],
+    who: tuple[list[Contender], list[Comparison]],
+) -> Race:
+    (published, data), (contenders, comparisons) = what, who
     return Race(
-        name="train",
+        name=name,
         metric="seconds from call to return, Parquet to saved model, cluster up, page cache warm",
         contenders=tuple(contenders),
         comparisons=tuple(comparisons),
         judge=functools.partial(judge, allowed=4 * AUC_GAP[setting.size]),
         about={
             "rows": published.rows["train"],
-            "boost_rounds": rounds,
+            "boost_rounds": BOOST_ROUNDS[setting.size],
             "warm_up": f"the same job with {ingest_job.WARM_ROUNDS} boosting rounds",
             "data_digest": content_digest(data),
         },

@@ -61,17 +61,19 @@ def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset
     """
     wanted = int(common["params"].get("bin_construct_sample_cnt", SAMPLE_ROWS))
     places = _sample(shard.rows, -(-wanted // gang.world), common["params"])
-    mine, row = [], 0
+    names = shard.tables[0].column_names
+    sample = np.empty((len(places), len(names)), np.float32)
+    row = 0
     for table in shard.tables:
-        here = places[np.searchsorted(places, row) : np.searchsorted(places, row + len(table))]
-        mine.append(table.take(here - row))
+        first, last = np.searchsorted(places, (row, row + len(table)))
+        dense(table.take(places[first:last] - row), sample[first:last])
         row += len(table)
-    sample = pa.concat_tables(mine)
     if gang.world > 1:
-        found = gang.exchange([_as_stream(sample)] * gang.world)
-        sample = pa.concat_tables(pa.ipc.open_stream(part).read_all() for part in found)
+        found = gang.exchange([sample.data] * gang.world)
+        sample = np.concatenate([np.frombuffer(part, np.float32) for part in found])
+        sample = sample.reshape(-1, len(names))
     with network(gang):
-        return _bins_of(sample, common)
+        return _bins_of(sample, names, common)
 
 
 def bin_rows(
@@ -143,9 +145,11 @@ def _sample(rows: int, wanted: int, params: dict[str, Any]) -> npt.NDArray[np.in
     return places[: found.value]
 
 
-def _bins_of(sample: pa.Table, common: dict[str, Any]) -> lgb.Dataset:
+def _bins_of(sample: Matrix, names: list[str], common: dict[str, Any]) -> lgb.Dataset:
     """Return a data set with the bins of a sample, whose rows are not pushed into it."""
-    columns = [_told(column) for column in sample.columns]
+    rows = len(sample)
+    every = np.arange(rows, dtype=np.int32)
+    columns = [_told(column, every) for column in sample.T]
     made = lgb.Dataset(None, **common)
     made.params = dict(common["params"])
     if common["categorical_feature"]:
@@ -157,26 +161,21 @@ def _bins_of(sample: pa.Table, common: dict[str, Any]) -> lgb.Dataset:
             (ctypes.c_void_p * count)(*(places.ctypes.data for _, places in columns)),
             ctypes.c_int32(count),
             (ctypes.c_int32 * count)(*(len(values) for values, _ in columns)),
-            ctypes.c_int32(len(sample)),
-            ctypes.c_int32(len(sample)),
-            ctypes.c_int64(len(sample)),
+            ctypes.c_int32(rows),
+            ctypes.c_int32(rows),
+            ctypes.c_int64(rows),
             ctypes.c_char_p(_param_dict_to_str(made.params).encode()),
             ctypes.byref(handle),
         )
     )
     made._handle = handle
-    return made.set_feature_name(sample.column_names)  # which those that refer to it take over
+    return made.set_feature_name(names)  # which those that refer to it take over
 
 
-def _told(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
-    """Return a column's values but zeros, NaN for null, and their places: all the library asks."""
-    values = np.asarray(column.to_numpy(), np.float64)
-    places = np.flatnonzero(~(np.abs(values) <= ZERO_THRESHOLD))
-    return values[places], places.astype(np.int32)
-
-
-def _as_stream(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()
+def _told(
+    column: npt.NDArray[np.float32], every: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+    """Return a column's values but zeros, and their places: all the library asks for."""
+    values = column.astype(np.float64)
+    is_told = ~(np.abs(values) <= ZERO_THRESHOLD)
+    return (values, every) if is_told.all() else (values[is_told], every[is_told])
