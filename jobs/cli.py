@@ -108,7 +108,8 @@ def evaluate(
     spec: SpecFile,
     store: StoreOption = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="NAME@N; default: the newest.")
+        str | None,
+        typer.Option("--model", help="NAME@N; default: the spec's own, else the newest."),
     ] = None,
     run_id: Annotated[str, typer.Option("--run", hidden=True)] = "by hand",
     as_json: JsonOption = False,
@@ -157,7 +158,12 @@ def score(
 def serve(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL_HELP)],
     port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free port.")] = 8000,
-    replicas: Annotated[int, typer.Option(help="Copies of the models.")] = 1,
+    replicas: Annotated[
+        int | None, typer.Option(help="Copies of the models; default: the spec's, or 1.")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="A spec whose `serve` section says how many copies.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A further name requests may be for.")
@@ -175,6 +181,7 @@ def serve(
     options = ServeOptions(
         port=port,
         replicas=replicas,
+        spec=spec,
         host=host,
         hosts=tuple(allow_host or ()),
         keys=keys,

@@ -9,18 +9,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from arclight.bundle import Evaluation
-from arclight.errors import ArclightError, EngineError, printable
+from arclight.errors import ArclightError, EngineError, RefusedError, printable
 from arclight.spec_file import load_spec
 from jobs.figures import say_figures
 from jobs.guard import INTERRUPTED
 from jobs.runs import Context, known_store
 from jobs.say import answer, progress, say
 from ray_apps.evaluate import evaluate_model, evaluation_key
+from ray_apps.train import find_origin, model_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.bundle import ModelBundle
+    from arclight.catalog import Catalog
+    from arclight.spec import Spec
 
 CHILD_EXIT_S = 20
 
@@ -31,7 +34,7 @@ def evaluate_command(
     """Evaluate a model on the test split of its dataset; the opening is recorded."""
     loaded = load_spec(spec_file)
     catalog = known_store(store, loaded.folder)
-    bundle = catalog.model(model or loaded.spec.name)
+    bundle = catalog.model(model) if model else _model_of(loaded.spec, catalog)
     manifest = catalog.dataset(bundle.dataset)
     with progress("evaluate") as tick:
         evaluation = evaluate_model(
@@ -49,6 +52,30 @@ def evaluate_command(
         **evaluation.model_dump(mode="json"),
     }
     answer({"model": bundle.ref, "evaluation": body}, as_json=as_json)
+
+
+def _model_of(spec: Spec, catalog: Catalog) -> ModelBundle:
+    """Return the model that a spec's train section made, or the newest one.
+
+    Raises:
+        MissingError: there is no model.
+        RefusedError: the newest one is another trainer's; each look at the test split counts.
+    """
+    newest = catalog.model(spec.name)
+    if spec.tune is not None:
+        return newest
+    manifest = catalog.dataset(newest.dataset)
+    key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
+    found = catalog.find_model(spec.name, key)
+    if found is None and newest.trainer != spec.train.trainer:
+        raise RefusedError(
+            f"the newest model, {newest.ref}, is of trainer {newest.trainer}, but the spec asks "
+            f"for {spec.train.trainer}, and has no model of its own; train it first, or name the "
+            "model with --model."
+        )
+    bundle = found or newest
+    say(f"evaluate: {bundle.ref}{'' if found else ', the newest one'}.")
+    return bundle
 
 
 def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:

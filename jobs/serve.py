@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arclight.errors import SpecError
 from arclight.spec import Replicas
+from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
 from jobs.runs import known_store
 from jobs.say import answer, say
@@ -29,12 +30,15 @@ class ServeOptions:
     """What is typed after `arclight serve MODEL...`.
 
     Attributes:
+        replicas: how many copies; None: as many as the spec says.
+        spec: whose `serve` section counts; None: one copy.
         hosts: further names a request may be for, such as a TLS proxy's.
         keys: a file that `arclight keys` wrote.
     """
 
     port: int = DEFAULT_PORT
-    replicas: int = 1
+    replicas: int | None = None
+    spec: Path | None = None
     host: str = LOOPBACK
     hosts: tuple[str, ...] = ()
     keys: Path | None = None
@@ -45,11 +49,14 @@ class ServeOptions:
         """Return how many copies of the models serve.
 
         Raises:
-            SpecError: less than one.
+            SpecError: less than one, or the spec is wrong.
         """
+        asked = Replicas() if self.spec is None else load_spec(self.spec).spec.serve.replicas
+        if self.replicas is None:
+            return asked
         if self.replicas < 1:
             raise SpecError(f"replicas must be at least 1, got {self.replicas}; use --replicas.")
-        return Replicas(min=self.replicas, max=self.replicas)
+        return asked.model_copy(update={"min": self.replicas, "max": self.replicas})
 
     def binding(self) -> Binding:
         """Return where to listen and whom to let in.

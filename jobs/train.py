@@ -9,6 +9,7 @@ from arclight.dataset_spec import check_built_from
 from arclight.errors import printable
 from arclight.finetune import new_levels, plan_from
 from arclight.spec_file import load_spec
+from arclight.train_section import ELSEWHERE
 from cluster.profiles import load_profile
 from cluster.ray_session import ray_session
 from jobs.check import check_without_running
@@ -54,7 +55,10 @@ def train_step(
     known = run.catalog.find_model(spec.name, key)
     if known is not None:
         run.skip("train", key=key, result=known.ref)
-        say(f"train: dataset, parameters and code are unchanged: model {known.ref} stands.")
+        say(
+            f"train: dataset, parameters and code are unchanged: model {known.ref} stands "
+            f"({', '.join(ELSEWHERE)} do not count)."
+        )
         return known
     check_training(run.catalog, manifest, spec, origin)
     if origin is not None and spec.train.init is not None:

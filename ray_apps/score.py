@@ -99,7 +99,7 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
         ConflictError: somebody else made the output meanwhile.
     """
     with _making(output):
-        _refuse_output(output)
+        _refuse_output(output, source)
     raw = open_raw_rows(
         source, bundle.plan.layout.input_schema, keep=keep, keys=_keys(catalog, bundle)
     )
@@ -207,7 +207,12 @@ def _keys(catalog: Catalog, bundle: ModelBundle) -> tuple[str, ...]:
         return ()
 
 
-def _refuse_output(output: Path) -> None:
+def _refuse_output(output: Path, source: Path) -> None:
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise SpecError(
+            f"output '{printable(output)}' must not lie in the input '{printable(source)}', whose "
+            "rows it would be the next time; give a folder outside it."
+        )
     if output.is_mount():
         raise SpecError(
             f"output '{printable(output)}' must take its name when it is whole, which a mounted "

@@ -17,6 +17,7 @@ from arclight.errors import (
     nearest,
     printable,
 )
+from arclight.layout import ROW_KEY
 from ray_apps.rows import check_columns
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def open_raw_rows(
         source: a Parquet file, or a folder of them.
         inputs: the columns a model takes.
         keep: columns to keep beside the scores; all of them must be there.
-        keys: kept where `keep` is None; every file must have them.
+        keys: kept where `keep` is None; every file must have them, but for a `row_key` that none
+            has.
 
     Raises:
         MissingError: nothing is at the path.
@@ -90,12 +92,16 @@ def open_raw_rows(
         schemas.append(footer.schema.to_arrow_schema())
         rows += footer.num_rows
         try:
-            check_columns(schemas[-1], inputs, where=f"'{printable(path.name)}'")
+            name = path.relative_to(source) if path != source else path.name
+            check_columns(schemas[-1], inputs, where=f"'{printable(name)}'")
         except SchemaError as error:
             problems.append(error.message)
     if problems:
         more = f" ({len(problems) - 1} more files differ likewise)" if len(problems) > 1 else ""
         raise SchemaError(problems[0] + more)
+    if keep is None and not any(set(keys) & set(schema.names) for schema in schemas):
+        # a digest that the dataset made of whole rows, where its spec names no key
+        keys = [key for key in keys if key != ROW_KEY]
     if keep is None:
         _refuse_without_keys(files, schemas, keys)
     names = list(dict.fromkeys(keys if keep is None else keep))

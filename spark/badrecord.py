@@ -19,12 +19,19 @@ RECORD = re.compile(
 )
 # said of a line whose fields are not as many as the columns, and of nothing else
 LINE = re.compile(r"\[MALFORMED_CSV_RECORD\] Malformed CSV record: (.*?)(?:\s*SQLSTATE|$)", re.S)
+QUOTE = re.compile(
+    r"Unescaped quote character .*? inside quoted value.*?content parsed=(.*?)(?:\nParser|$)", re.S
+)
 HEADER_FILE = re.compile(r"\nCSV file: (\S+)")
 HEADER_NAMES = re.compile(
     r"CSV header does not conform to the schema\.\s*Header: (.*)\s*Schema: (.*)\s*"
     r"Expected: (.*) but found: (.*)"
 )
 HEADER_LENGTHS = re.compile(r"Number of column in CSV header .*\s*Header length: (\d+), .*: (\d+)")
+QUOTING = (
+    "mend it, or say how it is written: options.escape is the sign before a quote in a quoted "
+    "text (a quote, unless it is said), and multiLine: true lets it go over several lines."
+)
 HEADER_WAY_OUT = (
     "a CSV with a header must have the schema's columns, or those of the source's first file, in "
     "the same order: name them so in the source's schema, and choose or rename them in etl.sql."
@@ -92,7 +99,12 @@ def bad_record(error: BaseException) -> str:
     for found in filter(None, map(LINE.search, texts)):
         return (
             f" The first bad record reads '{printable(found[1].strip(), LONGEST)}', which has "
-            "more or fewer fields than there are columns; mend it."
+            f"more or fewer fields than there are columns; {QUOTING}"
+        )
+    for found in filter(None, map(QUOTE.search, texts)):
+        return (
+            f" The first bad record reads '…{printable(found[1].strip(), LONGEST)}' where a quote "
+            f"in a quoted text is neither its end nor written as one; {QUOTING}"
         )
     for found in filter(None, map(RECORD.search, texts)):
         return (

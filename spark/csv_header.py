@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arclight.errors import DataError, printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
 
 MOST_FILES = 200
 _LINE_BYTES = 1 << 20
-_PACKED = frozenset({".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate", ".xz", ".br"})
+_UNREAD = frozenset({".xz", ".br", ".zip", ".7z", ".lzma", ".tar", ".tgz", ".rar"})
+_PACKED = frozenset({".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate"}) | _UNREAD
 
 
 def header_names(source: Source, files: Sequence[Path]) -> tuple[str, ...] | None:
@@ -27,6 +30,23 @@ def header_names(source: Source, files: Sequence[Path]) -> tuple[str, ...] | Non
         return None
     found = {_names(file, options) for file in files}
     return found.pop() if len(found) == 1 else None
+
+
+def refuse_packed(name: str, source: Source, files: Sequence[Path]) -> None:
+    """Refuse text that is packed in a way that Spark does not unpack: it reads it as it is.
+
+    Raises:
+        DataError: a file's name ends so.
+    """
+    if source.format not in ("csv", "json"):
+        return
+    for file in files:
+        if file.suffix.lower() in _UNREAD:
+            raise DataError(
+                f"source '{name}': '{printable(file)}' must be text, or packed as one of "
+                f"{', '.join(sorted(_PACKED - _UNREAD))}, but is packed as {file.suffix}, which "
+                "Spark does not unpack; unpack it, or write it as Parquet."
+            )
 
 
 # --------------------------------------------------------------------------------- inside

@@ -21,6 +21,7 @@ from arclight.errors import (
 from arclight.schema import Column, SourceContract
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
 from spark.badrecord import wrong_header
+from spark.csv_header import refuse_packed
 from spark.footers import Footers, read_footers
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
     from arclight.spec import Source
 
 # Rows that cannot be parsed must stop the run: PERMISSIVE makes nulls of them, silently.
-_STRICT = {"csv": {"mode": "FAILFAST"}, "json": {"mode": "FAILFAST"}}
+# A quote in a quoted text is written twice, as RFC 4180 says and pandas, Polars, DuckDB and
+# spreadsheets do; Spark's own sign for it is a backslash, and what has another one stays as it is.
+_STRICT = {
+    "csv": {"mode": "FAILFAST", "unescapedQuoteHandling": "RAISE_ERROR"},
+    "json": {"mode": "FAILFAST"},
+}
 _MOST_TRIED = 200  # files opened one by one to find the one that cannot be
 _NO_CLASS = re.compile(r"java\.lang\.ClassNotFoundException: ([\w.$]+)")
 
@@ -79,6 +85,7 @@ def read_source(
         SpecError: Spark does not take the schema or an option.
     """
     footers = _footers(name, source, files)
+    refuse_packed(name, source, files.files)
     table = _load(session, name, source, files)
     _distinct_names(name, [field.name for field in table.schema.fields])
     table = _in_utc(table, footers)
@@ -98,6 +105,8 @@ def read_source(
 
 def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) -> DataFrame:
     reader = session.read.format(source.format).options(**_STRICT.get(source.format, {}))
+    if source.format == "csv":
+        reader = reader.option("escape", _option(source.options.get("quote", '"')))
     reader = reader.options(**{k: _option(v) for k, v in source.options.items()})
     if _is_held_to_its_header(source, files):
         reader = reader.option("enforceSchema", "false")

@@ -20,6 +20,7 @@ import pytest
 
 from arclight.catalog import Catalog
 from arclight.errors import SpecError
+from arclight.spec import Replicas
 from arclight.store import open_store
 from jobs.cli import main
 from jobs.keyring import add_key_command, list_keys_command, remove_key_command
@@ -201,6 +202,28 @@ def test_a_wrong_option_is_a_sentence_before_anything_starts(
     said = capsys.readouterr().err
     assert (ended.value.code, "Traceback" in said) == (2, False)
     assert text in said.splitlines()[-1]
+
+
+def test_the_spec_says_how_many_copies_serve_unless_the_command_does(tmp_path: Path) -> None:
+    spec = tmp_path / "s.yaml"
+    body = write_spec(spec, serve={"replicas": {"min": 2, "max": 3, "ongoing_per_replica": 7}})
+    assert body["serve"]
+    assert ServeOptions().copies() == Replicas()
+    assert ServeOptions(spec=spec).copies() == Replicas(min=2, max=3, ongoing_per_replica=7)
+    given = ServeOptions(spec=spec, replicas=1).copies()
+    assert given == Replicas(min=1, max=1, ongoing_per_replica=7)
+
+
+def write_spec(path: Path, **more: object) -> dict[str, object]:
+    body = {
+        "name": "demo",
+        "task": "binary",
+        "sources": {"t": {"path": "t"}},
+        "etl": {"key": ["id"], "label": "y", "split": {"by": "hash"}},
+        **more,
+    }
+    path.write_text(json.dumps(body), encoding="utf-8")
+    return body
 
 
 def test_options_become_a_binding() -> None:

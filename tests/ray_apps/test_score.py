@@ -104,6 +104,30 @@ def test_scores_are_never_left_without_a_key_in_silence(score):
     assert read(output).column_names == ["at", "score", "label", "model"]
 
 
+def test_rows_of_a_table_without_a_key_are_scored_in_their_order(score, monkeypatch):
+    """Their dataset's key is a digest that no raw row has; a column of that name is kept."""
+    monkeypatch.setattr(module, "_keys", lambda *_: ("row_key",))
+    raw = raw_table(50, seed=1)
+    _, output = score(raw.drop_columns(["id"]))
+    assert read(output).column_names == ["score", "label", "model"]
+    _, keyed = score(raw.rename_columns({"id": "row_key"}), output.with_name("keyed"))
+    assert read(keyed)["row_key"].to_pylist() == raw["id"].to_pylist()
+    assert read(keyed)["score"].equals(read(output)["score"])
+
+
+def test_an_output_inside_the_input_is_refused(score, tmp_path):
+    folder = tmp_path / "rows"
+    (folder / "more").mkdir(parents=True)
+    pq.write_table(raw_table(30, seed=1), folder / "more" / "a.parquet")
+    for output in (folder / "out", folder, folder / "more" / ".." / "x"):
+        with pytest.raises(SpecError, match="must not lie in the input"):
+            score(folder, output)
+    assert [path.name for path in folder.rglob("*")] == ["more", "a.parquet"]
+    pq.write_table(pa.table({"id": [1]}), folder / "more" / "b.parquet")
+    with pytest.raises(SchemaError, match=r"'more/b\.parquet'"):
+        score(folder)
+
+
 def test_any_reader_of_parquet_folders_reads_the_scores_alone(score):
     raw = raw_table(60, seed=1)
     values = raw[SPACED].to_numpy().copy()

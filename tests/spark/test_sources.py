@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import lzma
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -215,6 +218,90 @@ def test_a_source_that_cannot_be_opened_is_one_sentence(
         case.build(session)
     assert type(caught.value) is kind
     assert caught.value.message.isprintable()
+
+
+SPARK_TYPES = {
+    pa.int64(): "bigint",
+    pa.int32(): "int",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.bool_(): "boolean",
+}
+QUOTED = ['say "hi" now', 'a "b", c', '"', '""', '"x"', "back\\slash", "it's", "", 'end"', "5, 6"]
+
+
+@pytest.mark.parametrize("writer", ["pandas", "csv", "arrow", "gz"])
+def test_quoted_text_is_read_as_it_was_written(session: SparkSession, tmp_path: Path, writer: str):
+    texts = [QUOTED[i % len(QUOTED)] for i in range(300)]
+    table = rows(300, c=pa.array(texts))
+    (tmp_path / "t").mkdir()
+    path = tmp_path / "t" / ("a.csv.gz" if writer == "gz" else "a.csv")
+    if writer == "csv":
+        with path.open("w", newline="") as stream:
+            lines = csv.writer(stream, lineterminator="\n")
+            lines.writerow(table.column_names)
+            lines.writerows(zip(*table.to_pydict().values(), strict=True))
+    elif writer == "arrow":
+        arrow_csv.write_csv(table, path)
+    else:
+        table.to_pandas().to_csv(path, index=False)
+    case = make_case(tmp_path)
+    case.body["sources"]["t"] = {
+        "path": "t",
+        "format": "csv",
+        "options": {"header": True},
+        "schema": ", ".join(f"{f.name} {SPARK_TYPES[f.type]}" for f in table.schema),
+    }
+    stored = case.splits(case.build(session)).sort_by("id")
+    assert [text or "" for text in stored["c"].to_pylist()] == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (r'"say \"hi\" now"', {}, r"options\.escape"),
+        ('"say ""hi"" now"', {"escape": "\\"}, r"options\.escape"),
+        ('"over\ntwo lines"', {}, r"multiLine"),
+    ],
+)
+def test_a_quoted_text_that_is_written_otherwise_stops_the_run(
+    session: SparkSession, tmp_path: Path, text: str, options: dict[str, str], said: str
+):
+    lines = [f"{i},{i % 17}.5,{text if i == 150 else 'a'},{i % 2}" for i in range(400)]
+    source = {"format": "csv", "schema": DDL, "options": options}
+    case = files_case(tmp_path, {"a.csv": "\n".join([*lines, ""])}, **source)
+    with pytest.raises(DataError, match=rf"a\.csv.* bad record reads .*{said}"):
+        case.build(session)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "value"),
+    [
+        (r'"say \"hi\" now"', {"escape": "\\"}, 'say "hi" now'),
+        ("'it''s'", {"quote": "'"}, "it's"),
+        ('"over\ntwo lines"', {"multiLine": True}, "over\ntwo lines"),
+        ('5" pipe', {}, '5" pipe'),
+    ],
+)
+def test_a_text_is_read_as_the_options_say(
+    session: SparkSession, tmp_path: Path, text: str, options: dict[str, Any], value: str
+):
+    lines = [f"{i},{i % 17}.5,{text},{i % 2}" for i in range(400)]
+    source = {"format": "csv", "schema": DDL, "options": options}
+    case = files_case(tmp_path, {"a.csv": "\n".join([*lines, ""])}, **source)
+    assert set(case.splits(case.build(session))["c"].to_pylist()) == {value}
+
+
+@pytest.mark.parametrize("ending", ["xz", "zip"])
+def test_text_that_is_packed_so_that_spark_reads_it_as_it_is_is_refused(
+    session: SparkSession, tmp_path: Path, ending: str
+):
+    source = {"format": "csv", "schema": DDL}
+    case = files_case(tmp_path, {f"a.csv.{ending}": lzma.compress(b"1,2.5,a,0\n")}, **source)
+    with pytest.raises(
+        DataError, match=rf"a\.csv\.{ending}' .* packed as \.{ending}, .*unpack it"
+    ):
+        case.build(session)
 
 
 def test_times_of_day_are_not_completed_with_the_day_of_the_run(
