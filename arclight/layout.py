@@ -87,10 +87,10 @@ def check_names(names: Collection[str], spec: Spec) -> None:
     _known(names, "etl.split.group", etl.group)
     _known(names, "evaluate.segments", _plain_segments(spec))
     _known(names, "features.categorical", listed)
-    if not etl.key and (ROW_KEY in names or ROW_KEY in wanted.derive):
+    if ROW_KEY in etl.key or (not etl.key and (ROW_KEY in names or ROW_KEY in wanted.derive)):
         raise SpecError(
             f"column '{ROW_KEY}' is the key of a table without one; rename it in etl.sql, or name "
-            "a key in etl.key."
+            "another key in etl.key."
         )
 
 

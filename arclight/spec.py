@@ -244,7 +244,7 @@ class Evaluate(Contract):
 class Replicas(Contract):
     """How many copies serve, and how busy each may be."""
 
-    min: int = Field(default=1, ge=0)
+    min: int = Field(default=1, ge=1)
     max: int = Field(default=1, ge=1)
     ongoing_per_replica: int = Field(default=32, ge=1)
 

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from arclight.bundle import Evaluation
@@ -57,22 +58,24 @@ def evaluate_command(
 def _model_of(spec: Spec, catalog: Catalog) -> ModelBundle:
     """Return the model that a spec's train section made, or the newest one.
 
+    That of a search is the newest one: its parameters are not the spec's.
+
     Raises:
         MissingError: there is no model.
         RefusedError: the newest one is another trainer's; each look at the test split counts.
     """
-    newest = catalog.model(spec.name)
-    if spec.tune is not None:
-        return newest
-    manifest = catalog.dataset(newest.dataset)
-    key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
-    found = catalog.find_model(spec.name, key)
-    if found is None and newest.trainer != spec.train.trainer:
-        raise RefusedError(
-            f"the newest model, {newest.ref}, is of trainer {newest.trainer}, but the spec asks "
-            f"for {spec.train.trainer}, and has no model of its own; train it first, or name the "
-            "model with --model."
-        )
+    newest, found = catalog.model(spec.name), None
+    if newest.search is None and spec.tune is None:
+        with suppress(ArclightError):  # whatever a training would say of its beginning
+            manifest = catalog.dataset(newest.dataset)
+            key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
+            found = catalog.find_model(spec.name, key)
+        if found is None and newest.trainer != spec.train.trainer:
+            raise RefusedError(
+                f"the newest model, {newest.ref}, is of trainer {newest.trainer}, but the spec "
+                f"asks for {spec.train.trainer}, and no model on its dataset is as the spec and "
+                "this code make it; name the model with --model, or train it first."
+            )
     bundle = found or newest
     say(f"evaluate: {bundle.ref}{'' if found else ', the newest one'}.")
     return bundle

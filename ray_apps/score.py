@@ -7,9 +7,11 @@ predicts, a thread writes.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import uuid
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -36,7 +38,6 @@ from ray_apps.score_output import REJECTED, PartWriter, ScoreColumns, ScoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from arclight.bundle import ModelBundle
     from arclight.catalog import Catalog
@@ -208,10 +209,16 @@ def _keys(catalog: Catalog, bundle: ModelBundle) -> tuple[str, ...]:
 
 
 def _refuse_output(output: Path, source: Path) -> None:
-    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+    inside, folder = Path(os.path.realpath(output)), Path(os.path.realpath(source))
+    if (
+        source.is_dir()
+        and inside.is_relative_to(folder)
+        and not any(part.startswith((".", "_")) for part in inside.relative_to(folder).parts)
+    ):
         raise SpecError(
             f"output '{printable(output)}' must not lie in the input '{printable(source)}', whose "
-            "rows it would be the next time; give a folder outside it."
+            "rows it would be the next time; give a folder outside it, or one whose name begins "
+            "with '_'."
         )
     if output.is_mount():
         raise SpecError(

@@ -73,8 +73,7 @@ def open_raw_rows(
         source: a Parquet file, or a folder of them.
         inputs: the columns a model takes.
         keep: columns to keep beside the scores; all of them must be there.
-        keys: kept where `keep` is None; every file must have them, but for a `row_key` that none
-            has.
+        keys: kept where `keep` is None; every file must have them, but for `row_key`.
 
     Raises:
         MissingError: nothing is at the path.
@@ -99,9 +98,8 @@ def open_raw_rows(
     if problems:
         more = f" ({len(problems) - 1} more files differ likewise)" if len(problems) > 1 else ""
         raise SchemaError(problems[0] + more)
-    if keep is None and not any(set(keys) & set(schema.names) for schema in schemas):
-        # a digest that the dataset made of whole rows, where its spec names no key
-        keys = [key for key in keys if key != ROW_KEY]
+    # a digest that the dataset made of whole rows, where its spec names no key
+    keys = [key for key in keys if key != ROW_KEY]
     if keep is None:
         _refuse_without_keys(files, schemas, keys)
     names = list(dict.fromkeys(keys if keep is None else keep))

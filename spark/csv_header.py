@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 MOST_FILES = 200
 _LINE_BYTES = 1 << 20
-_UNREAD = frozenset({".xz", ".br", ".zip", ".7z", ".lzma", ".tar", ".tgz", ".rar"})
+_UNREAD = frozenset(
+    {".xz", ".br", ".zip", ".7z", ".lzma", ".tar", ".tgz", ".tbz2", ".rar", ".z", ".lz", ".lzo"}
+)
 _PACKED = frozenset({".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate"}) | _UNREAD
 
 
@@ -41,12 +43,14 @@ def refuse_packed(name: str, source: Source, files: Sequence[Path]) -> None:
     if source.format not in ("csv", "json"):
         return
     for file in files:
-        if file.suffix.lower() in _UNREAD:
-            raise DataError(
-                f"source '{name}': '{printable(file)}' must be text, or packed as one of "
-                f"{', '.join(sorted(_PACKED - _UNREAD))}, but is packed as {file.suffix}, which "
-                "Spark does not unpack; unpack it, or write it as Parquet."
-            )
+        is_read = file.suffix.lower() in _PACKED - _UNREAD
+        for ending in file.suffixes[-2:] if is_read else file.suffixes[-1:]:
+            if ending.lower() in _UNREAD:
+                raise DataError(
+                    f"source '{name}': '{printable(file)}' must be text, or packed as one of "
+                    f"{', '.join(sorted(_PACKED - _UNREAD))}, but is packed as {ending}, which "
+                    "Spark does not unpack; unpack it, or write it as Parquet."
+                )
 
 
 # --------------------------------------------------------------------------------- inside

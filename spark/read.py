@@ -22,10 +22,11 @@ from arclight.schema import Column, SourceContract
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
 from spark.badrecord import wrong_header
 from spark.csv_header import refuse_packed
+from spark.csv_quotes import LOOKED_AT, refuse_open_quotes
 from spark.footers import Footers, read_footers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pyspark.sql import DataFrame, DataFrameReader, SparkSession
@@ -120,8 +121,18 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
         _ = table.schema  # what is wrong with a source shows when its columns are asked for
     except JVM_ERRORS as error:
         raise _explain(name, source, error, _culprit(reader, files.files)) from error
+    if source.format == "csv":
+        refuse_open_quotes(name, source, _first_lines(session, source, files))
     _refuse_times_of_day(name, source, files, reader, table)
     return table
+
+
+def _first_lines(session: SparkSession, source: Source, files: SourceFiles) -> Iterator[str]:
+    """Return lines as they stand; none where they are not in UTF-8."""
+    if source.options.get("encoding", "UTF-8") not in ("UTF-8", "utf-8"):
+        return iter(())
+    text = session.read.text(_paths(files)).limit(LOOKED_AT)
+    return (row[0] for row in text.collect())
 
 
 def _refuse_times_of_day(

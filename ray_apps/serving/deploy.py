@@ -223,7 +223,7 @@ def _check_place(profile: Profile, replicas: Replicas) -> None:
     if replicas.max > cores:
         raise SpecError(
             f"replicas must be at most {cores}, one a core of profile '{profile.name}', got "
-            f"{replicas.max}; give fewer with --replicas."
+            f"{replicas.max}; give fewer with --replicas, or in the spec's serve.replicas.max."
         )
 
 

@@ -17,6 +17,7 @@ from lightgbm.basic import (
 )
 
 from arclight.errors import DataError
+from ray_apps.gang import Alone
 from ray_apps.shards import dense
 from ray_apps.trainers.lgbm_network import network
 
@@ -72,7 +73,10 @@ def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset
         found = gang.exchange([sample.data] * gang.world)
         sample = np.concatenate([np.frombuffer(part, np.float32) for part in found])
         sample = sample.reshape(-1, len(names))
-    with network(gang):
+        del found
+    # bundles are made of values that binning leaves in another order, so all of them by everybody
+    is_shared = not common["params"].get("enable_bundle", True)
+    with network(gang if is_shared else Alone()):
         return _bins_of(sample, names, common)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import RACES
 from benchmarks.contender import REPOSITORY, Contender, ContenderError, Running
 from benchmarks.data import content_digest, prepared, star_schema, training_table, wide_table
 from benchmarks.harness import (
@@ -321,6 +322,6 @@ def test_the_results_page_shows_losses_and_keeps_other_races(module: str, tmp_pa
 
 def test_the_page_has_room_for_every_race() -> None:
     text = RESULTS.read_text(encoding="utf-8")
-    for race in ("etl", "fit", "ingest"):
+    for race in RACES:
         assert f"<!-- {race}: begin -->" in text
         assert f"<!-- {race}: end -->" in text

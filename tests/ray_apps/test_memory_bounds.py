@@ -47,7 +47,8 @@ def wide(tmp_path_factory):
 def test_rows_are_binned_within_three_tenths_more_than_their_bins(many, name):
     """And a row group for each thread that decodes; as floats the rows are 480 MB."""
     found = used(many, "binning", name)
-    assert found["after"] > 120 * MIB  # a byte a value, at least
+    # a byte a value at least; both libraries keep bins by rows and by columns, and labels
+    assert 120 * MIB < found["after"] < 2 * 126 * MIB + 6 * 8 * 3.15e6
     assert found["peak"] <= 1.3 * found["after"] + THREADS * found["group"], found
 
 

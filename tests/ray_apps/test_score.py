@@ -105,13 +105,12 @@ def test_scores_are_never_left_without_a_key_in_silence(score):
 
 
 def test_rows_of_a_table_without_a_key_are_scored_in_their_order(score, monkeypatch):
-    """Their dataset's key is a digest that no raw row has; a column of that name is kept."""
+    """Their dataset's key is a digest that no raw row has."""
     monkeypatch.setattr(module, "_keys", lambda *_: ("row_key",))
     raw = raw_table(50, seed=1)
     _, output = score(raw.drop_columns(["id"]))
     assert read(output).column_names == ["score", "label", "model"]
-    _, keyed = score(raw.rename_columns({"id": "row_key"}), output.with_name("keyed"))
-    assert read(keyed)["row_key"].to_pylist() == raw["id"].to_pylist()
+    _, keyed = score(raw, output.with_name("keyed"), keep=["id"])
     assert read(keyed)["score"].equals(read(output)["score"])
 
 
@@ -123,6 +122,9 @@ def test_an_output_inside_the_input_is_refused(score, tmp_path):
         with pytest.raises(SpecError, match="must not lie in the input"):
             score(folder, output)
     assert [path.name for path in folder.rglob("*")] == ["more", "a.parquet"]
+    first, beside = score(folder, folder / "_scores")
+    assert first.rows_scored == score(folder, tmp_path / "again")[0].rows_scored == 30
+    assert len(read(beside)) == 30
     pq.write_table(pa.table({"id": [1]}), folder / "more" / "b.parquet")
     with pytest.raises(SchemaError, match=r"'more/b\.parquet'"):
         score(folder)

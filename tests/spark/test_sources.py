@@ -270,7 +270,28 @@ def test_a_quoted_text_that_is_written_otherwise_stops_the_run(
     lines = [f"{i},{i % 17}.5,{text if i == 150 else 'a'},{i % 2}" for i in range(400)]
     source = {"format": "csv", "schema": DDL, "options": options}
     case = files_case(tmp_path, {"a.csv": "\n".join([*lines, ""])}, **source)
-    with pytest.raises(DataError, match=rf"a\.csv.* bad record reads .*{said}"):
+    with pytest.raises(DataError, match=rf"(bad record|its line) reads .*{said}"):
+        case.build(session)
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        (r'{0},"5\""', {}),
+        ('{0},"a text\n{0},goes on"', {}),
+        ('{0},"it ends nowhere', {}),
+        (r'{0},"ends with a backslash\"', {"escape": "\\"}),
+    ],
+)
+def test_a_last_text_that_does_not_end_on_its_line_stops_the_run(
+    session: SparkSession, tmp_path: Path, line: str, options: dict[str, str]
+):
+    lines = [line.format(i) if i == 150 else f'{i},"a ""b"""' for i in range(400)]
+    lines = [one.replace('""b""', "b") if options else one for one in lines]
+    source = {"format": "csv", "schema": "id bigint, c string", "options": options}
+    case = files_case(tmp_path, {"a.csv": "\n".join([*lines, ""])}, **source)
+    case.body["etl"]["sql"] = "SELECT id, c, id % 2 = 0 AS y FROM t"
+    with pytest.raises(DataError, match=r"does not end on its line: its line reads '150,.*escape"):
         case.build(session)
 
 
@@ -292,14 +313,14 @@ def test_a_text_is_read_as_the_options_say(
     assert set(case.splits(case.build(session))["c"].to_pylist()) == {value}
 
 
-@pytest.mark.parametrize("ending", ["xz", "zip"])
+@pytest.mark.parametrize("ending", ["xz", "zip", "tar.gz"])
 def test_text_that_is_packed_so_that_spark_reads_it_as_it_is_is_refused(
     session: SparkSession, tmp_path: Path, ending: str
 ):
     source = {"format": "csv", "schema": DDL}
     case = files_case(tmp_path, {f"a.csv.{ending}": lzma.compress(b"1,2.5,a,0\n")}, **source)
     with pytest.raises(
-        DataError, match=rf"a\.csv\.{ending}' .* packed as \.{ending}, .*unpack it"
+        DataError, match=rf"a\.csv\.{ending}' .* packed as \.(xz|zip|tar), .*unpack it"
     ):
         case.build(session)
 

@@ -172,7 +172,8 @@ def test_bins_that_workers_made_of_some_features_each_are_those_of_one(world):
     shard = make_shard(600)
     rows = [pa.concat_tables(shard.tables)] * world
     many = Shard((pa.concat_tables(rows),), (np.tile(shard.label, world),))
-    common = {"categorical_feature": [3], "params": {"max_bin": 63, "min_data_in_bin": 1}}
+    params = {"max_bin": 63, "min_data_in_bin": 1, "enable_bundle": False}
+    common = {"categorical_feature": [3], "params": params}
     alone = lgb.Dataset(many.tables[0], **common).construct()
     for mine in gang_of(world, lambda mesh: common_bins(shard, common, mesh)):
         assert [mine.feature_num_bin(i) for i in range(4)] == [
@@ -180,6 +181,38 @@ def test_bins_that_workers_made_of_some_features_each_are_those_of_one(world):
         ]
         edges = [bins_of(shard, by, common) for by in (mine, alone)]
         assert edges[0] == edges[1]
+
+
+def test_rare_values_are_bundled_alike_by_all_workers(tmp_path):
+    rng = np.random.default_rng(4)
+    rare = np.where(rng.random((3000, 12)) < 0.03, rng.integers(1, 9, (3000, 12)), 0)
+    rare[:, 5] += 7  # rare, but not mostly zero
+    label = (rare[:, :6].sum(1) + rng.normal(0, 1, 3000) > 8).astype(np.float64)
+    whole = pa.table([*rare.T.astype(np.float32)], names=[f"f{i}" for i in range(12)])
+    job = make_job(
+        categorical=(), rounds=6, early_stopping=None, params={"enable_bundle": True}, workers=2
+    )
+
+    def work(mesh):
+        mine = np.arange(3000) % 2 == mesh.rank
+        part = Shard((whole.filter(pa.array(mine)),), (label[mine],))
+        trainer = load_trainer("lightgbm")
+        return trainer.fit(trainer.prepare(part, part, job, mesh), job, mesh, go_on)
+
+    first, second = gang_of(2, work)
+    assert first.model == second.model
+    whole_shard, alone = Shard((whole,), (label,)), replace(job, workers=1)
+    trainer = load_trainer("lightgbm")
+    data = trainer.prepare(whole_shard, whole_shard, alone, Alone())
+    wanted = trainer.fit(data, alone, Alone(), go_on)
+    assert first.valid == pytest.approx(wanted.valid, abs=0.01)
+    assert root_text(first.model) == root_text(wanted.model)
+
+
+def root_text(model):
+    """Return where the first tree's root splits."""
+    lines = model.decode().split("Tree=0", 1)[1].splitlines()
+    return [li.split()[0] for li in lines if li.startswith(("split_feature=", "threshold="))]
 
 
 def bins_of(shard, bins, common):
