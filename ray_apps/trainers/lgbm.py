@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
 import numpy as np
-from lightgbm.basic import _ConfigAliases, _InnerPredictor
+from lightgbm.basic import _InnerPredictor
 
-from arclight.errors import (
-    DataError,
-    EngineError,
-    IntegrityError,
-    SpecError,
-    nearest,
-    printable,
-)
+from arclight.errors import DataError, EngineError, IntegrityError
 from ray_apps.gang import Alone
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
-from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds, mean_of_all
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.lgbm_bins import bin_rows, check_types, common_bins
 from ray_apps.trainers.lgbm_network import network
+from ray_apps.trainers.lgbm_params import check_init, check_names, params_of, probe, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,17 +50,6 @@ MEANS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "rmse": (lambda root: root * root, math.sqrt),
     "l1": (float, float),
 }
-OBJECTIVES: dict[str, tuple[str, ...]] = {
-    "binary": ("binary",),
-    "multiclass": ("multiclass",),
-    "regression": (
-        "regression", "regression_l1", "huber", "fair", "poisson", "mape", "gamma", "tweedie",
-        "quantile",
-    ),
-}  # fmt: skip
-BOOSTINGS = ("gbdt",)
-ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
-"""What its data-parallel learner has not, by the value that it has."""
 BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
 COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
 BINNING = (
@@ -77,27 +58,6 @@ BINNING = (
 )  # fmt: skip
 """What a data set is made by; another value needs another one."""
 SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed")
-# What a spec may set, by the library's main names: nothing that names a file, a host or a
-# column, and nothing that Arclight sets. Everything else in the library's own list is reserved.
-ALLOWED = frozenset(
-    {
-        "objective", "boosting", "data_sample_strategy", "learning_rate", "num_leaves",
-        "max_depth", "min_data_in_leaf", "min_sum_hessian_in_leaf", "bagging_fraction",
-        "pos_bagging_fraction", "neg_bagging_fraction", "bagging_freq", "bagging_seed",
-        "feature_fraction", "feature_fraction_bynode", "feature_fraction_seed", "extra_trees",
-        "extra_seed", "max_delta_step", "lambda_l1", "lambda_l2", "linear_lambda",
-        "min_gain_to_split", "top_rate", "other_rate", "min_data_per_group",
-        "max_cat_threshold", "cat_l2", "cat_smooth", "max_cat_to_onehot",
-        "monotone_constraints", "monotone_constraints_method", "monotone_penalty",
-        "path_smooth", "interaction_constraints", "linear_tree", "max_bin", "min_data_in_bin",
-        "bin_construct_sample_cnt", "data_random_seed", "enable_bundle", "use_missing",
-        "zero_as_missing", "is_unbalance", "scale_pos_weight", "sigmoid", "boost_from_average",
-        "reg_sqrt", "alpha", "fair_c", "poisson_max_delta_step", "tweedie_variance_power",
-        "use_quantized_grad", "num_grad_quant_bins", "quant_train_renew_leaf",
-        "stochastic_rounding", "histogram_pool_size", "feature_contri",
-        "cegb_tradeoff", "cegb_penalty_split",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,10 +86,10 @@ class LgbmTrainer:
 
     def check_params(self, job: TrainJob) -> None:
         """Refuse parameters by the library's own list, then let it judge the values."""
-        _check_names(job)
-        objective = _probe(job)
+        check_names(job)
+        objective = probe(job)
         if job.init is not None:
-            _check_init(job, objective)
+            check_init(job, objective)
 
     def why_no_gpu(self) -> str | None:
         """Its published packages have no kernels for CUDA."""
@@ -145,12 +105,12 @@ class LgbmTrainer:
 
     def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
         """What the library keeps in a data set."""
-        params = _params(job, Alone())
+        params = params_of(job, Alone())
         return tuple(params.get(name) for name in BINNING)
 
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Not where rounds depend on more than the model, the bins and seeds of their own."""
-        params = _params(job, Alone())
+        params = params_of(job, Alone())
         return not (
             _is_goss(params)  # it draws nothing for some rounds
             or params.get("use_quantized_grad")  # its rounding draws from a state of its own
@@ -165,7 +125,7 @@ class LgbmTrainer:
         train = train.held()
         common: dict[str, Any] = {
             "categorical_feature": list(job.categorical),
-            "params": _params(job, gang),
+            "params": params_of(job, gang),
         }
         init = lgb.Booster(model_file=job.init.path) if job.init else None
         # the model of a snapshot has the rounds it started from as well
@@ -187,13 +147,13 @@ class LgbmTrainer:
         native, _ = NATIVE.get((job.task, job.metric), ("", float))
         is_theirs = bool(native) and not job.shift and (gang.world == 1 or native in MEANS)
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
-        params = {**_params(job, gang), "metric": native if is_theirs else "None"}
+        params = {**params_of(job, gang), "metric": native if is_theirs else "None"}
         try:
             with network(gang) as net:
                 growing = _Growing(data, job, params, (metric, net, gang))
                 history = boost(growing, job, watch, data.start.history)
         except lgb.basic.LightGBMError as error:
-            raise EngineError(f"LightGBM failed: {_said(error)}; see the run's log.") from error
+            raise EngineError(f"LightGBM failed: {said(error)}; see the run's log.") from error
         kept = kept_rounds(history, job)
         model = growing.model(data.before + kept)
         # a round in which nothing was split is none to the library, unless it is the first
@@ -217,7 +177,7 @@ class LgbmTrainer:
             booster = lgb.Booster(model_file=path)
         except lgb.basic.LightGBMError as error:
             raise IntegrityError(
-                f"'{path}' is not a model LightGBM can read ({_said(error)}); restore it "
+                f"'{path}' is not a model LightGBM can read ({said(error)}); restore it "
                 "from a backup or train again."
             ) from error
         return LgbmModel(booster, threads)
@@ -251,17 +211,6 @@ class LgbmModel:
 
 
 # --------------------------------------------------------------------------------- inside
-
-_CHECK = re.compile(r"Check failed: \((?P<name>\w+)\) (?P<rule>\S+) \((?P<limit>[^)]*)\)")
-_PLACE = re.compile(r" at /\S+, line \d+ \.$")
-
-
-def _said(error: Exception) -> str:
-    """Return what the library says without the place in its own source."""
-    text = str(error).strip()
-    if found := _CHECK.match(text):
-        return f"{found['name']} must be {found['rule']} {found['limit']}"
-    return printable(_PLACE.sub("", text))
 
 
 class _Growing:
@@ -346,7 +295,7 @@ class _Growing:
 
 def _raw_shift(job: TrainJob) -> float:
     """Return a job's shift in the unit of LightGBM's raw scores."""
-    return job.shift / float(_params(job, Alone()).get("sigmoid", 1))
+    return job.shift / float(params_of(job, Alone()).get("sigmoid", 1))
 
 
 def _shifted(model: bytes, shift: float) -> bytes:
@@ -374,104 +323,3 @@ def _seeds(params: dict[str, Any], number: int) -> dict[str, int]:
         for place, name in enumerate(SEEDS)
     }
     return {name: int(found.generate_state(1)[0] >> 1) for name, found in drawn.items()}
-
-
-def _params(job: TrainJob, gang: Gang) -> dict[str, Any]:
-    """Return the library's parameters by their main names: the user's, then ours."""
-    aliases = _main_names()
-    # not bundled: rows counted row by row are as fast, and bins then say all that features say
-    params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0], "enable_bundle": False}
-    params |= {aliases[name]: value for name, value in job.params.items()}
-    params |= {
-        "num_threads": job.threads,
-        "seed": job.seed,
-        "deterministic": True,
-        # By rows it makes a copy of the bins for every booster, which takes as long as a round
-        # and as much memory as the bins: more than trials win by it, which are many and short.
-        # The trees are the same.
-        "force_col_wise" if job.is_trial else "force_row_wise": True,
-        "feature_pre_filter": False,
-        "verbosity": -1,
-    }
-    if job.task == "multiclass":
-        params["num_class"] = job.classes
-    if gang.world > 1:
-        params |= {"tree_learner": "data", "num_machines": gang.world, "pre_partition": True}
-    return params
-
-
-def _main_names() -> dict[str, str]:
-    """Return every parameter name the library knows and the main name it stands for."""
-    table = _ConfigAliases._get_all_param_aliases()
-    return {alias: name for name, aliases in table.items() for alias in (name, *aliases)}
-
-
-def _check_names(job: TrainJob) -> None:
-    known = _main_names()
-    seen: dict[str, str] = {}
-    for name, value in job.params.items():
-        main = known.get(name)
-        if main is None:
-            raise SpecError(
-                f"train.params: LightGBM has no '{printable(name)}'.{nearest(name, known)}"
-            )
-        if main not in ALLOWED:
-            raise SpecError(
-                f"train.params: '{name}' must not be set: Arclight sets it, or it names files, "
-                "hosts or columns."
-            )
-        if main in seen:
-            raise SpecError(f"train.params: '{name}' and '{seen[main]}' are the same; keep one.")
-        seen[main] = name
-        if job.workers > 1 and value != ALONE_ONLY.get(main, value):
-            raise SpecError(
-                f"train.params: {name} must be {ALONE_ONLY[main]} for several workers, got "
-                f"{printable(value)}: LightGBM leaves it out without a word; use train.workers: 1."
-            )
-        if main == "boosting" and value not in BOOSTINGS:
-            goss = " Set data_sample_strategy: goss for that." if value == "goss" else ""
-            raise SpecError(
-                f"train.params: {name} must be {' or '.join(BOOSTINGS)}, the one that is stored "
-                f"and served, got '{printable(value)}'.{goss}"
-            )
-        allowed = OBJECTIVES[job.task] if main == "objective" else None
-        if allowed is not None and value not in allowed:
-            raise SpecError(
-                f"train.params: {name} '{printable(value)}' must be one of {', '.join(allowed)} "
-                f"for a {job.task} task.{nearest(str(value), allowed)}"
-            )
-
-    refuse_weights(seen, job)
-
-
-def _check_init(job: TrainJob, objective: str) -> None:
-    """Refuse an objective other than that of the model a training starts from.
-
-    Raises:
-        SpecError: it is another, or has other settings.
-    """
-    assert job.init is not None
-    theirs = _objective(lgb.Booster(model_file=job.init.path))
-    if theirs != objective:
-        raise SpecError(
-            f"train.params: the objective must be '{theirs}', that of the model in train.init, "
-            f"got '{objective}'; set it so."
-        )
-
-
-def _objective(booster: lgb.Booster) -> str:
-    """Return the objective and its settings as a model file names them."""
-    lines = booster.model_to_string(num_iteration=1).splitlines()
-    return next((li.removeprefix("objective=") for li in lines if li.startswith("objective=")), "")
-
-
-def _probe(job: TrainJob) -> str:
-    """Train one round on a few rows, so that LightGBM refuses a bad value now."""
-    classes = max(job.classes, 2)
-    features = np.arange(40 * classes, dtype=np.float32).reshape(-1, 1)
-    labels = np.arange(40 * classes) % classes if job.task != "regression" else features[:, 0] + 1
-    params = _params(job, Alone())  # its threads are a setting of the whole process
-    try:
-        return _objective(lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1))
-    except (lgb.basic.LightGBMError, TypeError, ValueError) as error:
-        raise SpecError(f"train.params: LightGBM refuses them: {_said(error)}") from error

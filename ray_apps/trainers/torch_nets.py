@@ -96,7 +96,7 @@ def set_dropout(net: nn.Module, share: float) -> None:
 
 
 class _Dropout(nn.Dropout):
-    """Drops numbers at random, on cores four times as fast as torch does.
+    """Drops numbers at random, on cores with fewer draws than torch takes.
 
     Sixteen random bits decide about a number, four numbers a draw of its generator, where torch
     draws once or twice for each; a share is kept to 1/65,536 of what is asked for.
@@ -138,7 +138,7 @@ class _Categories(nn.Module):
         if codes.device.type != "cpu":
             found: Tensor = self.table(places)
             return found
-        # the same numbers and gradients; on cores its way back takes a third of the time
+        # the same numbers and gradients; on cores its way back is shorter
         flat = self.table.weight.index_select(0, places.flatten())
         return flat.view(*places.shape, flat.shape[1])
 
