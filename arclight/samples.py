@@ -191,7 +191,7 @@ def binary_sample(
     labels: Floats, scores: Floats, threshold: float = DEFAULT_THRESHOLD
 ) -> BinarySample:
     """Collapse rows to distinct scores with their negatives and positives."""
-    order = np.argsort(scores, kind="stable")
+    order = np.argsort(scores)  # in what order ties come changes nothing: zeros and ones are added
     ranked = scores[order]
     starts = run_starts(ranked)
     pos = np.add.reduceat(labels[order], starts) if len(starts) else np.zeros(0)

@@ -33,22 +33,14 @@ if TYPE_CHECKING:
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.lgbm_network import Network
 
-NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
-    ("binary", "auc"): ("auc", float),
-    ("binary", "log_loss"): ("binary_logloss", float),
-    ("binary", "average_precision"): ("average_precision", float),
-    ("multiclass", "log_loss"): ("multi_logloss", float),
-    ("multiclass", "accuracy"): ("multi_error", lambda error: 1.0 - error),
-    ("regression", "rmse"): ("rmse", float),
-    ("regression", "mae"): ("l1", float),
-}
-# What each worker's own is made to, and the mean over all rows made back to the metric of these.
-MEANS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
-    "binary_logloss": (float, float),
-    "multi_logloss": (float, float),
-    "multi_error": (float, float),
-    "rmse": (lambda root: root * root, math.sqrt),
-    "l1": (float, float),
+# Our metric -> theirs, what each worker's own is made to, and how the mean of that over all rows
+# becomes ours. The library's area under a curve is of one worker's rows, and takes longer.
+NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float], Callable[[float], float]]] = {
+    ("binary", "log_loss"): ("binary_logloss", float, float),
+    ("multiclass", "log_loss"): ("multi_logloss", float, float),
+    ("multiclass", "accuracy"): ("multi_error", float, lambda error: 1.0 - error),
+    ("regression", "rmse"): ("rmse", lambda root: root * root, math.sqrt),
+    ("regression", "mae"): ("l1", float, float),
 }
 BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
 COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
@@ -144,8 +136,8 @@ class LgbmTrainer:
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
-        native, _ = NATIVE.get((job.task, job.metric), ("", float))
-        is_theirs = bool(native) and not job.shift and (gang.world == 1 or native in MEANS)
+        native = NATIVE.get((job.task, job.metric), ("",))[0]
+        is_theirs = bool(native) and not job.shift
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = {**params_of(job, gang), "metric": native if is_theirs else "None"}
         try:
@@ -252,10 +244,9 @@ class _Growing:
         self._net.check()
         if self._metric is not None:
             return float(found[2])
-        native, ours = NATIVE[self._job.task, self._job.metric]
         # the library's own metrics are those of this worker's rows
-        there, back = MEANS.get(native, (float, float))
-        return ours(back(mean_of_all(self._gang, there(float(found[2])), self._valid_rows)))
+        _, there, back = NATIVE[self._job.task, self._job.metric]
+        return back(mean_of_all(self._gang, there(float(found[2])), self._valid_rows))
 
     def can_go_on_from(self, rounds: int) -> bool:
         # it counts rounds from 0 again; and one in which nothing was split is none to it

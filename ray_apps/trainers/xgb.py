@@ -17,7 +17,8 @@ from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
-from ray_apps.trainers.xgb_bins import bin_rows, has_new_codes, unbinned
+from ray_apps.trainers.xgb_bins import bin_rows, judged_rows
+from ray_apps.trainers.xgb_edges import edges_of
 from ray_apps.trainers.xgb_network import first_line, network
 from ray_apps.trainers.xgb_trees import InitTrees, shifted
 
@@ -34,17 +35,15 @@ if TYPE_CHECKING:
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.xgb_bins import Binned
 
-# Our metric -> theirs, and how theirs becomes ours; only where both compute the same number.
+# Our metric -> theirs, and how theirs becomes ours; only where both compute the same number, and
+# theirs is one number of all workers' rows: its AUC would be a mean of theirs, and takes longer.
 NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float]]] = {
-    ("binary", "auc"): ("auc", float),
     ("binary", "log_loss"): ("logloss", float),
     ("multiclass", "log_loss"): ("mlogloss", float),
     ("multiclass", "accuracy"): ("merror", lambda error: 1.0 - error),
     ("regression", "rmse"): ("rmse", float),
     ("regression", "mae"): ("mae", float),
 }
-# Of these the library makes one number of all workers' rows; its AUC would be a mean of theirs.
-SUMMED = ("logloss", "mlogloss", "merror", "rmse", "mae")
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "binary": ("binary:logistic",),
     "multiclass": ("multi:softprob",),
@@ -154,24 +153,25 @@ class XgbTrainer:
     def prepare(
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> XgbData:
-        """Bin train, and valid by the same cuts.
+        """Bin train, and valid by the same edges where it is large.
 
         Margins to go on from come from the bins; those of a model of other bins from the features.
         """
         weights = row_weights(train.label, job, gang)
+        if job.bins_folder is None:
+            train, valid = train.held(), valid.held()
+        edges = edges_of(train, job, gang, weights)
         with xgb.config_context(verbosity=0), network(gang):
             init = InitTrees(job) if job.init else None
-            binned, known = bin_rows(train, job, weights, init)
-            other: xgb.DMatrix
-            other, found = bin_rows(valid, job, init=init, like=binned)
-            if has_new_codes(known, found, gang):
-                other = unbinned(valid, job, init)
-            return XgbData(binned, other, valid.label, start, init)
+            binned = bin_rows(train, job, edges, weights, init)
+            del train
+            judged = judged_rows(valid, job, edges, gang, init)
+            return XgbData(binned, judged, valid.label, start, init)
 
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native, _ = NATIVE.get((job.task, job.metric), ("", float))
-        is_theirs = bool(native) and not job.shift and (gang.world == 1 or native in SUMMED)
+        is_theirs = bool(native) and not job.shift
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
         params = _params(job)
         params |= {"eval_metric": native} if is_theirs else {"disable_default_eval_metric": True}

@@ -233,11 +233,27 @@ def test_weights_are_of_train_alone(name, metric, place, tmp_path, monkeypatch):
     assert fitted.rounds > 1
 
 
+@pytest.mark.parametrize("place", ["memory", "disk", "bins on disk"])
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_level_that_train_never_had_is_judged_as_it_will_be_scored(
+    name, place, tmp_path, monkeypatch
+):
+    if place == "bins on disk" and not load_trainer(name).bins_on_disk:
+        pytest.skip("its bins are always in memory")
+    monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
+    read = as_it_is if place == "memory" else from_disk
+    job = replace(make_job(), bins_folder=tmp_path / "bins" if "bins" in place else None)
+    valid = make_shard(500, seed=1, levels=9)
+    fitted = fit(name, job, read(make_shard(3000, levels=4)), read(valid))
+    scores = load(name, fitted, tmp_path).predict(valid_matrix(valid))
+    assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=2e-5)
+
+
 def valid_matrix(valid: Shard):
     return dense(pa.concat_tables(valid.tables))
 
 
-@pytest.mark.parametrize("call", range(1, 30, 2))
+@pytest.mark.parametrize("call", range(1, 16, 2))
 def test_an_interrupt_ends_xgboosts_binning(call, monkeypatch):
     """The library calls back for rows; what is no Exception would be lost there."""
     calls = []
