@@ -10,7 +10,8 @@ from cluster.profiles import load_profile
 from cluster.sizing import plan_sizes
 from jobs.runs import known_store
 from jobs.say import answer, progress, say
-from ray_apps.score import score_folder
+from ray_apps.score import MANIFEST, score_folder
+from ray_apps.unusual import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +39,15 @@ def score_command(  # noqa: PLR0913 -- model, input, output, and how, by keyword
         f"score: {result.rows_scored:,} rows by {bundle.ref} in {output}"
         + (f", {result.rows_rejected:,} rejected." if result.rows_rejected else ".")
     )
+    unlike = told(result.unusual)
+    if unlike:
+        say(f"unlike the rows of training: {unlike}; see '{output / MANIFEST}'.")
     body = {
         "model": bundle.ref,
         "rows": result.rows_scored,
         "rejected": result.rows_rejected,
         "reasons": result.reasons,
+        "unusual": result.unusual,
         "output": str(output),
     }
     answer(body, as_json=as_json)

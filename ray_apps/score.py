@@ -35,6 +35,7 @@ from ray_apps.predictor import load_predictor
 from ray_apps.rows import conform
 from ray_apps.score_input import open_raw_rows
 from ray_apps.score_output import REJECTED, PartWriter, ScoreColumns, ScoredFile, reasons_of
+from ray_apps.unusual import Unusual, Watch, add_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,6 +63,8 @@ class ScoreResult(Contract):
     rows_rejected: int
     reasons: dict[str, int]
     """Reason -> rows it holds for; a row may have several."""
+    unusual: Unusual = {}
+    """Feature -> `missing`, `unseen` in training or `far` from it -> rows scored all the same."""
     files: tuple[ScoredFile, ...]
     rejected: tuple[ScoredFile, ...]
     made_at: str
@@ -135,6 +138,8 @@ class _Run:
         self._scored = PartWriter(work, columns.schema)
         self._rejected = PartWriter(work, columns.rejected_schema, REJECTED)
         self._reasons: Counter[str] = Counter()
+        self._watch = Watch(predictor.bundle.plan)
+        self._unusual: Unusual = {}
         self._rows = 0
 
     def __enter__(self) -> _Run:
@@ -155,7 +160,7 @@ class _Run:
                 row = conform(batch, self._raw.inputs, where=f"'{printable(file)}'")
                 found = self._predictor.predict(row)
                 bad = found.is_rejected
-                scores = found.scores
+                scores, matrix = found.scores, found.matrix
                 if bad.any():
                     places = np.flatnonzero(bad)
                     self._reasons.update(
@@ -165,6 +170,8 @@ class _Run:
                     why = reasons_of(found, places)
                     self._rejected.write(self._columns.rejected(side, (file, places + first), why))
                     kept, scores = kept.filter(pa.array(~bad)), scores[~bad]
+                    matrix = matrix[~bad]
+                add_up(self._unusual, self._watch.count(matrix))
                 out.put(self._columns.scored(kept, scores))
                 self._rows += batch.num_rows
                 tick(self._rows, self._raw.rows, "rows")
@@ -194,6 +201,7 @@ class _Run:
             rows_scored=rows_scored,
             rows_rejected=rows_rejected,
             reasons={name: n for name, n in sorted(self._reasons.items()) if n},
+            unusual=self._unusual,
             files=scored,
             rejected=rejected,
             made_at=now(),

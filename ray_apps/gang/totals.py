@@ -40,6 +40,8 @@ def to_first(gang: Gang, mine: Doubles) -> Doubles:
 
 def from_first(gang: Gang, mine: Doubles, judge: Callable[[Doubles], float]) -> float:
     """Return the first worker's one number about the rows of all; the same number everywhere."""
+    if gang.world == 1:
+        return judge(mine)
 
     def answer(parts: Sequence[bytes]) -> bytes:
         value = judge(np.concatenate([_rows(part, mine) for part in parts]))

@@ -14,7 +14,7 @@ from ray_apps.serving.arrow_stream import ARROW_STREAM, decode_stream, encode_st
 from ray_apps.serving.problem import Problem
 from ray_apps.serving.protocol import Outcome, RowDecoder, outcome, predictions, refuse_rejected
 from ray_apps.serving.tensors import decode_tensors, encode_tensors
-from ray_apps.serving.unusual import Unusual, Watch
+from ray_apps.unusual import Unusual, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -100,7 +100,7 @@ class Fitted:
     Attributes:
         model: the bytes of the model file, the kept rounds only.
         rounds: rounds in that file, those of the model it started from included.
-        valid: the metric on the valid rows at the kept round, as the library computed it.
+        valid: the metric on the valid rows at the kept round.
         params: everything that was passed to the library.
     """
 

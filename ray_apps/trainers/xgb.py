@@ -153,13 +153,14 @@ class XgbTrainer:
     def prepare(
         self, train: Shard, valid: Shard, job: TrainJob, gang: Gang, start: Snapshot = BEGINNING
     ) -> XgbData:
-        """Bin train, and valid by the same edges where it is large.
+        """Bin train; valid as `judged_rows` says.
 
-        Margins to go on from come from the bins; those of a model of other bins from the features.
+        Margins to go on from the library computes itself; those of a model of other bins come
+        from the features.
         """
         weights = row_weights(train.label, job, gang)
         if job.bins_folder is None:
-            train, valid = train.held(), valid.held()
+            train = train.held()
         edges = edges_of(train, job, gang, weights)
         with xgb.config_context(verbosity=0), network(gang):
             init = InitTrees(job) if job.init else None

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import xgboost as xgb
 
 from arclight.errors import EngineError
-from ray_apps.gang.totals import highest, total
+from cluster.machine import usable_memory_bytes
+from ray_apps.gang.totals import highest
 from ray_apps.trainers.xgb_network import first_line
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from ray_apps.trainers.xgb_edges import Edges
     from ray_apps.trainers.xgb_trees import InitTrees
 
+CSR_BYTES = 8
+"""Of a value in rows that are not binned: the number and its column."""
+JUDGED_BYTES, JUDGED_SHARE = 256 << 20, 64
+"""Rows that judge up to this size, and this part of the memory there is, are not binned; a search
+has as many of them as it has ways to bin, times its stages."""
 Binned: TypeAlias = xgb.QuantileDMatrix | xgb.ExtMemQuantileDMatrix
 
 
@@ -76,28 +82,32 @@ def judged_rows(
 ) -> xgb.DMatrix:
     """Return the rows that judge each round: as they are, or as bins where they are many.
 
-    The library takes a quarter of the time to predict rows that are not binned. Bound to train's
-    edges it takes a category code that train never had for the nearest one it had, so the metric
-    would be that of other rows than the model will score: with such a code rows stay as they are.
+    On cores the library takes a quarter of the time to predict rows that are not binned, but they
+    take up to eight times the memory. Bound to train's edges it takes a category code that train
+    never had for the nearest one it had, so the metric would be that of other rows than the model
+    will score: with such a code rows stay as they are.
 
     Raises:
         EngineError: the library failed.
     """
-    # asked of all workers: what the library does for either kind is not the same among them
-    is_held = bool(total(gang, np.array([not valid.is_held]))[0] == 0)
-    if (is_held and job.bins_folder is None) or _has_new_codes(valid, edges, gang):
-        return _unbinned(valid, job, init)
+    size = valid.rows * edges.rows.shape[1] * CSR_BYTES
+    is_large = size > min(JUDGED_BYTES, usable_memory_bytes() // JUDGED_SHARE)
+    # all workers do the same: the library's calls to the others are not those of the other kind
+    is_binned = highest(gang, np.array([is_large or job.bins_folder is not None]))[0]
+    if not is_binned or _has_new_codes(valid, edges, gang):
+        return _unbinned(valid.held(), job, init)
     return bin_rows(valid, job, edges, init=init)
 
 
 def _has_new_codes(valid: Shard, edges: Edges, gang: Gang) -> bool:
     """Say whether valid has a category code that train never had, on any worker."""
-    is_new = False
+    if not edges.categorical:
+        return False
+    found = np.full(len(edges.categorical), -1, dtype=np.int64)
     for table in valid.tables:
-        for place, top in zip(edges.categorical, edges.top_codes, strict=True):
-            code = pc.max(table.column(place)).as_py()
-            is_new |= code is not None and not code <= top
-    return bool(highest(gang, np.array([is_new]))[0])
+        codes = [pc.max(table.column(place)).as_py() for place in edges.categorical]
+        found = np.maximum(found, [-1 if code is None else code for code in codes])
+    return bool((highest(gang, found) > np.nan_to_num(edges.top_codes, nan=-1)).any())
 
 
 def _unbinned(valid: Shard, job: TrainJob, init: InitTrees | None) -> xgb.DMatrix:

@@ -2,10 +2,10 @@
 
 The library's own sketch takes longer than the rest of its binning. Here every part of the rows is
 sorted by the vector instructions that numpy has for it. What is kept of a part are its distinct
-values with the weight of the rows up to each: all of them, or as many at even steps of weight as
-make a step an eighth of a bin. Such summaries are put together, sixteen to one, again and again
-(Munro and Paterson 1980), by every worker and at the end by the first one. A feature with no more
-values than bins gets the library's own edges, another one quantiles by the same rule.
+values and their weights: all of them, or as many at even steps of weight as make a step an eighth
+of a bin. Such summaries are put together, sixteen to one, again and again (Munro and Paterson
+1980), by every worker and at the end by the first one. A feature with no more values than bins
+gets the library's own edges, another one bins of even weight.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 MAX_BIN = 256
 """Bins of a feature where the spec says nothing: the library's default."""
 STEPS, LEAST = 8, 1024
-"""Values kept for each bin, and at least; when some are dropped, ranks move by a step at most."""
+"""Values kept of a feature: so many a bin, and no fewer. Leaving some out moves the rank of any
+other value by a step at most."""
 FAN_IN = 16
 """Summaries that are made one."""
 
@@ -43,7 +45,7 @@ class Edges:
 
     Attributes:
         rows: of each feature what the library makes these edges of, ascending, NaN where there
-            is no more: [rows, features]. Of a category the highest code of each part.
+            is no more: [rows, features]. Of a category some codes, the highest among them.
         categorical: which features are categories.
         bins: of a feature at most.
     """
@@ -123,30 +125,42 @@ class _Summary:
     weights: Doubles
 
     def thinned(self, size: int) -> _Summary:
-        """Return as many values as are asked for, or all; what lies between two goes to both."""
+        """Return some `size` values at even steps of weight; what is left out goes to both sides.
+
+        The first and the last stay, and each one that is heavier than a step.
+        """
         if len(self.values) <= size:
             return self
-        picked = self.begins(size - 1)
+        picked = np.unique(np.append(self._steps(size), len(self.values) - 1))
         own = self.weights[picked]
         between = np.diff(np.cumsum(self.weights)[picked], prepend=0.0) - own
         return _Summary(self.values[picked], own + (between + np.append(between[1:], 0.0)) / 2)
 
-    def begins(self, parts: int) -> npt.NDArray[np.int64]:
-        """Return the places where parts of even weight begin, and the last place.
+    def begins(self, bins: int) -> Places:
+        """Return the place where each bin begins, so that bins are of even weight.
 
-        A value that is heavier than a part is one by itself, and the others share what is left.
+        A value that is heavier than a bin is one, but for values before it that are less than
+        one; the others share what is left.
         """
-        level, is_heavy = 0.0, np.zeros(len(self.weights), dtype=np.bool_)
+        parts = bins
+        while len(found := self._steps(parts)) > bins:
+            parts -= len(found) - bins
+        return found
+
+    def _steps(self, parts: int) -> Places:
+        """Return where parts of even weight begin, and where each value heavier than one does."""
+        is_heavy = np.zeros(len(self.weights), dtype=np.bool_)
         while True:
-            level = self.weights[~is_heavy].sum() / (parts - np.count_nonzero(is_heavy))
-            heavier = self.weights > level
-            if not (heavier & ~is_heavy).any():
+            left = max(1, parts - int(np.count_nonzero(is_heavy)))
+            level = float(self.weights[~is_heavy].sum()) / left
+            heavier = ~is_heavy & (self.weights > level)
+            if not heavier.any():
                 break
             is_heavy |= heavier
         counted = np.minimum(self.weights, level)
-        below = np.cumsum(counted) - counted
-        found = np.searchsorted(below, level * np.arange(parts))
-        return np.unique(np.append(np.minimum(found, len(below) - 1), len(below) - 1))
+        even = np.searchsorted(np.cumsum(counted) - counted, level * np.arange(parts))
+        even = np.minimum(even, len(self.values) - 1)
+        return np.unique(np.append(even, np.flatnonzero(is_heavy)))
 
 
 @dataclass
@@ -187,10 +201,11 @@ def _distinct(values: Singles, weights: npt.NDArray[np.floating] | None = None) 
         # the same order of equal values on every processor: their sum depends on it
         order = np.argsort(values, kind="stable")
         ranked, steps = values[order], np.cumsum(weights[order], dtype=np.float64)
-    ranked = ranked[: np.searchsorted(ranked, np.nan)]
-    last = np.flatnonzero(ranked != np.append(ranked[1:], np.nan))
+    ranked = ranked[: np.searchsorted(ranked, np.float32(np.nan))]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])
     ends = last + 1.0 if steps is None else steps[last]
-    return _Summary(ranked[last], np.diff(ends, prepend=0.0))
+    values = ranked[last] + np.float32(0)  # which of -0.0 and 0.0 came last is chance
+    return _Summary(values, np.diff(ends, prepend=0.0))
 
 
 def _together(parts: Sequence[_Summary]) -> _Summary:
@@ -204,7 +219,11 @@ def _quantiles(whole: _Summary, bins: int) -> Singles:
 
     Of at most `bins + 1` values the library drops the first and takes the next ones as edges.
     """
-    return whole.values if len(whole.values) <= bins else whole.values[whole.begins(bins)]
+    if len(whole.values) <= bins:
+        return whole.values
+    places = np.append(whole.begins(bins), len(whole.values) - 1)
+    edges: Singles = whole.values[np.unique(places)]
+    return edges
 
 
 def _beside(columns: Sequence[Singles]) -> Singles:

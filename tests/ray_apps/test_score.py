@@ -33,6 +33,7 @@ from ray_apps import score as module
 from ray_apps import score_input, score_output
 from ray_apps.predictor import load_predictor
 from ray_apps.score import ScoreResult, score_folder
+from ray_apps.unusual import told
 from tests.ray_apps.make_dataset import EMOJI, ODD, SPACED, one_batch, raw_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,6 +146,31 @@ def test_columns_to_keep_are_kept_as_they_are(score):
     table = read(output)
     assert table.column_names == ["at", "color", EMOJI, "score", "label", "model"]
     assert table.select(["at", "color", EMOJI]).equals(raw.select(["at", "color", EMOJI]))
+
+
+def test_rows_unlike_those_of_training_are_scored_and_counted(score):
+    raw, rows = raw_table(400, seed=1), 100_000
+    raw = pa.concat_tables([raw] * (rows // 400))  # more than a batch
+    color, count = raw["color"].to_pylist(), raw[EMOJI].to_pylist()
+    values = raw[SPACED].to_numpy().copy()
+    color[5] = color[70_000] = color[9] = "octarine"
+    count[6], values[9] = 10**6, np.inf  # the ninth row is not scored
+    raw = change(change(raw, "color", pa.array(color)), EMOJI, pa.array(count))
+    result, output = score(change(raw, SPACED, pa.array(values, from_pandas=True)))
+    assert result.rows_rejected == 1
+    assert result.unusual["color"]["unseen"] >= 2
+    usual = score(raw_table(400, seed=1), output.with_name("usual"))[0].unusual
+    known = usual.get("color", {}).get("unseen", 0) * (rows // 400)  # too rare to be kept
+    assert result.unusual["color"]["unseen"] - known in (
+        1,
+        2,
+    )  # one may stand where such a one was
+    assert result.unusual[EMOJI] == {"far": 1}
+    missing = pc.sum(pc.is_null(raw[ODD])).as_py()
+    assert result.unusual[ODD]["missing"] == missing - (raw[ODD][9].as_py() is None)
+    text = told(result.unusual)
+    assert f"'{EMOJI}'" in text or f"{EMOJI} far in 1" in text
+    assert "missing" not in text
 
 
 @pytest.mark.parametrize("name", ["nope", "score", "model", "reasons"])

@@ -233,22 +233,6 @@ def test_weights_are_of_train_alone(name, metric, place, tmp_path, monkeypatch):
     assert fitted.rounds > 1
 
 
-@pytest.mark.parametrize("place", ["memory", "disk", "bins on disk"])
-@pytest.mark.parametrize("name", LIBRARIES)
-def test_a_level_that_train_never_had_is_judged_as_it_will_be_scored(
-    name, place, tmp_path, monkeypatch
-):
-    if place == "bins on disk" and not load_trainer(name).bins_on_disk:
-        pytest.skip("its bins are always in memory")
-    monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
-    read = as_it_is if place == "memory" else from_disk
-    job = replace(make_job(), bins_folder=tmp_path / "bins" if "bins" in place else None)
-    valid = make_shard(500, seed=1, levels=9)
-    fitted = fit(name, job, read(make_shard(3000, levels=4)), read(valid))
-    scores = load(name, fitted, tmp_path).predict(valid_matrix(valid))
-    assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=2e-5)
-
-
 def valid_matrix(valid: Shard):
     return dense(pa.concat_tables(valid.tables))
 
@@ -436,11 +420,20 @@ def test_LG6_XG7_no_rows_are_refused():
         load_trainer("lightgbm").prepare(empty, empty, make_job(categorical=()), Alone())
 
 
+@pytest.mark.parametrize("place", ["memory", "disk", "bins on disk"])
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_CAT1_a_code_that_training_never_saw_is_scored_and_judged_alike(name, tmp_path):
+def test_CAT1_a_code_that_training_never_saw_is_scored_and_judged_alike(
+    name, place, tmp_path, monkeypatch
+):
     """XGBoost binds a valid matrix to train's cuts and takes an unseen code for a seen one."""
+    if place == "bins on disk" and not load_trainer(name).bins_on_disk:
+        pytest.skip("its bins are always in memory")
     train = make_shard(3000)
     valid = make_shard(600, seed=1, levels=7)  # code 6 is in no train row
+    if place != "memory":
+        monkeypatch.setattr("ray_apps.shards.HELD_BYTES", 0)
+        monkeypatch.setattr("ray_apps.trainers.xgb_bins.JUDGED_BYTES", 0)
+        train, valid = from_disk(train), from_disk(valid)
     seen: list[float] = []
 
     def watch(history, _model) -> bool:
@@ -448,6 +441,7 @@ def test_CAT1_a_code_that_training_never_saw_is_scored_and_judged_alike(name, tm
         return True
 
     job = make_job(metric="log_loss", early_stopping=None)
+    job = replace(job, bins_folder=tmp_path / "bins" if place == "bins on disk" else None)
     model = load(name, fit(name, job, train, valid, watch), tmp_path)
     scores = model.predict(dense(pa.concat_tables(valid.tables)))
     assert seen[-1] == pytest.approx(_value(job, valid, scores), abs=1e-6)

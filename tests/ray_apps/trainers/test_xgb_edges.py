@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard
-from ray_apps.trainers import load_trainer
-from ray_apps.trainers.xgb_edges import FAN_IN, edges_of
+from ray_apps.trainers import load_trainer, xgb_edges
+from ray_apps.trainers.xgb_edges import FAN_IN, LEAST, edges_of
 from tests.ray_apps.gang.test_mesh import gang_of
 from tests.ray_apps.trainers.test_trainers import go_on, make_job, make_shard
 
@@ -97,16 +98,22 @@ def test_bins_of_many_values_hold_the_same_share(bins, is_sorted, parts):
     assert found.min() > 0.65
 
 
-def test_a_value_of_many_rows_is_a_bin_and_the_others_share_the_rest():
+@pytest.mark.parametrize("parts", [1, 5, 40])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
+def test_values_of_many_rows_are_bins_and_the_others_share_the_rest(share, parts):
     rng = np.random.default_rng(3)
     values = rng.standard_normal(ROWS * 10).astype(np.float32)
-    values[rng.random(len(values)) < 0.9] = 0.25
-    (cuts,) = found_edges([values], bins=100, parts=5)
-    assert len(cuts) - 1 >= 99
-    assert np.float32(0.25) in cuts
-    assert shares(values, cuts).max() == pytest.approx(0.9, abs=0.005)
-    rest = values[values != 0.25]
-    assert shares(rest, cuts).max() < 1.5 / 99
+    heavy = (-0.5, 0.25, 2.0)
+    for value in heavy:
+        values[rng.random(len(values)) < share] = value
+    (cuts,) = found_edges([values], bins=100, parts=parts)
+    assert 98 <= len(cuts) - 1 <= 101
+    bins = np.searchsorted(cuts[1:], values, side="right")
+    light = ~np.isin(values, np.float32(heavy))
+    for value in heavy:
+        beside = bins[light] == bins[values == np.float32(value)][0]
+        assert beside.sum() <= 1.1 * light.sum() / 97  # at most a bin's worth
+    assert shares(values[light], cuts).max() < 1.5 / 97
 
 
 def test_a_row_of_weight_three_counts_as_three_rows():
@@ -118,6 +125,17 @@ def test_a_row_of_weight_three_counts_as_three_rows():
     assert np.array_equal(weighted, repeated)
     (plain,) = found_edges([values], bins=50)
     assert not np.array_equal(weighted, plain)
+
+
+@pytest.mark.parametrize("parts", [1, 7, 40])
+def test_bins_of_weighted_rows_hold_the_same_weight(parts):
+    rng = np.random.default_rng(6)
+    values = np.sort(rng.standard_normal(ROWS * 10)).astype(np.float32)
+    weights = np.where(values > 1, 20, rng.choice([1, 2], len(values))).astype(np.float32)
+    (cuts,) = found_edges([values], bins=64, parts=parts, weights=weights)
+    found = shares(values, cuts, weights) * 64
+    assert len(found) == 64
+    assert abs(found - 1).max() < 0.35
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -154,8 +172,14 @@ def test_workers_have_the_same_edges_and_those_of_one(world):
         max_size=20,
     ),
     bins=st.integers(2, 20),
+    least=st.sampled_from([2, LEAST]),
 )
-def test_edges_go_from_the_least_to_the_greatest_value(parts, bins):
+def test_edges_go_from_the_least_to_the_greatest_value(parts, bins, least):
+    with mock.patch.multiple(xgb_edges, STEPS=1, LEAST=least):
+        check_edges(parts, bins)
+
+
+def check_edges(parts, bins):
     columns = [pa.table({"f0": pa.array(part, pa.float32())}) for part in parts]
     labels = tuple(np.zeros(len(part)) for part in parts)
     job = make_job(categorical=(), params={"max_bin": bins})

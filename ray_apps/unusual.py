@@ -1,4 +1,4 @@
-"""What a request holds that training did not: counted, so that nobody has to guess at a score."""
+"""What rows to score hold that training did not: counted, so that nobody guesses at a score."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from arclight.errors import printable
 from arclight.features import FLOAT32_MAX
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 FAR_STD = 10.0
 """A number this many standard deviations from the training mean is far; less than 1% of the
 training rows can be, whatever their distribution."""
+
+TOLD = 5
+"""Features named in a sentence."""
 
 Unusual = dict[str, dict[str, int]]
 
@@ -48,6 +52,27 @@ class Watch:
                 for place in np.flatnonzero(counts).tolist():
                     found.setdefault(self._names[place], {})[what] = int(counts[place])
         return found
+
+
+def add_up(whole: Unusual, part: Unusual) -> None:
+    """Add the rows of a part to those of a whole."""
+    for name, counts in part.items():
+        known = whole.setdefault(name, {})
+        for what, rows in counts.items():
+            known[what] = known.get(what, 0) + rows
+
+
+def told(found: Unusual) -> str:
+    """Return what no row of training had, the most frequent first; missing values it may have."""
+    counts = [
+        (rows, f"{printable(name)} {what} in {rows:,}")
+        for name, each in found.items()
+        for what, rows in each.items()
+        if what != "missing"
+    ]
+    counts.sort(key=lambda one: -one[0])
+    more = f" and {len(counts) - TOLD} more" if len(counts) > TOLD else ""
+    return "; ".join(text for _, text in counts[:TOLD]) + more
 
 
 def _limit(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Matrix:

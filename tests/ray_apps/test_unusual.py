@@ -7,7 +7,7 @@ import pytest
 
 from arclight.features import FLOAT32_MAX, FeatureLayout
 from arclight.plan import Feature, FeaturePlan
-from ray_apps.serving.unusual import FAR_STD, Watch
+from ray_apps.unusual import FAR_STD, TOLD, Watch, add_up, told
 
 NAN = float("nan")
 PLAN = FeaturePlan(
@@ -53,6 +53,17 @@ def test_a_column_that_was_constant_knows_its_value(drift):
     plan = FeaturePlan(layout=PLAN.layout, features=(same,))
     assert Watch(plan).count(np.array([[value]])) == {}
     assert Watch(plan).count(np.array([[np.nextafter(value, np.float32(1))]])) != {}
+
+
+def test_counts_of_parts_add_up_and_are_told_with_the_most_frequent_first():
+    whole = {}
+    add_up(whole, {"x": {"far": 1, "missing": 7}})
+    add_up(whole, {"x": {"far": 1200}, "c": {"unseen": 3}})
+    assert whole == {"x": {"far": 1201, "missing": 7}, "c": {"unseen": 3}}
+    assert told(whole) == "x far in 1,201; c unseen in 3"
+    assert told({"x": {"missing": 7}}) == ""
+    many = {f"x{i}": {"far": i + 1} for i in range(TOLD + 2)}
+    assert told(many).endswith("; x2 far in 3 and 2 more")
 
 
 def test_the_training_rows_of_a_model_are_usual(trained):
