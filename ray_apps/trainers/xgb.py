@@ -21,6 +21,7 @@ from ray_apps.trainers.xgb_bins import bin_rows, judged_rows
 from ray_apps.trainers.xgb_edges import edges_of
 from ray_apps.trainers.xgb_network import first_line, network
 from ray_apps.trainers.xgb_trees import InitTrees, shifted
+from ray_apps.trainers.xgb_twins import may_have_twins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ray_apps.trainers import Param, Values
     from ray_apps.trainers.boosting import Snapshot, Watch
     from ray_apps.trainers.xgb_bins import Binned
+    from ray_apps.trainers.xgb_twins import Twins
 
 # Our metric -> theirs, and how theirs becomes ours; only where both compute the same number, and
 # theirs is one number of all workers' rows: its AUC would be a mean of theirs, and takes longer.
@@ -104,6 +106,7 @@ class XgbData:
     valid_label: Doubles
     start: Snapshot = BEGINNING
     init: InitTrees | None = None
+    twins: Twins | None = None
 
 
 class XgbTrainer:
@@ -140,8 +143,8 @@ class XgbTrainer:
         return least_row_bytes(0 if on_disk else values.known)
 
     def bin_key(self, job: TrainJob) -> tuple[Param | None, ...]:
-        """The number of bins; trees take what they want of them."""
-        return (job.params.get("max_bin"),)
+        """The number of bins, and how features are shown; trees take what they want of them."""
+        return (job.params.get("max_bin"), may_have_twins(job))
 
     def goes_on_exactly(self, job: TrainJob) -> bool:
         """Every round begins anew from its own seed, so chance is the same after a restart.
@@ -167,7 +170,7 @@ class XgbTrainer:
             binned = bin_rows(train, job, edges, weights, init)
             del train
             judged = judged_rows(valid, job, edges, gang, init)
-            return XgbData(binned, judged, valid.label, start, init)
+            return XgbData(binned, judged, valid.label, start, init, edges.twins)
 
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
@@ -250,8 +253,12 @@ class _Growing:
     ) -> None:
         self._data, self._job, self._metric = data, job, metric
         self._draws = any(float(job.params.get(name, 1)) < 1 for name in SAMPLING)
-        begun = bytearray(data.start.model) if data.start.model else None
-        self._booster = xgb.Booster(params, [data.train, data.valid], model_file=begun)
+        begun = data.start.model
+        if begun and data.twins:
+            begun = data.twins.unfolded(begun)
+        self._booster = xgb.Booster(
+            params, [data.train, data.valid], model_file=bytearray(begun) if begun else None
+        )
         if job.device == "cuda":
             _check_device(self._booster)
 
@@ -277,7 +284,8 @@ class _Growing:
         """Return the model file of the first rounds, or of all."""
         is_all = rounds in (0, self._booster.num_boosted_rounds())
         kept = self._booster if is_all else self._booster[:rounds]
-        return bytes(kept.save_raw("ubj"))
+        grown = bytes(kept.save_raw("ubj"))
+        return self._data.twins.folded(grown) if self._data.twins else grown
 
     def _begin_anew(self) -> None:
         """Let the library make its updaters again, as a booster read from a file does.

@@ -17,7 +17,7 @@ from ray_apps.gang.totals import highest
 from ray_apps.trainers.xgb_network import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -62,11 +62,11 @@ def bin_rows(
     try:
         options["ref"] = edges.matrix(job.threads)
         if job.bins_folder is None:
-            parts = Parts(shard, job, weights, init)
+            parts = Parts(shard, edges, weights, init)
             return xgb.QuantileDMatrix(parts, **options)
         job.bins_folder.mkdir(parents=True, exist_ok=True)
         cache = Path(tempfile.mkdtemp(dir=job.bins_folder))  # one matrix, one name for its files
-        parts = Parts(shard, job, weights, init, cache)
+        parts = Parts(shard, edges, weights, init, cache)
         return xgb.ExtMemQuantileDMatrix(parts, **options)
     except _InterruptedError:
         assert parts.interrupt is not None
@@ -90,12 +90,12 @@ def judged_rows(
     Raises:
         EngineError: the library failed.
     """
-    size = valid.rows * edges.rows.shape[1] * CSR_BYTES
+    size = valid.rows * len(edges.names) * CSR_BYTES
     is_large = size > min(JUDGED_BYTES, usable_memory_bytes() // JUDGED_SHARE)
     # all workers do the same: the library's calls to the others are not those of the other kind
     is_binned = highest(gang, np.array([is_large or job.bins_folder is not None]))[0]
     if not is_binned or _has_new_codes(valid, edges, gang):
-        return _unbinned(valid.held(), job, init)
+        return _unbinned(valid.held(), job, edges, init)
     return bin_rows(valid, job, edges, init=init)
 
 
@@ -110,14 +110,14 @@ def _has_new_codes(valid: Shard, edges: Edges, gang: Gang) -> bool:
     return bool((highest(gang, found) > np.nan_to_num(edges.top_codes, nan=-1)).any())
 
 
-def _unbinned(valid: Shard, job: TrainJob, init: InitTrees | None) -> xgb.DMatrix:
+def _unbinned(valid: Shard, job: TrainJob, edges: Edges, init: InitTrees | None) -> xgb.DMatrix:
     """Return rows as they are."""
     table = pa.concat_tables(t for t in valid.tables if t.num_rows)
     return xgb.DMatrix(
-        table,
+        edges.twins.table(table) if edges.twins else table,
         label=valid.label,
         base_margin=None if init is None else init.margins(table),
-        feature_types=_types(table, job.categorical),
+        feature_types=edges.types,
         enable_categorical=True,
         nthread=job.threads,
     )
@@ -133,14 +133,14 @@ class Parts(xgb.DataIter):
     def __init__(
         self,
         shard: Shard,
-        job: TrainJob,
+        edges: Edges,
         weights: npt.NDArray[np.float32] | None = None,
         init: InitTrees | None = None,
         cache: Path | None = None,
     ) -> None:
         self._shard, self._weights, self._init = shard, weights, init
         self._margins: dict[int, npt.NDArray[np.float32]] = {}
-        self._categorical = job.categorical
+        self._types, self._twins = edges.types, edges.twins
         self._tables = iter(shard.tables)
         self._place = self._row = 0
         self.interrupt: BaseException | None = None
@@ -172,8 +172,8 @@ class Parts(xgb.DataIter):
         rows = slice(self._row, self._row + len(label))
         weight = {} if self._weights is None else {"weight": self._weights[rows]}
         margin = {} if self._init is None else {"base_margin": self._margin(table)}
-        types = _types(table, self._categorical)
-        input_data(data=table, label=label, feature_types=types, **weight, **margin)
+        data = self._twins.table(table) if self._twins else table
+        input_data(data=data, label=label, feature_types=self._types, **weight, **margin)
         self._place, self._row = self._place + 1, rows.stop
         return True
 
@@ -190,7 +190,3 @@ class Parts(xgb.DataIter):
 
 class _InterruptedError(Exception):
     """Stands for an interrupt while the library calls back."""
-
-
-def _types(table: pa.Table, categorical: Sequence[int]) -> list[str]:
-    return ["c" if i in categorical else "q" for i in range(table.num_columns)]

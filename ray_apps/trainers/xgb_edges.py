@@ -18,6 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
+from ray_apps.gang.totals import total
+from ray_apps.trainers.xgb_twins import MOST_NULLS, Twins, may_have_twins
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 MAX_BIN = 256
 """Bins of a feature where the spec says nothing: the library's default."""
 STEPS, LEAST = 8, 1024
@@ -48,11 +52,14 @@ class Edges:
             is no more: [rows, features]. Of a category some codes, the highest among them.
         categorical: which features are categories.
         bins: of a feature at most.
+        twins: how the library is shown the features, whose edges follow from these; None as
+            they are.
     """
 
     rows: Singles
     categorical: tuple[int, ...]
     bins: int
+    twins: Twins | None = None
 
     @property
     def top_codes(self) -> Singles:
@@ -60,16 +67,29 @@ class Edges:
         codes: Singles = np.fmax.reduce(self.rows[:, list(self.categorical)], axis=0)
         return codes
 
+    @property
+    def names(self) -> list[str]:
+        """Of the columns that the library is shown."""
+        return self.twins.names if self.twins else [f"f{i}" for i in range(self.rows.shape[1])]
+
+    @property
+    def types(self) -> list[str]:
+        """Of the columns that the library is shown: `c` for a category."""
+        features = range(self.rows.shape[1])
+        shown = [f for f, _ in self.twins.places] if self.twins else features
+        return ["c" if feature in self.categorical else "q" for feature in shown]
+
     def matrix(self, threads: int) -> xgb.QuantileDMatrix:
         """Return a matrix of which others take their edges, as `ref`.
 
         Raises:
             XGBoostError: the library refuses a value, such as an infinite one.
         """
-        types = ["c" if i in self.categorical else "q" for i in range(self.rows.shape[1])]
+        rows = self.rows if self.twins is None else _of_twins(self.rows, self.twins, self.bins)
         return xgb.QuantileDMatrix(
-            self.rows,
-            feature_types=types,
+            rows,
+            feature_names=self.names,
+            feature_types=self.types,
             enable_categorical=True,
             max_bin=self.bins,
             nthread=threads,
@@ -102,13 +122,22 @@ def edges_of(shard: Shard, job: TrainJob, gang: Gang, weights: Singles | None = 
                 done.result()
         mine = list(pool.map(_Column.whole, columns))
 
+    counts = total(gang, np.array([[column.nulls for column in columns], len(columns) * [row]]))
+    nulls, whole = counts.reshape(2, -1)
+    has_twins = may_have_twins(job) and 0 < nulls.sum() <= MOST_NULLS * whole.sum()
+    has_twins &= bool((nulls < whole).all())
+    # the nulls of a twin have a bin of their own
+    most = [bins - (has_twins and n > 0) for n in nulls]
+
     def settle(parts: Sequence[bytes]) -> bytes:
         of_all = zip(*[_read(part, len(columns)) for part in parts], strict=True)
-        return _beside([_quantiles(_together(each), bins) for each in of_all]).tobytes()
+        found = [_quantiles(_together(one), n) for one, n in zip(of_all, most, strict=True)]
+        return _beside(found).tobytes()
 
     told = gang.agree(_written(mine), settle)
     rows = np.frombuffer(told, np.float32).reshape(-1, len(columns))
-    return Edges(rows, tuple(job.categorical), bins)
+    twins = _twins(rows, nulls > 0, tuple(job.categorical)) if has_twins else None
+    return Edges(rows, tuple(job.categorical), bins, twins)
 
 
 # --------------------------------------------------------------------------------- inside
@@ -169,11 +198,13 @@ class _Column:
 
     size: int
     is_category: bool
+    nulls: int = 0
     levels: list[list[_Summary]] = field(default_factory=lambda: [[]])
 
     def see(self, column: pa.ChunkedArray, weights: Singles | None) -> None:
         """Take in a part's rows."""
         values = column.to_numpy().astype(np.float32, copy=False)
+        self.nulls += int(np.count_nonzero(np.isnan(values)))
         if self.is_category:  # it has a bin a code
             found = _distinct(np.fmax.reduce(values, initial=np.nan, keepdims=True))
         else:
@@ -224,6 +255,30 @@ def _quantiles(whole: _Summary, bins: int) -> Singles:
     places = np.append(whole.begins(bins), len(whole.values) - 1)
     edges: Singles = whole.values[np.unique(places)]
     return edges
+
+
+def _twins(rows: Singles, has_nulls: Bools, categorical: tuple[int, ...]) -> Twins | None:
+    """Return what stands in place of nulls; None where there is no number above all."""
+    top = np.fmax.reduce(rows, axis=0)
+    with np.errstate(over="ignore"):
+        above = top + (np.abs(top) + np.float32(1e-5))  # where the library's own last bin ends
+    is_category = np.isin(np.arange(len(top)), categorical)
+    high = np.where(has_nulls, np.where(is_category, top + 1, above), np.nan).astype(np.float32)
+    low = np.where(has_nulls & ~is_category, rows[0], np.nan).astype(np.float32)
+    return None if np.isinf(high).any() else Twins(low, high, categorical)
+
+
+def _of_twins(rows: Singles, twins: Twins, bins: int) -> Singles:
+    """Return what the library makes the edges of each column of; those of twins are the same."""
+    columns = []
+    for feature, side in twins.places:
+        values = rows[~np.isnan(rows[:, feature]), feature]
+        if side != "low" and not np.isnan(twins.high[feature]):
+            # of as many values as bins the last one is no edge, so that no twin has it
+            kept = values[:-1] if side and len(values) == bins else values
+            values = np.append(kept, twins.high[feature])
+        columns.append(values)
+    return _beside(columns)
 
 
 def _beside(columns: Sequence[Singles]) -> Singles:

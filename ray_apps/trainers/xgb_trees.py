@@ -47,7 +47,7 @@ class InitTrees:
 
     def joined(self, model: bytes) -> bytes:
         """Return one model file of these trees and those that grew from their raw scores."""
-        body, more = (_as_json(one) for one in (self._booster, _booster(model)))
+        body, more = (as_json(one) for one in (self._booster, booster_of(model)))
         trees, new = (one["learner"]["gradient_booster"]["model"] for one in (body, more))
         count = len(trees["trees"])
         trees["trees"] += [{**tree, "id": count + tree["id"]} for tree in new["trees"]]
@@ -55,7 +55,7 @@ class InitTrees:
         trees["iteration_indptr"] += [count + end for end in new["iteration_indptr"][1:]]
         trees["gbtree_model_param"]["num_trees"] = str(len(trees["trees"]))
         body["learner"]["objective"] = more["learner"]["objective"]
-        return _as_ubj(body)
+        return as_ubj(body)
 
 
 def shifted(model: bytes, shift: float) -> bytes:
@@ -65,25 +65,25 @@ def shifted(model: bytes, shift: float) -> bytes:
     """
     if not shift:
         return model
-    body = _as_json(_booster(model))
+    body = as_json(booster_of(model))
     first = body["learner"]["gradient_booster"]["model"]["trees"][0]
     first["split_conditions"] = [
         value + shift if child == NO_CHILD else value
         for child, value in zip(first["left_children"], first["split_conditions"], strict=True)
     ]
-    return _as_ubj(body)
+    return as_ubj(body)
 
 
-# --------------------------------------------------------------------------------- inside
-
-
-def _booster(model: bytes) -> xgb.Booster:
+def booster_of(model: bytes) -> xgb.Booster:
+    """Return a model file's model."""
     return xgb.Booster(model_file=bytearray(model))
 
 
-def _as_json(booster: xgb.Booster) -> Any:
+def as_json(booster: xgb.Booster) -> Any:
+    """Return a model as what its JSON file says; every float comes back as it was."""
     return json.loads(booster.save_raw("json"))
 
 
-def _as_ubj(body: Any) -> bytes:
-    return bytes(_booster(json.dumps(body).encode()).save_raw("ubj"))
+def as_ubj(body: Any) -> bytes:
+    """Return the model file of what a JSON file says."""
+    return bytes(booster_of(json.dumps(body).encode()).save_raw("ubj"))
