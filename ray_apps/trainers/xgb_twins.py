@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 Singles = npt.NDArray[np.float32]
 Codes = list[int]
-MOST_NULLS = 0.05
-"""Of all values. With more of them rows are short anyway, and the bin of the nulls is crowded."""
+MOST_NULLS = 0.5
+"""Of all values: rows with more are short as they are."""
 NO_CODE = 1 << 20
 """Stands where only nulls go to the right: the library wants a code there, and no level has it."""
 EVERY_FEATURE = (

@@ -261,7 +261,7 @@ class TestTrials:
     ):
         """One that was stopped on the way may look better than all, and be trained to be worse."""
         tune = {"trials": 12, "scheduler": scheduler, "space": {"max_depth": {"int": [6, 12]}}}
-        section = {"rounds": 81, "metric": "log_loss", "params": {"learning_rate": 0.9}}
+        section = {"rounds": 81, "metric": "log_loss", "params": {"learning_rate": 1.5}}
         spec = spec_of("xgboost", tune, **section)
         found, trials = searched(fresh, spec, tmp_path)
         figures = [t.value for t in ended(trials)]

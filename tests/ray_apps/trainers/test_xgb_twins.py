@@ -181,12 +181,12 @@ def test_rows_of_many_nulls_or_none_or_without_an_end_are_shown_as_they_are():
 
     def has_twins(values, mask):
         column = pa.array(np.asarray(values, np.float32), mask=mask)
-        table = pa.table({"f0": column, "f1": code})
+        table = pa.table({"f0": column, "f1": code, "f2": column})
         return edges_of(Shard((table,), (np.zeros(rows),)), job, Alone()).twins is not None
 
-    few, values = np.arange(rows) < 90, np.arange(rows)
+    few, values = np.arange(rows) < 740, np.arange(rows)
     assert has_twins(values, few)
-    assert not has_twins(values, np.arange(rows) < 110)
+    assert not has_twins(values, np.arange(rows) < 760)
     assert not has_twins(values, np.zeros(rows, bool))
     assert not has_twins(values * 3e35, few)  # nothing is above the greatest
 
