@@ -41,7 +41,7 @@ def score_command(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     )
     unlike = told(result.unusual)
     if unlike:
-        say(f"unlike the rows of training: {unlike}; see '{output / MANIFEST}'.")
+        say(f"scored, but rare or new to the model: {unlike}; see '{output / MANIFEST}'.")
     body = {
         "model": bundle.ref,
         "rows": result.rows_scored,

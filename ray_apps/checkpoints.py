@@ -245,15 +245,22 @@ class Keeper:
     ) -> None:
         self._checkpoints, self._template, self._every_s = checkpoints, template, every_s
         self._last_s = time.monotonic()
+        self._took_s = 0.0
         self.trouble = ""
 
     def offer(self, history: Sequence[float], model: Callable[[], bytes] | None) -> None:
-        """Write a checkpoint if it is time, and if the training may go on from here."""
-        if model is not None and time.monotonic() - self._last_s >= self._every_s:
+        """Write a checkpoint if it is time, and if the training may go on from here.
+
+        One that takes long is written less often, so that nine tenths of the time are the
+        training's; unless one is wanted after every round.
+        """
+        wait_s = max(self._every_s, 9 * self._took_s) if self._every_s else 0.0
+        if model is not None and time.monotonic() - self._last_s >= wait_s:
             self.keep(history, model)
 
     def keep(self, history: Sequence[float], model: Callable[[], bytes]) -> None:
         """Write a checkpoint now."""
+        begun = time.monotonic()
         record = self._template.model_copy(update={"rounds": len(history)})
         try:
             self._checkpoints.write(Snapshot(model(), tuple(history)), record)
@@ -261,3 +268,4 @@ class Keeper:
         except ArclightError as error:
             self.trouble = error.message
         self._last_s = time.monotonic()
+        self._took_s = self._last_s - begun

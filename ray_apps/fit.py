@@ -146,6 +146,7 @@ def job_of(
     return TrainJob(
         task=request.task,
         categorical=manifest.plan.categorical,
+        codes=tuple(f.unknown_code + 1 for f in manifest.plan.features if f.type == "category"),
         classes=len(manifest.plan.classes),
         rounds=request.train.rounds,
         early_stopping=request.train.early_stopping,

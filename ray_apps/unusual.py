@@ -63,9 +63,12 @@ def add_up(whole: Unusual, part: Unusual) -> None:
 
 
 def told(found: Unusual) -> str:
-    """Return what no row of training had, the most frequent first; missing values it may have."""
+    """Return what few or no rows of training had, the most frequent first.
+
+    Missing values are left out: training may have had as many.
+    """
     counts = [
-        (rows, f"{printable(name)} {what} in {rows:,}")
+        (rows, f"{printable(name)} {what} in {rows:,} rows")
         for name, each in found.items()
         for what, rows in each.items()
         if what != "missing"

@@ -55,6 +55,8 @@ class TrainJob:
     Attributes:
         task: what is predicted.
         categorical: places of category features.
+        codes: how many codes each of them may have, that of unknown levels included; empty where
+            nobody knows.
         classes: how many, for a multiclass task.
         metric: a name of `arclight.metrics`; it stops training and chooses the round.
         params: the library's own parameters, as the user gave them.
@@ -75,6 +77,7 @@ class TrainJob:
     task: Literal["binary", "multiclass", "regression"]
     categorical: tuple[int, ...]
     metric: str
+    codes: tuple[int, ...] = ()
     classes: int = 0
     rounds: int = 300
     early_stopping: int | None = 20

@@ -165,6 +165,8 @@ class XgbTrainer:
         if job.bins_folder is None:
             train = train.held()
         edges = edges_of(train, job, gang, weights)
+        if edges.twins and start.model and not edges.twins.can_unfold(start.model):
+            edges = replace(edges, twins=None)
         with xgb.config_context(verbosity=0), network(gang):
             init = InitTrees(job) if job.init else None
             binned = bin_rows(train, job, edges, weights, init)

@@ -96,7 +96,7 @@ def judged_rows(
     is_binned = highest(gang, np.array([is_large or job.bins_folder is not None]))[0]
     if not is_binned or _has_new_codes(valid, edges, gang):
         return _unbinned(valid.held(), job, edges, init)
-    return bin_rows(valid, job, edges, init=init)
+    return bin_rows(valid if job.bins_folder else valid.held(), job, edges, init=init)
 
 
 def _has_new_codes(valid: Shard, edges: Edges, gang: Gang) -> bool:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from ray_apps.gang.totals import total
-from ray_apps.trainers.xgb_twins import MOST_NULLS, Twins, may_have_twins
+from ray_apps.trainers.xgb_twins import MOST_CODES, MOST_NULLS, Twins, may_have_twins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +125,6 @@ def edges_of(shard: Shard, job: TrainJob, gang: Gang, weights: Singles | None = 
     counts = total(gang, np.array([[column.nulls for column in columns], len(columns) * [row]]))
     nulls, whole = counts.reshape(2, -1)
     has_twins = may_have_twins(job) and 0 < nulls.sum() <= MOST_NULLS * whole.sum()
-    has_twins &= bool((nulls < whole).all())
     # the nulls of a twin have a bin of their own
     most = [bins - (has_twins and n > 0) for n in nulls]
 
@@ -136,7 +135,7 @@ def edges_of(shard: Shard, job: TrainJob, gang: Gang, weights: Singles | None = 
 
     told = gang.agree(_written(mine), settle)
     rows = np.frombuffer(told, np.float32).reshape(-1, len(columns))
-    twins = _twins(rows, nulls > 0, tuple(job.categorical)) if has_twins else None
+    twins = _twins(rows, nulls > 0, job) if has_twins else None
     return Edges(rows, tuple(job.categorical), bins, twins)
 
 
@@ -257,15 +256,17 @@ def _quantiles(whole: _Summary, bins: int) -> Singles:
     return edges
 
 
-def _twins(rows: Singles, has_nulls: Bools, categorical: tuple[int, ...]) -> Twins | None:
+def _twins(rows: Singles, has_nulls: Bools, job: TrainJob) -> Twins | None:
     """Return what stands in place of nulls; None where there is no number above all."""
-    top = np.fmax.reduce(rows, axis=0)
+    categorical = tuple(job.categorical)
+    top = np.nan_to_num(np.fmax.reduce(rows, axis=0), nan=-1.0)
     with np.errstate(over="ignore"):
         above = top + (np.abs(top) + np.float32(1e-5))  # where the library's own last bin ends
     is_category = np.isin(np.arange(len(top)), categorical)
     high = np.where(has_nulls, np.where(is_category, top + 1, above), np.nan).astype(np.float32)
     low = np.where(has_nulls & ~is_category, rows[0], np.nan).astype(np.float32)
-    return None if np.isinf(high).any() else Twins(low, high, categorical)
+    no_code = max(job.codes, default=MOST_CODES)
+    return None if np.isinf(high).any() else Twins(low, high, categorical, no_code)
 
 
 def _of_twins(rows: Singles, twins: Twins, bins: int) -> Singles:
@@ -273,8 +274,8 @@ def _of_twins(rows: Singles, twins: Twins, bins: int) -> Singles:
     columns = []
     for feature, side in twins.places:
         values = rows[~np.isnan(rows[:, feature]), feature]
-        if side != "low" and not np.isnan(twins.high[feature]):
-            # of as many values as bins the last one is no edge, so that no twin has it
+        if not np.isnan(twins.high[feature]):
+            # where there are more values than bins the greatest is no edge
             kept = values[:-1] if side and len(values) == bins else values
             values = np.append(kept, twins.high[feature])
         columns.append(values)

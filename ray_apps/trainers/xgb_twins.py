@@ -1,12 +1,13 @@
 """Rows without nulls that split as rows with nulls do: XGBoost goes through them in half the time.
 
-A matrix with a single null takes the library four bytes a value for one, and to divide rows by a
-category it then searches each row for it. So a number that has nulls is shown to it twice: once
-with the nulls above every value, once with the lowest value in their place. A split of the first
-sends nulls to the right and a split of the second to the left, at the same edges: these are the
-splits that the library tries where there are nulls, in its order. A null category is a code of its
-own. Model files are those of the features as they are: a split of either twin is one of the
-feature, with the direction of its nulls.
+In a matrix with a single null every value takes the library four bytes, and to divide rows by a
+category it searches each row for it. So a number that has nulls is shown to it twice: once with
+the nulls above every value, once with the lowest value in their place. A split of the first sends
+nulls to the right and a split of the second to the left, at the same edges: these are the splits
+that the library tries where there are nulls. A null category is one more level, so that it may
+stand on either side of a split; the library's limits on the number of levels count it. Model files
+are those of the features as they are: a split of either twin is one of the feature, with the
+direction of its nulls.
 """
 
 from __future__ import annotations
@@ -28,22 +29,27 @@ if TYPE_CHECKING:
 
 Singles = npt.NDArray[np.float32]
 Codes = list[int]
-MOST_NULLS = 0.5
-"""Of all values: rows with more are short as they are."""
-NO_CODE = 1 << 20
-"""Stands where only nulls go to the right: the library wants a code there, and no level has it."""
-EVERY_FEATURE = (
-    "colsample_bytree", "colsample_bylevel", "colsample_bynode", "monotone_constraints",
-    "interaction_constraints",
+MOST_NULLS = 0.3
+"""Of all values. With more of them the rows as they are take less memory, twins counted."""
+LEAST_BINS = 16
+"""A twin has one bin less: of fewer bins that would be much."""
+MOST_CODES = 1 << 20
+"""More than any category has."""
+SHARES = ("colsample_bytree", "colsample_bylevel", "colsample_bynode")
+"""Parameters that choose among features by chance, unless they are 1."""
+BY_FEATURE = (
+    "monotone_constraints", "interaction_constraints", "max_cat_to_onehot", "max_cat_threshold",
 )  # fmt: skip
-"""Parameters that choose among features, or speak of them: twins would be two."""
+"""Parameters that speak of features, or of the number of levels."""
 
 
 def may_have_twins(job: TrainJob) -> bool:
-    """Say whether a job's parameters leave it open to show features twice."""
-    named = (job.params.get(name, 1) for name in EVERY_FEATURE)
-    is_free = all(isinstance(value, int | float) and value >= 1 for value in named)
-    return is_free and job.device == "cpu" and bool(job.categorical)
+    """Say whether features may be shown twice as far as the job goes, whatever the rows are."""
+    params = job.params
+    is_whole = all(params.get(name, 1) == 1 for name in SHARES)
+    is_free = is_whole and not any(name in params for name in BY_FEATURE)
+    bins = int(params.get("max_bin", LEAST_BINS))
+    return is_free and bins >= LEAST_BINS and job.device == "cpu" and bool(job.categorical)
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,17 @@ class Twins:
 
     Attributes:
         low, high: by feature, in place of nulls; of a number the lowest value and one above all,
-            of a category the code of nulls (`high`); NaN for a feature that has no nulls.
+            of a category the code of nulls (`high`), of a number that is always null anything
+            (`high`); NaN for a feature that has no nulls.
         categorical: which features are categories.
+        no_code: stands where only nulls go to the right, since the library wants a code there
+            that goes with them; no level has it.
     """
 
     low: Singles
     high: Singles
     categorical: tuple[int, ...]
+    no_code: int = MOST_CODES
 
     @property
     def features(self) -> int:
@@ -91,9 +101,10 @@ class Twins:
             for node in _splits(tree):
                 feature, side = places[tree["split_indices"][node]]
                 tree["split_indices"][node] = feature
-                if side:
-                    tree["default_left"][node] = int(side == "low")
-            self._each_category(tree, _without_null)
+                if side:  # below the edge is to the left
+                    null = self.high[feature] if side == "high" else self.low[feature]
+                    tree["default_left"][node] = int(null < tree["split_conditions"][node])
+            self._each_category(tree, self._without_null)
         kinds = ["c" if f in self.categorical else "q" for f in range(self.features)]
         return _named(body, [f"f{i}" for i in range(self.features)], kinds)
 
@@ -102,7 +113,7 @@ class Twins:
         body = as_json(booster_of(model))
         column = {place: i for i, place in enumerate(self.places)}
         for tree in _trees(body):
-            self._each_category(tree, _with_null)
+            self._each_category(tree, self._with_null)
             for node in _splits(tree):
                 feature = tree["split_indices"][node]
                 side = ("high", "low")[tree["default_left"][node]]
@@ -110,6 +121,20 @@ class Twins:
                 tree["split_indices"][node] = column[place]
         kinds = ["c" if f in self.categorical else "q" for f, _ in self.places]
         return _named(body, self.names, kinds)
+
+    def can_unfold(self, model: bytes) -> bool:
+        """Say whether no split is one that columns have not: only nulls to the left.
+
+        The library makes it of rows as they are, such as on a GPU.
+        """
+        return not any(
+            self._is_twin(feature)
+            and tree["default_left"][node]
+            and tree["split_conditions"][node] <= self.low[feature]
+            for tree in _trees(as_json(booster_of(model)))
+            for node in _splits(tree)
+            for feature in [tree["split_indices"][node]]
+        )
 
     def _is_twin(self, feature: int) -> bool:
         return not np.isnan(self.low[feature])
@@ -125,10 +150,19 @@ class Twins:
             is_new = pc.greater_equal(values, code)
             moved = pc.if_else(is_new, pc.add(values, pa.scalar(1, values.type)), values)
             return pc.fill_null(moved, pa.scalar(code, values.type))
-        if not side:
+        filling = self.low[feature] if side == "low" else self.high[feature]
+        if np.isnan(filling):
             return values
-        filling = self.high[feature] if side == "high" else self.low[feature]
         return pc.fill_null(values, pa.scalar(float(filling), pa.float32()))
+
+    def _without_null(self, tree: Any, node: int, null: int, codes: Codes) -> Codes:
+        """Say by the direction of nulls where their code went; codes listed go to the right."""
+        tree["default_left"][node] = int(null not in codes)
+        return [code for code in codes if code != null] or [self.no_code]
+
+    def _with_null(self, tree: Any, node: int, null: int, codes: Codes) -> Codes:
+        codes = [code for code in codes if code != self.no_code]
+        return codes if tree["default_left"][node] else [*codes, null]
 
     def _each_category(self, tree: Any, change: Callable[[Any, int, int, Codes], Codes]) -> None:
         """Change the splits of a tree of features by a category that has nulls."""
@@ -155,17 +189,6 @@ class Twins:
 
 
 # --------------------------------------------------------------------------------- inside
-
-
-def _without_null(tree: Any, node: int, null: int, codes: Codes) -> Codes:
-    """Say by the direction of nulls where their code went; codes listed go to the right."""
-    tree["default_left"][node] = int(null not in codes)
-    return [code for code in codes if code != null] or [NO_CODE]
-
-
-def _with_null(tree: Any, node: int, null: int, codes: Codes) -> Codes:
-    codes = [code for code in codes if code != NO_CODE]
-    return codes if tree["default_left"][node] else [*codes, null]
 
 
 def _trees(body: Any) -> list[Any]:

@@ -60,10 +60,10 @@ def test_counts_of_parts_add_up_and_are_told_with_the_most_frequent_first():
     add_up(whole, {"x": {"far": 1, "missing": 7}})
     add_up(whole, {"x": {"far": 1200}, "c": {"unseen": 3}})
     assert whole == {"x": {"far": 1201, "missing": 7}, "c": {"unseen": 3}}
-    assert told(whole) == "x far in 1,201; c unseen in 3"
+    assert told(whole) == "x far in 1,201 rows; c unseen in 3 rows"
     assert told({"x": {"missing": 7}}) == ""
     many = {f"x{i}": {"far": i + 1} for i in range(TOLD + 2)}
-    assert told(many).endswith("; x2 far in 3 and 2 more")
+    assert told(many).endswith("; x2 far in 3 rows and 2 more")
 
 
 def test_the_training_rows_of_a_model_are_usual(trained):

@@ -34,7 +34,8 @@ def shard_of(columns, parts=1):
 
 
 def found_edges(columns, *, bins=256, parts=1, categorical=(), weights=None):
-    job = make_job(categorical=categorical, params={"max_bin": bins})
+    params = {"max_bin": bins, "colsample_bytree": 0.5}  # no feature is shown twice
+    job = make_job(categorical=categorical, params=params)
     edges = edges_of(shard_of(columns, parts), job, Alone(), weights)
     return cuts_of(edges.matrix(1))
 
@@ -148,7 +149,7 @@ def test_workers_have_the_same_edges_and_those_of_one(world):
         np.where(np.arange(ROWS) < ROWS / world, np.nan, 1.0),  # and some none
     ]
     columns = [values.astype(np.float32) for values in columns]
-    job = make_job(categorical=(2,), params={"max_bin": 64})
+    job = make_job(categorical=(2,), params={"max_bin": 64, "colsample_bytree": 0.5})
     pieces = [np.array_split(values, world) for values in columns]
 
     def work(mesh):

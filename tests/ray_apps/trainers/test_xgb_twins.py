@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import xgboost as xgb
 
@@ -16,9 +17,10 @@ from ray_apps.shards import Shard, dense
 from ray_apps.trainers import load_trainer, xgb_edges
 from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.xgb_edges import edges_of
-from ray_apps.trainers.xgb_trees import as_json, booster_of
-from ray_apps.trainers.xgb_twins import NO_CODE, may_have_twins
-from tests.ray_apps.trainers.test_trainers import _value, go_on, load, make_job
+from ray_apps.trainers.xgb_trees import as_json, as_ubj, booster_of
+from ray_apps.trainers.xgb_twins import may_have_twins
+from tests.ray_apps.gang.test_mesh import gang_of
+from tests.ray_apps.trainers.test_trainers import _value, go_on, load, make_job, make_shard
 
 ROWS = 6000
 
@@ -114,10 +116,10 @@ def test_where_only_null_categories_go_to_the_right_a_code_that_no_level_has_sta
     is_null = pa.concat_tables(train.tables)["f3"].is_null().to_numpy()
     labels = tuple(np.split(is_null.astype(np.float64), 3))
     train = Shard(train.tables, labels)
-    job = make_job(rounds=3, early_stopping=None, params={"max_depth": 2})
+    job = make_job(rounds=3, early_stopping=None, params={"max_depth": 2}, codes=(3,))
     has_twins, fitted = trained(job, train, train)
     assert has_twins
-    assert any(NO_CODE in tree["categories"] for tree in trees(fitted.model))
+    assert any(tree["categories"] == [3] for tree in trees(fitted.model))
     scores = load("xgboost", fitted, tmp_path).predict(dense(pa.concat_tables(train.tables)))
     assert scores[is_null].min() > scores[~is_null].max()
     assert fitted.valid == 1.0
@@ -167,6 +169,9 @@ def test_a_training_goes_on_to_the_same_bytes():
         ({"params": {"colsample_bynode": 0.9}}, False),
         ({"params": {"monotone_constraints": "(1,0,0,0)"}}, False),
         ({"params": {"interaction_constraints": "[[0,1]]"}}, False),
+        ({"params": {"max_cat_to_onehot": 4}}, False),
+        ({"params": {"max_bin": 15}}, False),
+        ({"params": {"max_bin": 16}}, True),
         ({"device": "cuda"}, False),
         ({"categorical": ()}, False),
     ],
@@ -184,11 +189,97 @@ def test_rows_of_many_nulls_or_none_or_without_an_end_are_shown_as_they_are():
         table = pa.table({"f0": column, "f1": code, "f2": column})
         return edges_of(Shard((table,), (np.zeros(rows),)), job, Alone()).twins is not None
 
-    few, values = np.arange(rows) < 740, np.arange(rows)
+    few, values = np.arange(rows) < 440, np.arange(rows)
     assert has_twins(values, few)
-    assert not has_twins(values, np.arange(rows) < 760)
+    assert not has_twins(values, np.arange(rows) < 460)
     assert not has_twins(values, np.zeros(rows, bool))
     assert not has_twins(values * 3e35, few)  # nothing is above the greatest
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("bins", [16, 256])
+def test_more_values_than_bins_are_judged_as_scored_and_as_good_as_rows_with_nulls(
+    task, bins, tmp_path, monkeypatch
+):
+    train, valid = make_shard(20_000, task=task), make_shard(20_000, seed=1, task=task)
+    params = {"max_bin": bins, "num_parallel_tree": 2, "subsample": 0.8}
+    job = make_job(task, rounds=15, early_stopping=None, params=params)
+    has_twins, ours = trained(job, train, valid)
+    assert has_twins
+    scores = load("xgboost", ours, tmp_path).predict(dense(pa.concat_tables(valid.tables)))
+    assert ours.valid == pytest.approx(_value(job, valid, scores), rel=2e-6)
+    monkeypatch.setattr(xgb_edges, "MOST_NULLS", 0.0)
+    assert ours.valid == pytest.approx(trained(job, train, valid)[1].valid, rel=5e-3)
+
+
+def test_both_twins_have_the_same_edges():
+    edges = edges_of(make_shard(20_000), make_job(params={"max_bin": 32}), Alone())
+    starts, values = edges.matrix(1).get_quantile_cut()
+    cuts = {name: values[a:b] for name, a, b in zip(edges.names, starts, starts[1:], strict=False)}
+    assert np.array_equal(cuts["f0high"][1:], cuts["f0low"][1:])
+    assert len(cuts["f0high"]) == 33
+    assert edges.twins.high[0] in cuts["f0high"]
+
+
+def test_features_that_are_always_null_stay_out_of_the_trees(tmp_path, monkeypatch):
+    monkeypatch.setattr(xgb_edges, "MOST_NULLS", 0.5)
+    train, valid = make_rows(0), make_rows(1)
+    nothing, no_code = pa.nulls(ROWS, pa.float32()), pa.nulls(ROWS, pa.int32())
+
+    def widened(shard, number=nothing, code=no_code):
+        table = pa.concat_tables(shard.tables)
+        table = table.append_column("f4", number).append_column("f5", code)
+        return Shard((table,), (shard.label,))
+
+    job = make_job(rounds=8, early_stopping=None, categorical=(3, 5))
+    rest = pa.array(np.arange(ROWS) % 3, pa.int32())
+    for other in (widened(valid), widened(valid, pc.cast(rest, pa.float32()), rest)):
+        has_twins, fitted = trained(job, widened(train), other)
+        assert has_twins
+        used = {i for tree in trees(fitted.model) for i in tree["split_indices"]}
+        assert used <= {0, 1, 2, 3}
+        scores = load("xgboost", fitted, tmp_path).predict(dense(pa.concat_tables(other.tables)))
+        assert fitted.valid == pytest.approx(_value(job, other, scores), abs=1e-6)
+
+
+def test_two_workers_one_of_which_has_nothing_but_nulls_of_a_feature():
+    train, valid = make_rows(0), make_rows(1)
+    table = pa.concat_tables(train.tables)
+    mine = np.arange(ROWS) < ROWS // 4
+    table = table.set_column(
+        1, "f1", pa.array(table["f1"].to_numpy(), mask=mine | table["f1"].is_null().to_numpy())
+    )
+    parts = [table.filter(pa.array(mine)), table.filter(pa.array(~mine))]
+    labels = [train.label[mine], train.label[~mine]]
+    job = make_job(rounds=6, early_stopping=None, metric="log_loss")
+
+    def work(mesh):
+        own = Shard((parts[mesh.rank],), (labels[mesh.rank],))
+        other = Shard(valid.tables[mesh.rank :: 2], valid.labels[mesh.rank :: 2])
+        trainer = load_trainer("xgboost")
+        data = trainer.prepare(own, other, job, mesh)
+        return data.twins is not None, trainer.fit(data, job, mesh, go_on)
+
+    (has_twins, first), (_, second) = gang_of(2, work)
+    assert has_twins
+    assert first.model == second.model
+    alone = trained(job, Shard(tuple(parts), tuple(labels)), valid)[1]
+    assert first.valid == pytest.approx(alone.valid, rel=1e-4)
+
+
+def test_a_model_that_columns_cannot_have_goes_on_with_rows_as_they_are():
+    train, valid = make_rows(0), make_rows(1)
+    job = make_job(rounds=4, early_stopping=None)
+    _, fitted = trained(job, train, valid)
+    body = as_json(booster_of(fitted.model))
+    tree = body["learner"]["gradient_booster"]["model"]["trees"][0]
+    node = tree["split_indices"].index(0)
+    tree["split_conditions"][node], tree["default_left"][node] = -1.0, 1  # nulls alone to the left
+    assert not edges_of(train, job, Alone()).twins.can_unfold(as_ubj(body))
+    start = Snapshot(as_ubj(body), (0.5,) * 4)
+    has_twins, longer = trained(replace(job, rounds=6), train, valid, start)
+    assert not has_twins
+    assert longer.rounds == 6
 
 
 def test_a_constant_with_nulls_splits_into_both():
