@@ -236,17 +236,19 @@ def _line(
     """Return one comparison as the JSON line that is printed."""
     ours, theirs = found[compared.ours], found[compared.peer]
     verdict = _judge(race, ours, theirs)
-    has_figures = verdict is not None
+    # in rounds that one of them did not do, the machine may have been another
+    both = min(len(ours.seconds), len(theirs.seconds))
+    mine, other = (side.seconds[: both or None] for side in (ours, theirs))
     ratio = lower = None
-    if has_figures:
-        ratio = statistics.median(theirs.seconds) / statistics.median(ours.seconds)
-        lower = lower_bound(ours.seconds, theirs.seconds)
+    if verdict is not None:
+        ratio = statistics.median(other) / statistics.median(mine)
+        lower = lower_bound(mine, other)
     return {
         "race": race.name,
         "metric": race.metric,
-        "ours": _median(ours.seconds),
+        "ours": _median(mine),
         "peer": compared.peer,
-        "theirs": _median(theirs.seconds),
+        "theirs": _median(other),
         "ratio": _rounded(ratio),
         "target": _rounded(compared.target),
         "pass": _passes(lower, compared.target, verdict),
@@ -261,7 +263,7 @@ def _line(
             if found[name].error is not None
         },
         "rounds": max(len(ours.seconds), len(theirs.seconds)),
-        "their_rounds": len(theirs.seconds),
+        "rounds_of_both": both,
         "size": conditions.size,
         "seconds": {"ours": _all(ours.seconds), "theirs": _all(theirs.seconds)},
         "cpu_s": {"ours": _median(ours.cpu_s), "theirs": _median(theirs.cpu_s)},

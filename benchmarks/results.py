@@ -84,8 +84,8 @@ def _quality(line: dict[str, Any]) -> str:
         failed = "; ".join(f"{name}: {error}" for name, error in line["errors"].items())
         return f"{sides}: **no figure**, {failed}."
     held = "held" if line["quality"]["holds"] else "**FAILED**"
-    told = line.get("their_rounds", line["rounds"])
-    fewer = f" (of the peer {told} rounds)" if told < line["rounds"] else ""
+    both = line.get("rounds_of_both", line["rounds"])
+    fewer = f" (the {both} rounds that both did)" if both < line["rounds"] else ""
     return f"{sides}: quality gate {held}: {line['quality']['seen']}{fewer}."
 
 

@@ -50,7 +50,7 @@ class Side:
         if self.params.get("spins"):
             spin = "import time\\nwhile time.process_time() < 0.4: pass"
             subprocess.run([sys.executable, "-c", spin])
-        time.sleep(self.params.get("sleep_s", 0.0))
+        time.sleep(self.params.get("late_s" if number > 1 else "sleep_s", 0.0))
         return number
     def facts(self, result): return {"value": self.params.get("value", 1), "rounds": self.rounds}
 @contextlib.contextmanager
@@ -141,8 +141,21 @@ def test_the_bound_is_below_the_ratio_of_medians(
     assert low <= lower_bound(ours, theirs) <= high
 
 
+def test_who_did_fewer_rounds_is_compared_over_those(module: str, tmp_path: Path) -> None:
+    """In the others the machine may have been another."""
+    race = race_of(module, {"sleep_s": 0.05, "late_s": 0.6}, {"sleep_s": 0.3}, target=2.0)
+    ours, peer = race.contenders
+    sides = (ours, dataclasses.replace(peer, rounds=1))
+    line = only_line(dataclasses.replace(race, contenders=sides), tmp_path, rounds=3)
+    assert (line["rounds"], line["rounds_of_both"]) == (3, 1)
+    assert len(line["seconds"]["ours"]) == 3
+    assert line["ours"] < 0.25 < line["theirs"]
+    assert line["pass"] is True
+
+
 def test_a_race_gives_figures_that_decide(module: str, tmp_path: Path) -> None:
-    race = race_of(module, {"sleep_s": 0.05}, {"sleep_s": 0.25}, target=2.0, floor=100.0)
+    naps = ({"sleep_s": 0.05, "late_s": 0.05}, {"sleep_s": 0.25, "late_s": 0.25})
+    race = race_of(module, *naps, target=2.0, floor=100.0)
     line = only_line(race, tmp_path, rounds=3)
     assert line["pass"] is True
     assert line["floor_pass"] is False
