@@ -82,8 +82,8 @@ def judged_rows(
 ) -> xgb.DMatrix:
     """Return the rows that judge each round: as they are, or as bins where they are many.
 
-    On cores the library takes a quarter of the time to predict rows that are not binned, but they
-    take up to eight times the memory. Bound to train's edges it takes a category code that train
+    On cores the library is quicker to predict rows that are not binned, but they take up to eight
+    times the memory. Bound to train's edges it takes a category code that train
     never had for the nearest one it had, so the metric would be that of other rows than the model
     will score: with such a code rows stay as they are.
 

@@ -6,6 +6,9 @@ values and their weights: all of them, or as many at even steps of weight as mak
 of a bin. Such summaries are put together, sixteen to one, again and again (Munro and Paterson
 1980), by every worker and at the end by the first one. A feature with no more values than bins
 gets the library's own edges, another one bins of even weight.
+
+Not `arclight.sketch`: what it leaves out may be a rare value, which has an edge of its own where
+there are few others, and its rows weigh the same.
 """
 
 from __future__ import annotations

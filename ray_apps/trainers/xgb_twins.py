@@ -1,4 +1,4 @@
-"""Rows without nulls that split as rows with nulls do: XGBoost goes through them in half the time.
+"""Rows without nulls that split as rows with nulls do: XGBoost goes through them sooner.
 
 In a matrix with a single null every value takes the library four bytes, and to divide rows by a
 category it searches each row for it. So a number that has nulls is shown to it twice: once with
