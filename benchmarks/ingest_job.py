@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     import numpy.typing as npt
 
 LABEL = "y"
@@ -60,6 +61,7 @@ class Job:
         threads: of the library and of pyarrow.
         rounds: of boosting.
         seed: of the library.
+        label: the column that is to be told, 0 or 1.
     """
 
     files: dict[str, list[str]]
@@ -68,6 +70,7 @@ class Job:
     threads: int
     rounds: int
     seed: int = 0
+    label: str = LABEL
 
     @property
     def features(self) -> list[str]:
@@ -77,26 +80,26 @@ class Job:
     def of_round(self, number: int) -> Job:
         """Return the job of a round: its own seed, and few rounds for the warm-up."""
         rounds = self.rounds if number else WARM_ROUNDS
-        return Job(self.files, self.numbers, self.levels, self.threads, rounds, seed=number)
+        return replace(self, rounds=rounds, seed=number)
 
 
 def read_split(job: Job, split: str) -> tuple[pa.Table, npt.NDArray[np.float64]]:
     """Read a split by pyarrow: features, categories as dictionaries, and the label."""
     pa.set_cpu_count(job.threads)
     table = pq.ParquetDataset(job.files[split], read_dictionary=list(job.levels)).read(
-        columns=[*job.features, LABEL]
+        columns=[*job.features, job.label]
     )
     table = table.unify_dictionaries().combine_chunks()
-    return table.select(job.features), table.column(LABEL).to_numpy()
+    return table.select(job.features), table.column(job.label).to_numpy()
 
 
 def with_codes(job: Job, table: pa.Table) -> pa.Table:
-    """Return the table with int32 codes in place of categories."""
+    """Return the table with int32 codes in place of categories; a level train has not is null."""
     columns = [table.column(name) for name in job.numbers]
     for name, levels in job.levels.items():
         column = table.column(name).combine_chunks()
-        places = np.searchsorted(levels, column.dictionary.to_pylist()).astype(np.int32)
-        columns.append(pa.array(places).take(column.indices))
+        codes = pc.index_in(column.dictionary, pa.array(levels, column.dictionary.type))
+        columns.append(codes.take(column.indices))
     return pa.table(columns, names=job.features)
 
 

@@ -25,6 +25,7 @@ class Published:
         numbers: float32 columns.
         levels: category column -> every level there is, sorted.
         rows: split -> rows.
+        label: the column that is to be told.
     """
 
     store: Path
@@ -34,6 +35,7 @@ class Published:
     numbers: list[str]
     levels: dict[str, list[str]]
     rows: dict[str, int]
+    label: str
 
     def job(self, *, threads: int, rounds: int) -> dict[str, Any]:
         """Return what a peer is given (`ingest_job.Job`)."""
@@ -43,17 +45,23 @@ class Published:
             "levels": self.levels,
             "threads": threads,
             "rounds": rounds,
+            "label": self.label,
         }
 
 
 def publish(setting: Setting, race: str, data: Path) -> Published:
-    """Publish the dataset in a process of its own, so that no Spark is up during the race."""
+    """Publish the generated training table."""
+    return publish_spec(setting, race, spec_body(data, INGEST_CATEGORIES, "xgboost", 1))
+
+
+def publish_spec(setting: Setting, race: str, spec: dict[str, Any]) -> Published:
+    """Publish a spec's dataset in a process of its own: no Spark is up during the race."""
     store = setting.work / f"{race}-dataset" / "store"
     params = {
         **spark_params(setting),
         "scratch": str(scratch_for(setting, race, "dataset")),
         "store": str(store),
-        "spec": spec_body(data, INGEST_CATEGORIES, "xgboost", 1),
+        "spec": spec,
     }
     maker = Contender(name="publish", module="benchmarks.ours.publish", params=params)
     with Running(maker, cores_to_use(), setting.work / f"{race}-publish.log") as process:

@@ -1,4 +1,8 @@
-"""Race `search`: a hundred configurations of LightGBM by successive halving, Ray up and warm."""
+"""Races `search` and `search-flights`: a hundred configurations of LightGBM by successive halving.
+
+The first one over a generated table, the second one over real flights, which are split by time;
+Ray up and warm.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,28 @@ import json
 import statistics
 from typing import TYPE_CHECKING
 
+from arclight.spec_file import load_spec
 from arclight.tune_section import Tune
 from benchmarks import ingest_job
 from benchmarks.contender import Contender
 from benchmarks.data import INGEST_CATEGORIES, content_digest, prepared, training_table
 from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.packages import installed
-from benchmarks.published import publish
+from benchmarks.published import publish_spec
 from benchmarks.search_job import FIXED, SPACE, reached_s
 from benchmarks.setting import Setting, scratch_for, spark_params
+from examples.flights.fetch import FOLDER, fetch
 from ray_apps.tuning.ask import Asker
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
 ROWS = {"full": 250_000, "quick": 60_000, "tiny": 12_500}
 BOOST_ROUNDS = {"full": 162, "quick": 81, "tiny": 9}
 MOST_ROUNDS = 9
 TRIALS = {"full": 100, "quick": 30, "tiny": 6}
+FLIGHTS = FOLDER.with_name("flights.yaml")
 AUC_GAP = {"full": 2e-3, "quick": 5e-3, "tiny": 5e-2}
 """Which of them are stopped is the scheduler's part, and some of it chance."""
 PEERS = {
@@ -59,18 +67,36 @@ FLAML = ("flaml==2.6.0",)
 def make_race(setting: Setting) -> Race:
     """Generate the table, publish it as a dataset, and return the race."""
     data = prepared(setting.data, training_table, ROWS[setting.size])
-    published = publish(setting, "search", data)
+    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "lightgbm", 1)
+    return _race(setting, "search", data, spec)
+
+
+def make_flights_race(setting: Setting) -> Race:
+    """Fetch the flights, publish them as the example does, and return the race."""
+    data = setting.data / "flights"
+    fetch(data)
+    asked = load_spec(FLIGHTS).spec.model_dump_json(by_alias=True, exclude_unset=True)
+    spec = json.loads(asked)
+    spec["sources"] = {name: {"path": str(data / name)} for name in spec["sources"]}
+    spec["features"].pop("min_count")  # peers know no level that stands for rare ones
+    return _race(setting, "search-flights", data, spec)
+
+
+def _race(setting: Setting, name: str, data: Path, spec: dict[str, Any]) -> Race:
     rounds, trials = BOOST_ROUNDS[setting.size], TRIALS[setting.size]
+    spec["train"] = {
+        "trainer": "lightgbm", "rounds": rounds, "early_stopping": None, "metric": "auc",
+        "params": FIXED,
+    }  # fmt: skip
+    published = publish_spec(setting, name, spec)
     job = published.job(threads=1, rounds=rounds)
-    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "lightgbm", rounds)
-    spec["train"]["params"] = FIXED
     spec["tune"] = {"trials": trials, "sampler": "random", "scheduler": "asha", "space": SPACE}
 
     tune = Tune.model_validate_json(json.dumps(spec["tune"]))
     asked = [configurations(tune, seed=number) for number in range(MOST_ROUNDS + 1)]
 
-    def scratch(name: str) -> str:
-        return str(scratch_for(setting, "search", name))
+    def scratch(side: str) -> str:
+        return str(scratch_for(setting, name, side))
 
     ours = Contender(
         name="arclight",
@@ -87,25 +113,25 @@ def make_race(setting: Setting) -> Race:
 
     flaml = {"PYTHONPATH": str(installed(setting.data / "packages", FLAML))}
 
-    def peer(name: str, module: str, note: str) -> Contender:
-        body: dict[str, Any] = {"scratch": scratch(name), "job": job, "asked": asked}
-        body["lane"] = name.partition("-")[2]
+    def peer(side: str, module: str, note: str) -> Contender:
+        body: dict[str, Any] = {"scratch": scratch(side), "job": job, "asked": asked}
+        body["lane"] = side.partition("-")[2]
         return Contender(
-            name=name,
+            name=side,
             module=f"benchmarks.peers.{module}",
             params=body,
             note=note,
-            rounds=SLOW.get(name),
-            env=flaml if name == "flaml" else {},
+            rounds=SLOW.get(side),
+            env=flaml if side == "flaml" else {},
         )
 
     return Race(
-        name="search",
+        name=name,
         metric="seconds from call to return, all trials from Parquet on, page cache warm",
-        contenders=(ours, *(peer(name, *how) for name, how in PEERS.items())),
+        contenders=(ours, *(peer(side, *how) for side, how in PEERS.items())),
         comparisons=tuple(
-            Comparison(ours="arclight", peer=name, target=target, floor=floor)
-            for name, (target, floor) in TARGETS.items()
+            Comparison(ours="arclight", peer=side, target=target, floor=floor)
+            for side, (target, floor) in TARGETS.items()
         ),
         judge=lambda one, other: judge(one, other, AUC_GAP[setting.size]),
         about={

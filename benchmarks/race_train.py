@@ -1,8 +1,9 @@
-"""Races `train` and `large`: the Parquet of a published dataset to a saved model.
+"""Races `train`, `large` and `small`: the Parquet of a published dataset to a saved model.
 
 Where `ingest` looks at what a report to Ray Train costs, `train` asks who is there at all: the
-documented paths of Spark, Ray and Dask for both libraries; and `large`, what is left of the
-library's own speed with ten times as many rows.
+documented paths of Spark, Ray and Dask for both libraries; `large`, what is left of the library's
+own speed with ten times as many rows; `small`, what a job costs that has little to do, and one of
+several workers that has nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 
 ROWS = {"full": 1_250_000, "quick": 250_000, "tiny": 12_500}
 LARGE_ROWS = {"full": 12_500_000, "quick": 1_250_000, "tiny": 12_500}
+SMALL_ROWS = {"full": 125_000, "quick": 125_000, "tiny": 12_500}
 BOOST_ROUNDS = {"full": 30, "quick": 10, "tiny": 3}
 BOOSTERS = ("xgboost", "lightgbm")
-OF_RAW, LARGE_OF_RAW = 0.85, 0.97
+OF_RAW, LARGE_OF_RAW, SMALL_OF_RAW, SMALL_OF_RAY, NOTHING_OF_RAY = 0.85, 0.97, 0.5, 10.0, 3.0
+SMALL_FLOOR = 6.0
+QUANTISED, OF_QUANTISED = "arclight-lightgbm-quantised", 1.4
 DASK = (
     "dask==2026.8.0", "distributed==2026.8.0", "toolz", "partd", "locket", "zict", "tblib",
     "tornado", "importlib_metadata==8.7.0", "zipp",
@@ -57,31 +61,22 @@ def make_race(setting: Setting) -> Race:
     rounds = BOOST_ROUNDS[setting.size]
     job = published.job(threads=setting.cores, rounds=rounds)
     extra = {"PYTHONPATH": str(installed(setting.data / "packages", DASK))}
-
-    def peer(name: str, module: str, note: str) -> Contender:
-        lane = name.partition("-")[2]
-        scratch = str(scratch_for(setting, "train", name))
-        body = {**spark_params(setting), "scratch": scratch, "job": job, "lane": lane}
-        env = RAY_STOCK if name.startswith("ray") else extra if name.startswith("dask") else {}
-        return Contender(
-            name=name,
-            module=f"benchmarks.peers.{module}",
-            params=body,
-            env=env,
-            note=note,
-            sleeps=name.startswith("ray"),
-        )
-
     contenders, comparisons = [], []
     for trainer in BOOSTERS:
         contenders += _ours_and_raw(setting, "train", published, data, trainer)
-        contenders += [peer(name, *how) for name, how in PEERS[trainer].items()]
+        for name, how in PEERS[trainer].items():
+            env = extra if name.startswith("dask") else {}
+            contenders.append(_peer(setting, "train", job, name, how, env))
         mine = f"arclight-{trainer}"
         comparisons.append(Comparison(ours=mine, peer=f"raw-{trainer}", target=OF_RAW))
         comparisons += [
             Comparison(ours=mine, peer=name, target=TARGETS.get(name, 1.0))
             for name in PEERS[trainer]
         ]
+    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "lightgbm", rounds)
+    spec["train"]["params"] = {**spec["train"]["params"], "use_quantized_grad": True}
+    contenders.append(_ours(setting, "train", published, spec, QUANTISED))
+    comparisons.append(Comparison(ours=QUANTISED, peer="raw-lightgbm", target=OF_QUANTISED))
     return _race(setting, "train", (published, data), (contenders, comparisons))
 
 
@@ -97,26 +92,86 @@ def make_large_race(setting: Setting) -> Race:
     return _race(setting, "large", (published, data), (contenders, comparisons))
 
 
+def make_small_race(setting: Setting) -> Race:
+    """Generate a small table, publish it, return the race with the library alone and with Ray."""
+    data = prepared(setting.data, training_table, SMALL_ROWS[setting.size])
+    published = publish(setting, "small", data)
+    job = published.job(threads=setting.cores, rounds=BOOST_ROUNDS[setting.size])
+    contenders, comparisons = [], []
+    for trainer in BOOSTERS:
+        mine, stock = f"arclight-{trainer}", f"ray-{trainer}"
+        contenders += _ours_and_raw(setting, "small", published, data, trainer)
+        contenders.append(_peer(setting, "small", job, stock, PEERS[trainer][stock]))
+        comparisons += [
+            Comparison(ours=mine, peer=f"raw-{trainer}", target=SMALL_OF_RAW),
+            Comparison(ours=mine, peer=stock, target=SMALL_OF_RAY, floor=SMALL_FLOOR),
+        ]
+
+    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "xgboost", 1)
+    spec["train"]["workers"] = 2
+    note = "train_model with 2 workers, one boosting round"
+    contenders.append(_ours(setting, "small", published, spec, "arclight-nothing", note))
+    how = ("ray_documented", "XGBoostTrainer, 2 workers x 1 CPU, one boosting round")
+    contenders.append(_peer(setting, "small", {**job, "rounds": 1}, "ray-nothing", how))
+    comparisons.append(
+        Comparison(ours="arclight-nothing", peer="ray-nothing", target=NOTHING_OF_RAY)
+    )
+    return _race(setting, "small", (published, data), (contenders, comparisons))
+
+
+def _peer(
+    setting: Setting,
+    race: str,
+    job: dict[str, Any],
+    name: str,
+    how: tuple[str, str],
+    env: dict[str, str] | None = None,
+) -> Contender:
+    module, note = how
+    scratch = str(scratch_for(setting, race, name))
+    lane = name.partition("-")[2]
+    is_ray = name.startswith("ray")
+    return Contender(
+        name=name,
+        module=f"benchmarks.peers.{module}",
+        params={**spark_params(setting), "scratch": scratch, "job": job, "lane": lane},
+        env=RAY_STOCK if is_ray else env or {},
+        note=note,
+        sleeps=is_ray,
+    )
+
+
+def _ours(
+    setting: Setting,
+    race: str,
+    published: Published,
+    spec: dict[str, Any],
+    name: str,
+    note: str = "train_model: one Ray worker, hashes checked, model published",
+) -> Contender:
+    body = {
+        **spark_params(setting),
+        "scratch": str(scratch_for(setting, race, name)),
+        "store": str(published.store),
+        "dataset": published.ref,
+        "spec": spec,
+    }
+    return Contender(name=name, module=OURS, params=body, note=note)
+
+
 def _ours_and_raw(
     setting: Setting, race: str, published: Published, data: Path, trainer: str
 ) -> list[Contender]:
     rounds = BOOST_ROUNDS[setting.size]
-    mine, raw = f"arclight-{trainer}", f"raw-{trainer}"
-    ours = {
-        **spark_params(setting),
-        "scratch": str(scratch_for(setting, race, mine)),
-        "store": str(published.store),
-        "dataset": published.ref,
-        "spec": ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds),
-    }
+    raw = f"raw-{trainer}"
+    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds)
     theirs: dict[str, Any] = {
         "scratch": str(scratch_for(setting, race, raw)),
         "job": published.job(threads=setting.cores, rounds=rounds),
         "lane": trainer,
     }
-    note = "train_model: one Ray worker, hashes checked, model published"
     return [
-        Contender(name=mine, module=OURS, params=ours, note=note),
+        _ours(setting, race, published, spec, f"arclight-{trainer}"),
         Contender(name=raw, module=RAW, params=theirs, note="pyarrow and the library alone"),
     ]
 

@@ -48,6 +48,7 @@ class PublishSide:
         return {
             "ref": result.ref,
             "rows": result.rows,
+            "label": result.label,
             "content_digest": result.content_digest,
             "files": {
                 split: [str(folder / f.path) for f in result.files_of(split)]
