@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from ray_apps.gang.totals import total
-from ray_apps.trainers.xgb_twins import MOST_CODES, MOST_NULLS, Twins, may_have_twins
+from ray_apps.trainers.xgb_twins import MOST_NULLS, Twins, may_have_twins, twins_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 Singles = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 MAX_BIN = 256
 """Bins of a feature where the spec says nothing: the library's default."""
 STEPS, LEAST = 8, 1024
@@ -88,7 +87,7 @@ class Edges:
         Raises:
             XGBoostError: the library refuses a value, such as an infinite one.
         """
-        rows = self.rows if self.twins is None else _of_twins(self.rows, self.twins, self.bins)
+        rows = self.rows if self.twins is None else _beside(self.twins.ends(self.rows, self.bins))
         return xgb.QuantileDMatrix(
             rows,
             feature_names=self.names,
@@ -138,7 +137,7 @@ def edges_of(shard: Shard, job: TrainJob, gang: Gang, weights: Singles | None = 
 
     told = gang.agree(_written(mine), settle)
     rows = np.frombuffer(told, np.float32).reshape(-1, len(columns))
-    twins = _twins(rows, nulls > 0, job) if has_twins else None
+    twins = twins_of(rows, nulls > 0, job) if has_twins else None
     return Edges(rows, tuple(job.categorical), bins, twins)
 
 
@@ -257,32 +256,6 @@ def _quantiles(whole: _Summary, bins: int) -> Singles:
     places = np.append(whole.begins(bins), len(whole.values) - 1)
     edges: Singles = whole.values[np.unique(places)]
     return edges
-
-
-def _twins(rows: Singles, has_nulls: Bools, job: TrainJob) -> Twins | None:
-    """Return what stands in place of nulls; None where there is no number above all."""
-    categorical = tuple(job.categorical)
-    top = np.nan_to_num(np.fmax.reduce(rows, axis=0), nan=-1.0)
-    with np.errstate(over="ignore"):
-        above = top + (np.abs(top) + np.float32(1e-5))  # where the library's own last bin ends
-    is_category = np.isin(np.arange(len(top)), categorical)
-    high = np.where(has_nulls, np.where(is_category, top + 1, above), np.nan).astype(np.float32)
-    low = np.where(has_nulls & ~is_category, rows[0], np.nan).astype(np.float32)
-    no_code = max(job.codes, default=MOST_CODES)
-    return None if np.isinf(high).any() else Twins(low, high, categorical, no_code)
-
-
-def _of_twins(rows: Singles, twins: Twins, bins: int) -> Singles:
-    """Return what the library makes the edges of each column of; those of twins are the same."""
-    columns = []
-    for feature, side in twins.places:
-        values = rows[~np.isnan(rows[:, feature]), feature]
-        if not np.isnan(twins.high[feature]):
-            # where there are more values than bins the greatest is no edge
-            kept = values[:-1] if side and len(values) == bins else values
-            values = np.append(kept, twins.high[feature])
-        columns.append(values)
-    return _beside(columns)
 
 
 def _beside(columns: Sequence[Singles]) -> Singles:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray_apps.trainers import TrainJob
 
 Singles = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 Codes = list[int]
 MOST_NULLS = 0.3
 """Of all values. With more of them the rows as they are take less memory, twins counted."""
@@ -93,6 +94,24 @@ class Twins:
         """Return encoded rows as the library is shown them."""
         columns = [self._column(rows.column(f), f, side) for f, side in self.places]
         return pa.table(columns, names=self.names)
+
+    def ends(self, rows: Singles, bins: int) -> list[Singles]:
+        """Return what the library makes the edges of each column of; those of twins are the same.
+
+        Args:
+            rows: of each feature what it would make them of, ascending, NaN where there is no
+                more: [rows, features].
+            bins: of a feature at most.
+        """
+        columns = []
+        for feature, side in self.places:
+            values = rows[~np.isnan(rows[:, feature]), feature]
+            if not np.isnan(self.high[feature]):
+                # where there are more values than bins the greatest is no edge
+                kept = values[:-1] if side and len(values) == bins else values
+                values = np.append(kept, self.high[feature])
+            columns.append(values)
+        return columns
 
     def folded(self, model: bytes) -> bytes:
         """Return a model file of the features from one of the columns."""
@@ -186,6 +205,25 @@ class Twins:
             "categories_sizes": sizes,
             "categories_segments": starts,
         }
+
+
+def twins_of(rows: Singles, has_nulls: Bools, job: TrainJob) -> Twins | None:
+    """Return what stands in place of nulls; None where there is no number above all.
+
+    Args:
+        rows: as for `Twins.ends`; of a category its highest code is among them.
+        has_nulls: by feature.
+        job: what is trained.
+    """
+    categorical = tuple(job.categorical)
+    top = np.nan_to_num(np.fmax.reduce(rows, axis=0), nan=-1.0)
+    with np.errstate(over="ignore"):
+        above = top + (np.abs(top) + np.float32(1e-5))  # where the library's own last bin ends
+    is_category = np.isin(np.arange(len(top)), categorical)
+    high = np.where(has_nulls, np.where(is_category, top + 1, above), np.nan).astype(np.float32)
+    low = np.where(has_nulls & ~is_category, rows[0], np.nan).astype(np.float32)
+    no_code = max(job.codes, default=MOST_CODES)
+    return None if np.isinf(high).any() else Twins(low, high, categorical, no_code)
 
 
 # --------------------------------------------------------------------------------- inside
