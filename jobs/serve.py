@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import shlex
 import threading
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import SpecError
+from arclight.errors import SpecError, printable
 from arclight.spec import Replicas
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
@@ -69,7 +71,7 @@ class ServeOptions:
             host=self.host,
             keys=None if self.keys is None else load_keys(self.keys),
             # an address that means every one is nobody's name
-            hosts=frozenset(n.lower() for n in (self.host, *self.hosts)) - {"0.0.0.0", "::"},  # noqa: S104
+            hosts=frozenset(map(_host_header, (self.host, *self.hosts))) - {"0.0.0.0", "[::]"},  # noqa: S104
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
         )
@@ -105,6 +107,22 @@ def serve_command(
             say(curl_line(url, bundle, has_keys=binding.keys is not None))
         answer({"url": url, "models": pinned}, as_json=as_json)
         threading.Event().wait()
+
+
+def _host_header(name: str) -> str:
+    """Return a host's name as the header `Host` has it, without a port.
+
+    Raises:
+        SpecError: it has a port, or is none.
+    """
+    with contextlib.suppress(ValueError):
+        return f"[{ipaddress.IPv6Address(name.strip('[]'))}]"
+    if ":" in name or "/" in name:
+        raise SpecError(
+            f"--allow-host must be a name without a port, got '{printable(name)}'; give what "
+            "stands before the ':' in the URL."
+        )
+    return name.lower()
 
 
 def curl_line(url: str, bundle: ModelBundle, *, has_keys: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from ray_apps.serving.arrow_stream import ARROW_STREAM
 from ray_apps.serving.body import ClientGone, read_body, send_whole
 from ray_apps.serving.endpoint import JSON, Endpoint, Reply
 from ray_apps.serving.problem import PROBLEM_JSON, Problem
+from ray_apps.serving.request_id import HEADER, new_id, told_id
 from ray_apps.serving.tensors import model_metadata
 
 if TYPE_CHECKING:
@@ -106,8 +106,11 @@ class App:
         receive: Callable[[], Awaitable[Mapping[str, Any]]],
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
-        request_id = os.urandom(16).hex()
-        headers = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store")]
+        headers = [(b"cache-control", b"no-store")]
+        told = told_id(scope["headers"])  # the proxy gives one, and puts it into the answer
+        request_id = told or new_id()
+        if told is None:
+            headers.append((HEADER, request_id.encode()))
         try:
             reply = await self._reply(scope, receive, request_id)
         except ClientGone:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from arclight.errors import nearest, printable
 from ray_apps.serving.problem import Problem
-from ray_apps.serving.protocol import check_row_count
+from ray_apps.serving.protocol import MAX_ERRORS, check_row_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,12 +84,16 @@ def _hold_schema(found: pa.Schema, wanted: pa.Schema) -> None:
             text = f"must be {field.type}, got {got}."
             errors.append({"row": None, "field": field.name, "detail": text})
     for name in names:
+        if len(errors) >= MAX_ERRORS:  # each one costs a look for names that are near
+            break
         if name not in wanted.names:
             text = f"is not a column of this model.{nearest(name, wanted.names)}"
             errors.append({"row": None, "field": printable(name), "detail": text})
     if errors:
         raise Problem(
-            "fields", "The stream's columns must be the model's.", errors=tuple(errors[:100])
+            "fields",
+            "The stream's columns must be the model's.",
+            errors=tuple(errors[:MAX_ERRORS]),
         )
 
 

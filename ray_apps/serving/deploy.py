@@ -27,6 +27,7 @@ from cluster.ray_session import ray_session
 from ray_apps.predictor import load_predictor
 from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_binding
 from ray_apps.serving.app import App
+from ray_apps.serving.door import MIDDLEWARES
 from ray_apps.serving.endpoint import Endpoint
 from ray_apps.serving.loopback import LOOPBACK, stay_on_loopback
 from ray_apps.serving.tls import check_tls
@@ -59,6 +60,7 @@ VARIABLES: dict[str, str | None] = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
 }
 
 

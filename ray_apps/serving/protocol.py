@@ -49,13 +49,21 @@ class RowDecoder:
         """
         return self.batch(rows_of(parse_json(body)))
 
+    def check_count(self, rows: int) -> None:
+        """Refuse no rows, and more than a request may have, before they are made.
+
+        Raises:
+            Problem: `too-large` or `fields`.
+        """
+        check_row_count(rows, self._max_rows)
+
     def batch(self, rows: Sequence[Any]) -> pa.RecordBatch:
         """Return rows as a record batch; a row is an object of exactly the model's columns.
 
         Raises:
             Problem: `too-large` or `fields`.
         """
-        check_row_count(len(rows), self._max_rows)
+        self.check_count(len(rows))
         width = len(self._names)
         if all(type(row) is dict and len(row) == width for row in rows):
             try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from arclight.errors import nearest, printable
 from ray_apps.serving.problem import Problem
+from ray_apps.serving.protocol import MAX_ERRORS
 from ray_apps.serving.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def decode_tensors(
     errors: list[dict[str, Any]] = []
     data: dict[str, list[Any]] = {}
     for tensor in document["inputs"]:
+        if len(errors) == MAX_ERRORS:  # each one costs a look for names that are near
+            break
         name, complaint = _check(tensor, by_name, data)
         if complaint is not None:
             errors.append({"row": None, "field": printable(name), "detail": complaint})
@@ -67,7 +70,8 @@ def decode_tensors(
     if len({len(values) for values in data.values()}) > 1:
         errors.append({"row": None, "field": None, "detail": "inputs must have equal shapes."})
     if errors:
-        raise Problem("fields", "Inputs are wrong.", errors=tuple(errors[:100]))
+        raise Problem("fields", "Inputs are wrong.", errors=tuple(errors[:MAX_ERRORS]))
+    decoder.check_count(max(map(len, data.values()), default=0))
     names = list(data)
     rows = [dict(zip(names, row, strict=True)) for row in zip(*data.values(), strict=True)]
     return decoder.batch(rows), asked

@@ -259,3 +259,22 @@ def test_a_wrong_key_is_a_sentence(
     with pytest.raises(SpecError, match=text):
         add_key_command(tmp_path / "k", name, role=role, expires=expires, as_json=False)
     assert not (tmp_path / "k").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("2001:DB8::1", "[2001:db8::1]"),
+        ("[2001:db8::1]", "[2001:db8::1]"),
+        ("API.example.com", "api.example.com"),
+        ("10.0.0.7", "10.0.0.7"),
+    ],
+)
+def test_a_host_is_known_as_the_header_names_it(name: str, expected: str) -> None:
+    assert expected in ServeOptions(hosts=(name,)).binding().hosts
+
+
+@pytest.mark.parametrize("name", ["api.example.com:8443", "https://api.example.com"])
+def test_a_host_with_a_port_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match=r"--allow-host must be a name without a port"):
+        ServeOptions(hosts=(name,)).binding()

@@ -13,9 +13,11 @@ import pytest
 
 from arclight.errors import RefusedError
 from arclight.schema import ARROW_TYPES
+from ray_apps.serving import tensors
 from ray_apps.serving.access import Limits
 from ray_apps.serving.app import INLINE_BYTES, THREADS, App
 from ray_apps.serving.endpoint import Endpoint
+from ray_apps.serving.problem import Problem
 from ray_apps.serving.protocol import RowDecoder
 from tests.ray_apps.serving.small_model import (
     COLUMNS,
@@ -464,3 +466,27 @@ async def test_golden_rows_warm_the_whole_path() -> None:
     scorer.spoil = [0]
     with pytest.raises(RefusedError, match=r"delay@3.*golden rows"):
         Endpoint(scorer, max_rows=10).warm_up()
+
+
+async def test_many_wrong_tensors_cost_no_more_than_the_first_hundred(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(tensors, "nearest", lambda name, _: asked.append(name) or "")
+    app, _ = serve()
+    inputs = [
+        {"name": f"n{i}", "shape": [1], "datatype": "FP64", "data": [1]} for i in range(5000)
+    ]
+    answer = await post(app, {"inputs": inputs}, "/v2/models/delay/infer")
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == len(asked) == 100
+
+
+async def test_too_many_rows_of_tensors_are_refused_before_they_are_made() -> None:
+    column = next(c for c in COLUMNS if c.type == "float64")
+    data = [1.0] * 101
+    tensor = {"name": column.name, "shape": [101], "datatype": "FP64", "data": data}
+    decoder = RowDecoder((column,), max_rows=100)
+    decoder.batch = None  # type: ignore[assignment,method-assign] -- rows must not be made
+    with pytest.raises(Problem, match="at most 100 rows, got 101"):
+        tensors.decode_tensors(orjson.dumps({"inputs": [tensor]}), (column,), decoder)

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ from cluster.profiles import Profile, RayPlace
 from ray_apps.serving import deploy
 from ray_apps.serving.api_keys import ApiKeys
 from ray_apps.serving.deploy import Binding, find_port, pin, served
+from ray_apps.serving.door import HEAD_S
+from ray_apps.serving.problem import PROBLEM_JSON
 from tests.ray_apps.serving.small_model import ROW, publish_small_model
 
 if TYPE_CHECKING:
@@ -239,6 +242,41 @@ def _send_large(url: str, parts: list[bytes], *, announced: bool) -> int | None:
         except OSError:
             return None
         return int(first.split()[1]) if first else None
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost:"])
+def test_a_connection_without_a_whole_head_is_closed(url: str, sent: bytes) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=3 * HEAD_S) as wire:
+        if sent:
+            wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n")
+            assert b"200 OK" in wire.recv(4096)
+            wire.sendall(sent)
+        with suppress(ConnectionResetError):
+            assert wire.recv(64) == b""
+
+
+@pytest.mark.ray
+def test_what_the_proxy_would_do_for_anybody_is_not_done(url: str) -> None:
+    for path in ("/-/routes", "/-/healthz"):
+        answer = httpx.get(url + path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM_JSON.decode())
+    for name, value in {
+        "x-request-timeout-seconds": b"\xff",
+        "x-request-disconnect-disabled": b"?1",
+    }.items():
+        assert httpx.get(url + "/healthz", headers={name: value}).status_code == 200
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("mine", ["trace-7.a_B", None, "two words", "x" * 65])
+def test_an_answer_has_one_id_which_its_body_repeats(url: str, mine: str | None) -> None:
+    headers = {} if mine is None else {"x-request-id": mine}
+    answer = httpx.post(url + PREDICT, json=ROW, headers=headers)
+    (told,) = answer.headers.get_list("x-request-id")
+    assert answer.json()["request_id"] == told
+    assert (told == mine) == (mine == "trace-7.a_B")
 
 
 @pytest.mark.ray

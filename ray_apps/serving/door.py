@@ -1,0 +1,120 @@
+"""What stands before Ray Serve's proxy, which acts on requests that no gate of ours has seen.
+
+The proxy asks for middlewares by an import path in its environment, in its own process, before it
+listens. It has no deadline for a request's head, reads bodies of any length while no replica
+answers, and obeys headers that switch its own deadline off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import uvicorn.config
+from starlette.middleware import Middleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ray_apps.serving.access import Limits
+from ray_apps.serving.body import send_whole
+from ray_apps.serving.problem import PROBLEM_JSON, Problem
+from ray_apps.serving.request_id import HEADER, is_id, new_id
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MIDDLEWARES = "ray_apps.serving.door.middlewares"
+HEAD_S = 10.0
+"""From a connection, or the first byte of a further request, to the end of the request's head."""
+OBEYED = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
+"""Headers by which any caller may tell the proxy to wait for ever."""
+OWN_PATHS = "/-/"
+
+
+def middlewares() -> list[Middleware]:
+    """Return what every request goes through first; heads get a deadline, too."""
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{Impatient.__name__}"
+    return [Middleware(Door)]
+
+
+class Door:
+    """Takes from a request what would bind the proxy, and bounds its body."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._most = Limits().body_bytes
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"].startswith(OWN_PATHS):  # the proxy would tell anybody what it serves
+            request_id = new_id()
+            problem = Problem("no-route", "There is nothing at this path.")
+            headers = [(b"content-type", PROBLEM_JSON), (HEADER, request_id.encode())]
+            await send_whole(send, problem.status, headers, problem.body(request_id))
+            return
+        scope["headers"] = [(k, v) for k, v in scope["headers"] if _may_pass(k, v)]
+        await self._app(scope, self._bounded(receive), send)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Return a receive that ends one byte after the longest body, which a replica refuses."""
+        left = self._most + 1
+
+        async def bounded() -> MutableMapping[str, Any]:
+            nonlocal left
+            message = await receive()
+            body = message.get("body", b"")
+            if message["type"] == "http.request" and len(body) >= left:
+                message = {**message, "body": body[:left], "more_body": False}
+            left = max(0, left - len(body))
+            return message
+
+        return bounded
+
+
+class Impatient(HttpToolsProtocol):
+    """Closes a connection whose next request's head does not come within `HEAD_S`.
+
+    A connection that waits between two requests is closed by the keep-alive's own deadline.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first head."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of a head."""
+        self._wait()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Take the request."""
+        self._end_wait()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._end_wait()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._end_wait()
+        self._deadline = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def _end_wait(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _may_pass(name: bytes, value: bytes) -> bool:
+    return is_id(value) if name == HEADER else name not in OBEYED
