@@ -115,12 +115,16 @@ def _cast(values: pa.Array, wanted: pa.DataType) -> pa.Array:
         values = values.cast(values.type.value_type)
     if values.type == wanted:
         return values
+    if pa.types.is_null(values.type):
+        return values.cast(wanted)
     if pa.types.is_timestamp(wanted) and values.type.tz is None:
         # Arrow refuses to guess a zone; a time without one is UTC everywhere in Arclight
         values = values.cast(pa.timestamp(values.type.unit, tz="UTC"))
     if pa.types.is_float32(wanted):
         return _narrow_float(values)
-    is_rounded = pa.types.is_decimal(values.type) or pa.types.is_timestamp(values.type)
+    is_rounded = pa.types.is_timestamp(values.type) or (
+        pa.types.is_decimal(values.type) and pa.types.is_floating(wanted)
+    )
     return pc.cast(values, wanted, safe=not is_rounded)
 
 

@@ -104,6 +104,8 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     """
     with _making(output):
         _refuse_output(output, source)
+        if output.is_symlink():  # a folder cannot take the place of a link
+            output = Path(os.path.realpath(output))
     raw = open_raw_rows(
         source, bundle.plan.layout.input_schema, keep=keep, keys=_keys(catalog, bundle)
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,9 +24,10 @@ from ray_apps.rows import check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 BATCH_ROWS = 1 << 17
+_MAGIC = b"PAR1"
+_PASSED_OVER = (".", "_")
 TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson"})
 
 
@@ -33,32 +36,32 @@ class RawRows:
     """The input of a scoring.
 
     Attributes:
-        files: Parquet files, sorted by path.
+        files: Parquet files, sorted by path, each by its path in the input.
         rows: by their footers.
         inputs: the columns the model takes.
         kept: the columns that stand beside the scores, with their types in the files.
     """
 
-    files: tuple[Path, ...]
+    files: dict[str, Path]
     rows: int
     inputs: pa.Schema
     kept: pa.Schema
 
     def batches(self) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-        """Yield (file, first row of the batch in it, batch) over all files, in order.
+        """Yield (file's name, first row of the batch in it, batch) over all files, in order.
 
         Raises:
             DataError: a file cannot be decoded.
         """
         columns = list(dict.fromkeys((*self.inputs.names, *self.kept.names)))
-        for path in self.files:
+        for name, path in self.files.items():
             first = 0
             try:
                 with pq.ParquetFile(
                     path, memory_map=True, page_checksum_verification=True
                 ) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                        yield path.name, first, batch
+                        yield name, first, batch
                         first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(path, error) from error
@@ -77,7 +80,8 @@ def open_raw_rows(
 
     Raises:
         MissingError: nothing is at the path.
-        DataError: there is no Parquet file, or one cannot be read.
+        DataError: there is no Parquet file, or something else beside them; a file or folder
+            cannot be read.
         SchemaError: columns are missing or of another kind, all named; or files disagree; or a
             key is missing.
         SpecError: a column to keep is not there.
@@ -86,12 +90,11 @@ def open_raw_rows(
     schemas: list[pa.Schema] = []
     rows = 0
     problems = []
-    for path in files:
+    for name, path in files.items():
         footer = _footer(path)
         schemas.append(footer.schema.to_arrow_schema())
         rows += footer.num_rows
         try:
-            name = path.relative_to(source) if path != source else path.name
             check_columns(schemas[-1], inputs, where=f"'{printable(name)}'")
         except SchemaError as error:
             problems.append(error.message)
@@ -101,60 +104,93 @@ def open_raw_rows(
     # a digest that the dataset made of whole rows, where its spec names no key
     keys = [key for key in keys if key != ROW_KEY]
     if keep is None:
-        _refuse_without_keys(files, schemas, keys)
+        _refuse_without_keys(list(files), schemas, keys)
     names = list(dict.fromkeys(keys if keep is None else keep))
-    return RawRows(files, rows, inputs, _kept(files, schemas, names))
+    return RawRows(files, rows, inputs, _kept(list(files), schemas, names))
 
 
 def _refuse_without_keys(
-    files: Sequence[Path], schemas: Sequence[pa.Schema], keys: Sequence[str]
+    files: Sequence[str], schemas: Sequence[pa.Schema], keys: Sequence[str]
 ) -> None:
     """Refuse rows whose scores nothing but their order would tie to them."""
-    for path, schema in zip(files, schemas, strict=True):
+    for file, schema in zip(files, schemas, strict=True):
         for key in keys:
             if key not in schema.names:
                 raise SchemaError(
-                    f"'{printable(path.name)}' must have the key column '{printable(key)}', which "
+                    f"'{printable(file)}' must have the key column '{printable(key)}', which "
                     "stands beside each score, but has not; add it, or name other columns to keep "
                     "with --keep."
                 )
 
 
-def _kept(files: Sequence[Path], schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:
-    for path, schema in zip(files, schemas, strict=True):
+def _kept(files: Sequence[str], schemas: Sequence[pa.Schema], names: Sequence[str]) -> pa.Schema:
+    for file, schema in zip(files, schemas, strict=True):
         for name in names:
             if len(schema.get_all_field_indices(name)) != 1:
                 raise SpecError(
-                    f"column '{printable(name)}' cannot be kept: '{printable(path.name)}' does "
+                    f"column '{printable(name)}' cannot be kept: '{printable(file)}' does "
                     f"not have it once.{nearest(name, schema.names)}"
                 )
             first = schemas[0].field(name).type
             if schema.field(name).type != first:
                 raise SchemaError(
                     f"column '{printable(name)}' must have one type in all files to be kept, is "
-                    f"{first} in '{printable(files[0].name)}' and {schema.field(name).type} in "
-                    f"'{printable(path.name)}'; write the files with one schema."
+                    f"{first} in '{printable(files[0])}' and {schema.field(name).type} in "
+                    f"'{printable(file)}'; write the files with one schema."
                 )
     return pa.schema([schemas[0].field(name).remove_metadata() for name in names])
 
 
-def _list(source: Path) -> tuple[Path, ...]:
+def _list(source: Path) -> dict[str, Path]:
+    """Return the input's files by name; rows are never passed over without a word."""
     if source.is_file():
-        return (source,)
+        return {source.name: source}
     if not source.is_dir():
         raise MissingError(f"input '{printable(source)}' does not exist; give a file or folder.")
-    found = [
-        path
-        for path in source.rglob("*.parquet")
-        if path.is_file()
-        and not any(part.startswith((".", "_")) for part in path.relative_to(source).parts)
-    ]
+    found: list[Path] = []
+    seen: dict[Path, Path] = {}
+    for folder, inner, names in os.walk(source, onerror=_refuse_folder, followlinks=True):
+        here = Path(folder)
+        first = seen.setdefault(here.resolve(), here)
+        if first != here:
+            raise DataError(
+                f"'{printable(here)}' must not be a link to '{printable(first)}', whose rows "
+                "would be scored twice; take it out of the input."
+            )
+        inner[:] = [name for name in inner if not name.startswith(_PASSED_OVER)]
+        found += [here / name for name in names if not name.startswith(_PASSED_OVER)]
+    for path in found:
+        if not _may_be_parquet(path):
+            raise DataError(
+                f"'{printable(path)}' must be a Parquet file, as all that lies in the input; take "
+                "it out, or let its name begin with '_'."
+            )
     if not found:
         raise DataError(
             f"input '{printable(source)}' must hold Parquet files (*.parquet), has none; to score "
             "nothing, give a Parquet file without rows."
         )
-    return tuple(sorted(found))
+    return {path.relative_to(source).as_posix(): path for path in sorted(found)}
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(
+        f"'{printable(error.filename)}' must be readable, since its rows are of the input, but "
+        f"{error.strerror}; mend its rights or take it out."
+    ) from error
+
+
+def _may_be_parquet(path: Path) -> bool:
+    """Say whether a file is Parquet by its name or, as any is written, by its first bytes."""
+    if not path.is_file():  # such as a link to nothing
+        return False
+    if path.suffix.lower() == ".parquet":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _footer(path: Path) -> pq.FileMetaData:

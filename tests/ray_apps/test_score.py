@@ -192,6 +192,57 @@ def test_a_folder_is_read_in_order_and_hidden_files_are_not(score, tmp_path):
     assert read(output)["id"].to_pylist() == list(range(60))
 
 
+def test_files_are_read_through_links_whatever_their_name(score, tmp_path):
+    folder, elsewhere = tmp_path / "many", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    pq.write_table(raw_table(30, seed=1), elsewhere / "000000_0")
+    pq.write_table(raw_table(30, seed=2, first_id=30), folder / "B.PARQUET")
+    (folder / "A").symlink_to(elsewhere)
+    result, output = score(folder)
+    assert result.rows_in == 60
+    assert sorted(read(output)["id"].to_pylist()) == list(range(60))
+
+
+def test_rows_that_cannot_be_seen_are_never_passed_over(score, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    pq.write_table(raw_table(30, seed=1), folder / "a.parquet")
+    for name, make in {
+        "b.csv": lambda path: path.write_text("id\n1\n"),
+        "b.parquet": lambda path: path.symlink_to(tmp_path / "gone.parquet"),
+        "b": lambda path: path.symlink_to(folder),
+    }.items():
+        make(folder / name)
+        with pytest.raises(DataError, match=rf"/{name}' must (not )?be a"):
+            score(folder)
+        (folder / name).unlink()
+    assert score(folder)[0].rows_in == 30
+
+
+def test_a_folder_that_may_not_be_listed_is_named(score, tmp_path, monkeypatch):
+    folder = tmp_path / "many"
+    (folder / "closed").mkdir(parents=True)
+    pq.write_table(raw_table(30, seed=1), folder / "a.parquet")
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":  # root may list every folder
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"closed' must be readable.* but Permission denied"):
+        score(folder)
+
+
+def test_a_link_to_a_folder_may_be_the_output(score, tmp_path):
+    (tmp_path / "latest").symlink_to(tmp_path / "today")
+    score(raw_table(30, seed=1), tmp_path / "latest")
+    assert read(tmp_path / "today").num_rows == 30
+    assert (tmp_path / "latest").is_symlink()
+
+
 def test_batches_and_files_of_any_size_give_the_same_scores(score, tmp_path, monkeypatch):
     raw = raw_table(1000, seed=4)
     _, whole = score(raw)
@@ -266,6 +317,8 @@ def test_float32_and_decimal_widen_to_float64(score, tmp_path, values):
     ("name", "values"),
     [
         ("shop", pa.array([1, 2**40], pa.int64())),
+        ("shop", pa.array([Decimal("3.70"), Decimal("1.00")])),
+        ("shop", pa.array([Decimal(1), Decimal(5_000_000_000)])),
         (EMOJI, pa.array([1, 2**63 + 5], pa.uint64())),
         (EMOJI, pa.array([1.0, 2.5])),
     ],
@@ -276,8 +329,9 @@ def test_a_value_that_does_not_fit_is_refused_and_leaves_nothing(score, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["in.parquet"]
 
 
-def test_a_column_of_nulls_without_a_type_is_taken(score):
-    raw = change(raw_table(4, seed=5), "color", pa.nulls(4))
+@pytest.mark.parametrize("name", ["color", "shop", "at", SPACED])
+def test_a_column_of_nulls_without_a_type_is_taken(score, name):
+    raw = change(raw_table(4, seed=5), name, pa.nulls(4))
     assert score(raw)[0].rows_scored == 4
 
 
@@ -366,6 +420,16 @@ def test_B3_rejected_rows_stand_aside_with_place_and_reason(score, monkeypatch):
     assert set(side["file"].to_pylist()) == {"in.parquet"}
     ids = read(output)["id"].to_pylist()
     assert sorted([*ids, 3, 70, 299]) == list(range(300))
+
+
+def test_rejected_rows_name_their_file_where_folders_have_files_of_one_name(score, tmp_path):
+    for year in (2013, 2014):
+        (tmp_path / "in" / f"year={year}").mkdir(parents=True)
+        raw = change(raw_table(2, seed=6), SPACED, pa.array([0.0, np.inf]))
+        pq.write_table(raw, tmp_path / "in" / f"year={year}" / "part-0.parquet")
+    _, output = score(tmp_path / "in")
+    files = read(output / "_rejected")["file"].to_pylist()
+    assert files == ["year=2013/part-0.parquet", "year=2014/part-0.parquet"]
 
 
 def test_S4_E13_nulls_and_unseen_levels_are_scored(score):
