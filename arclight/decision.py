@@ -99,7 +99,10 @@ def _advice(direction: Direction) -> str:
 
 
 def decide_gate(
-    gate: GateRule | None, report: EvalReport, champion: EvalReport | None
+    gate: GateRule | None,
+    report: EvalReport,
+    champion: EvalReport | None,
+    holder: str | None = None,
 ) -> Decision:
     """Decide whether the model of a report may take the alias.
 
@@ -111,6 +114,7 @@ def decide_gate(
         gate: the rule; None or an empty one promotes.
         report: evidence about the new model.
         champion: evidence about the model `not_worse_than` names; None when there is none yet.
+        holder: NAME@V of that model; None when no model holds the alias.
     """
     gate = gate or GateRule()
     missed = _missed_limits(gate, report)
@@ -119,6 +123,12 @@ def decide_gate(
     met = _met_limits(gate, report)
     if gate.not_worse_than is None:
         return Decision(kind="promote", reason=f"{'; '.join(met) or 'There is no gate'}.")
+    if champion is None and holder is not None:
+        return Decision(
+            kind="keep",
+            reason=f"{holder} holds '{gate.not_worse_than}' and was never evaluated, so the two "
+            f"cannot be compared; evaluate it: arclight evaluate SPEC --model {holder}",
+        )
     return _compare(gate.not_worse_than, met, report, champion)
 
 

@@ -39,9 +39,9 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
     run, spec = context.run, context.loaded.spec
     with run.step("register", key=bundle.model_digest) as note:
         held = run.catalog.alias(spec.name, CHAMPION)
-        rival = _rival(context, bundle, evaluation)
+        rival, holder = _rival(context, bundle, evaluation)
         decision = decide_gate(
-            spec.gate, evaluation.report, rival.report if rival is not None else None
+            spec.gate, evaluation.report, rival.report if rival is not None else None, holder
         )
         stands = held is not None and held.version_number == bundle.number
         if decision.kind == "promote" and not stands:
@@ -51,15 +51,18 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
     return decision
 
 
-def _rival(context: Context, bundle: ModelBundle, evaluation: Evaluation) -> Evaluation | None:
-    """Return the evidence about the model the gate compares with; None when there is none yet.
+def _rival(
+    context: Context, bundle: ModelBundle, evaluation: Evaluation
+) -> tuple[Evaluation | None, str | None]:
+    """Return the evidence about the model the gate compares with, and its NAME@V; None for none.
 
     The model may hold that alias itself, when a run is repeated.
     """
     catalog, spec = context.run.catalog, context.loaded.spec
     held = catalog.alias(spec.name, spec.gate.not_worse_than or CHAMPION)
     if held is None:
-        return None
+        return None, None
     if held.version_number == bundle.number:
-        return evaluation
-    return next(iter(catalog.evaluations(spec.name, held.version_number)), None)
+        return evaluation, bundle.ref
+    found = next(iter(catalog.evaluations(spec.name, held.version_number)), None)
+    return found, f"{spec.name}@{held.version_number}"

@@ -155,6 +155,17 @@ def test_a_gate_compares_with_the_alias_it_names(context: Context):
     assert "'proven'" in refused.reason
 
 
+def test_a_champion_that_was_never_evaluated_is_kept(context: Context):
+    catalog = context.run.catalog
+    unknown = catalog.publish_model(make_bundle(key="k1"))
+    held = catalog.move_alias(unknown, "champion", reason="by hand", seen=None)
+    new, evidence = judged(context, "k2", 0.4)
+    found = register_step(with_rival(context, "champion"), new, evidence)
+    assert found.kind == "keep"
+    assert f"{unknown.ref} holds 'champion' and was never evaluated" in found.reason
+    assert catalog.alias(new.name, "champion") == held
+
+
 def test_a_repeated_run_of_the_champion_says_that_it_is_there(context: Context):
     new, evidence = judged(context, "k1", 0.4)
     ruled = with_rival(context, "champion")
