@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from arclight.contract import Contract
 from arclight.expression import Expression, compile_expression
 from arclight.schema import ARROW_TYPES, Column
+from arclight.utf8 import broken_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +65,8 @@ class Built:
     Attributes:
         columns: one array per feature, in order; float32 or string, null where unknown.
         nans: feature -> rows where it was NaN and is null now; features without any left out.
-        rejected: reason -> rows it holds for: `derive:NAME` (the expression has no value there),
-            `infinite:NAME`, `not_utf8:NAME`.
+        rejected: reason -> rows it holds for: `derive:NAME` (the expression has no value there,
+            or text that it reads is not UTF-8), `infinite:NAME`, `not_utf8:NAME`.
     """
 
     columns: Mapping[str, pa.Array]
@@ -82,6 +83,8 @@ class FeatureBuilder:
         self._derived: dict[str, Expression] = {
             item.name: compile_expression(item.expression, schema) for item in layout.derive
         }
+        read = dict.fromkeys(name for e in self._derived.values() for name in e.columns)
+        self._floats = [name for name in read if pa.types.is_floating(schema.field(name).type)]
 
     def build(self, raw: pa.RecordBatch) -> Built:
         """Compute the features of raw rows.
@@ -92,19 +95,32 @@ class FeatureBuilder:
         columns: dict[str, pa.Array] = {}
         nans: dict[str, Mask] = {}
         rejected: dict[str, Mask] = {}
+        known = self._known(raw)
         for feature in self.layout.features:
-            values = self._source(feature.name, raw, rejected)
+            values = self._source(feature.name, raw, known, rejected)
             if feature.type == "category":
                 columns[feature.name] = _levels(feature.name, values, rejected)
             else:
                 columns[feature.name] = _number(feature.name, values, nans, rejected)
         return Built(columns=columns, nans=nans, rejected=rejected)
 
-    def _source(self, name: str, raw: pa.RecordBatch, rejected: dict[str, Mask]) -> pa.Array:
+    def _known(self, raw: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows as expressions see them: NaN is null, as a request can only say null."""
+        for name in self._floats:
+            values = raw.column(name)
+            is_nan = np.isnan(values.to_numpy(zero_copy_only=False))
+            if np.count_nonzero(is_nan) > values.null_count:
+                place = raw.schema.get_field_index(name)
+                raw = raw.set_column(place, name, pc.if_else(pa.array(is_nan), None, values))
+        return raw
+
+    def _source(
+        self, name: str, raw: pa.RecordBatch, known: pa.RecordBatch, rejected: dict[str, Mask]
+    ) -> pa.Array:
         expression = self._derived.get(name)
         if expression is None:
             return raw.column(name)
-        found = expression.evaluate(raw)
+        found = expression.evaluate(known)
         if found.invalid is not None:
             rejected[f"derive:{name}"] = found.invalid.to_numpy(zero_copy_only=False)
         return found.values
@@ -131,21 +147,11 @@ def _number(
 def _levels(name: str, values: pa.Array, rejected: dict[str, Mask]) -> pa.Array:
     """Return level names; text that is not UTF-8 is rejected, since no reader could take it."""
     levels = level_names(values)
-    try:
-        levels.validate(full=True)
-    except pa.ArrowInvalid:
-        broken = np.array([not _is_utf8(raw) for raw in levels.cast(pa.binary()).to_pylist()])
-        rejected[f"not_utf8:{name}"] = broken
-        return pc.if_else(pa.array(broken), None, levels)
-    return levels
-
-
-def _is_utf8(raw: bytes | None) -> bool:
-    try:
-        (raw or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    broken = broken_texts(levels)
+    if broken is None:
+        return levels
+    rejected[f"not_utf8:{name}"] = broken
+    return pc.if_else(pa.array(broken), None, levels)
 
 
 def from_stored(kind: Literal["number", "category"], column: pa.Array) -> pa.Array:

@@ -78,9 +78,19 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
 def _list(path: Path) -> list[Path]:
     """Return data files at a file, below a folder, or matching a pattern; hidden ones left out."""
     if path.is_file():
+        if _is_hidden(path.name):
+            raise DataError(
+                f"'{path}' must not have a name that begins with '_' or '.', since Spark passes "
+                "over it; rename it."
+            )
         return [path]
     if path.is_dir():
         return sorted(_below(path))
+    if "**" in path.parts:
+        raise DataError(
+            f"'{path}' must not have '**', which means one folder only here; name the folder, "
+            "whose files are read at any depth."
+        )
     if any(c in str(path) for c in "*?["):
         matches = [Path(match) for match in glob.glob(str(path))]  # noqa: PTH207
         return sorted({f for m in matches if not _is_hidden(m.name) for f in _list(m)})

@@ -92,10 +92,14 @@ class DatasetManifest(Contract):
 
     @property
     def content_digest(self) -> str:
-        """Digest of what the data are, whatever they are called and whenever they were made."""
+        """Digest of what the data are, whatever they are called and whenever they were made.
+
+        Not of the quarantine: rows of one key stand there in the order in which they came.
+        """
+        kept = [file for file in self.files if file.part != "quarantine"]
         return digest_of(
             {
-                "files": sorted([file.part, file.rows, file.sha256] for file in self.files),
+                "files": sorted([file.part, file.rows, file.sha256] for file in kept),
                 "columns": [column.model_dump() for column in self.columns],
                 "plan": self.plan.digest,
             }

@@ -128,6 +128,29 @@ def check_select(sql: str, sources: Collection[str]) -> None:
         raise SpecError(f"The SQL must not use {what}, because {_REPLAY}; {way}.")
 
 
+def check_all_read(sql: str, sources: Collection[str]) -> None:
+    """Refuse a source that is read nowhere: a join was forgotten, and its rows are not counted.
+
+    Args:
+        sql: A text that `check_select` lets pass.
+        sources: The names of the tables it may read.
+
+    Raises:
+        SpecError: there is one.
+    """
+    read = {
+        table.name.lower()
+        for table in _parsed(sql).find_all(exp.Table)
+        if table.find_ancestor(exp.Hint) is None and table.name.lower() not in _ctes_for(table)
+    }
+    for source in sources:
+        if source.lower() not in read:
+            raise SpecError(
+                f"The SQL must read every source, but reads '{printable(source, 80)}' nowhere; "
+                "join it, or take it out of sources."
+            )
+
+
 def _check_statement(sql: str, tokens: Sequence[Token]) -> None:
     if any(token.token_type is TokenType.SEMICOLON for token in tokens):
         raise SpecError(

@@ -65,6 +65,8 @@ CLOSED = {
     "spark.sql.restrictedMode.enabled": "true",
     "spark.sql.reflect.allowList": "none",
     "spark.sql.runSQLOnFiles": "false",
+    # ${name} in a text would become another text after the parser has let it pass
+    "spark.sql.variable.substitute": "false",
     "spark.sql.catalogImplementation": "in-memory",
     "spark.ui.enabled": "false",
     "spark.eventLog.enabled": "false",
@@ -79,6 +81,8 @@ FAST = {
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
     "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
     "spark.ui.showConsoleProgress": "false",
+    # each task gives back its summaries: with many columns more than the default of 1 GiB
+    "spark.driver.maxResultSize": "0",
 }
 
 ATTACHED = {

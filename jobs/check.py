@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arclight.errors import ArclightError, SpecError, printable
 from arclight.expression import check_syntax
 from arclight.spec_file import load_spec
-from arclight.sql_guard import check_select
+from arclight.sql_guard import check_all_read, check_select
 from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import plan_crew
@@ -145,6 +145,7 @@ def check_texts(loaded: LoadedSpec) -> None:
     spec = loaded.spec
     with _at(loaded, "etl", "sql_file" if spec.etl.sql_file is not None else "sql"):
         check_select(loaded.sql, list(spec.sources))
+        check_all_read(loaded.sql, list(spec.sources))
     for name, text in spec.features.derive.items():
         with _at(loaded, "features", "derive", name):
             check_syntax(text)

@@ -37,6 +37,13 @@ def refuse_open_quotes(name: str, source: Source, lines: Iterable[str]) -> None:
     if options.get("multiLine", "").lower() == "true" or len(quote) != 1 or "lineSep" in options:
         return
     for line in lines:
+        if "\ufffd" in line:
+            raise DataError(
+                f"source '{name}' (csv at '{source.path}') holds bytes that are not UTF-8, which "
+                f"would all become one sign: its line reads '{printable(line, LONGEST)}'; "
+                f"write it in UTF-8, or say that it is Latin-1: sources.{name}.options: "
+                "{encoding: iso-8859-1}"
+            )
         is_comment = comment and line.startswith(comment)
         if quote in line and not is_comment and _ends_open(line, sep, quote, escape):
             raise DataError(

@@ -16,6 +16,7 @@ from cluster.spark_errors import JVM_ERRORS
 from spark.arrange import arrange, partition_count
 from spark.badrecord import explain_rows
 from spark.columns import check_columns, located
+from spark.etl_plan import refuse_changed
 from spark.files import check_files, remove_strays
 from spark.inarrow import map_in_arrow
 from spark.join import join_sources
@@ -59,7 +60,7 @@ def build_dataset(
     Raises:
         SchemaError: a source broke its contract, or columns cannot be kept apart.
         SpecError: the SQL or the columns do not fit the spec.
-        DataError: a file cannot be read as what it is.
+        DataError: a file cannot be read as what it is, or changed meanwhile.
         RefusedError: a rule with `fail` was broken, or a split has no rows or one class.
         IntegrityError: rows are unaccounted for; nothing was published.
     """
@@ -71,6 +72,7 @@ def build_dataset(
         remove_strays(staged, files)
         check_files(staged, files)
         manifest = make_manifest(plan, layout, totals, tables, rows, _relative(catalog, staged))
+        refuse_changed(plan)
         flush_tree(staged)
     except BaseException:
         discard(staged)

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arclight.contract import digest_of
+from arclight.errors import DataError
 from arclight.inputs import SourceFiles, look_at
-from arclight.lineage import code_digest
+from arclight.lineage import code_digest, library_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from arclight.spec_file import LoadedSpec
+
+
+CODE = ("arclight", "cluster", "spark")
+"""Packages that decide what rows come out; Spark's settings stand in `cluster`."""
+LIBRARIES = ("pyspark", "pyarrow", "numpy", "sqlglot")
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,25 @@ class EtlPlan:
     key: str | None
 
 
+def refuse_changed(plan: EtlPlan) -> None:
+    """Refuse rows of files that changed since the plan was made: no digest says what they are.
+
+    Raises:
+        DataError: a source is not what it was.
+        MissingError: it is gone.
+    """
+    for name, found in _look(plan.loaded).items():
+        if found.digest != plan.files[name].digest:
+            raise DataError(
+                f"source '{name}' ('{found.path}') must not change while it is read, but did; "
+                "nothing was published: run again when it is written."
+            )
+
+
+def _look(loaded: LoadedSpec) -> dict[str, SourceFiles]:
+    return {name: look_at(name, one, loaded) for name, one in loaded.spec.sources.items()}
+
+
 def plan_etl(loaded: LoadedSpec) -> EtlPlan:
     """Look at the sources and compute the build's key, without an engine.
 
@@ -37,7 +62,7 @@ def plan_etl(loaded: LoadedSpec) -> EtlPlan:
         MissingError, DataError: a source is not there or holds nothing.
     """
     spec = loaded.spec
-    files = {name: look_at(name, source, loaded) for name, source in spec.sources.items()}
+    files = _look(loaded)
     digests = {name: found.digest for name, found in files.items()}
     body = {
         "name": spec.name,
@@ -48,7 +73,8 @@ def plan_etl(loaded: LoadedSpec) -> EtlPlan:
         "features": spec.features.model_dump(mode="json"),
         "segments": spec.evaluate.segments,
         "files": digests,
-        "code": code_digest(("arclight", "spark")),
+        "code": code_digest(CODE),
+        "libraries": {name: library_versions().get(name) for name in LIBRARIES},
     }
     known = all(digest is not None for digest in digests.values())
     return EtlPlan(loaded=loaded, files=files, key=digest_of(body) if known else None)

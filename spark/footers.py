@@ -20,7 +20,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Footers:
-    """What the footers of a source's files say: their common schema and the rows they hold."""
+    """What the footers of a source's files say: the columns of all, and the rows they hold."""
 
     schema: pa.Schema
     rows: int
@@ -51,6 +51,9 @@ def read_footers(name: str, files: Sequence[Path], *, may_differ: bool) -> Foote
         read = list(pool.map(lambda file: _footer(name, file), files))
     first_file, (schema, _) = files[0], read[0]
     for file, (other, _) in zip(files[1:], read[1:], strict=True):
+        # what none of the files before has, the next ones are compared with
+        for field in other if may_differ else ():
+            schema = schema if field.name in schema.names else schema.append(field)
         difference = _difference(schema, other, may_differ=may_differ)
         if difference:
             raise SchemaError(

@@ -10,7 +10,7 @@ from pyspark.sql import types as T
 
 from arclight.errors import SpecError
 from arclight.schema import ARROW_TYPES
-from arclight.sql_guard import check_select
+from arclight.sql_guard import check_all_read, check_select
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error
 from spark.columns import check_distinct, check_dropped, check_indexes, nested_refused
 
@@ -63,7 +63,9 @@ def join_sources(
         SchemaError: two columns share a name, or a column is nested or a pandas index and not
             dropped.
     """
-    check_select(sql, [table.name for table in tables])
+    names = [table.name for table in tables]
+    check_select(sql, names)
+    check_all_read(sql, names)
     for table in tables:
         table.table.createOrReplaceTempView(table.name)
     try:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from arclight.errors import SpecError
 from arclight.features import FLOAT32_MAX, level_names
 from arclight.summary import MAX_LEVEL_BYTES
+from arclight.utf8 import broken_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 Task = Literal["binary", "multiclass", "regression"]
 Mask = npt.NDArray[np.bool_]
 
+LABEL_REASONS = (
+    "label_null", "label_not_finite", "label_not_0_or_1", "label_too_large", "label_too_long",
+    "label_not_utf8",
+)  # fmt: skip
+"""Why a row's label cannot be used."""
 EXACT_INTEGER = 2**53
 """Up to here float64 holds every whole number."""
 
@@ -58,7 +64,11 @@ def read_labels(task: Task, values: pa.Array) -> tuple[pa.Array, Mapping[str, Ma
     if task == "multiclass":
         names = level_names(values)
         null = names.is_null().to_numpy(zero_copy_only=False)
-        return names, {"label_null": null, "label_too_long": _too_long(names)}
+        reasons = {"label_null": null, "label_too_long": _too_long(names)}
+        broken = broken_texts(names)
+        if broken is not None:
+            names, reasons["label_not_utf8"] = pc.if_else(pa.array(broken), None, names), broken
+        return names, reasons
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     numbers = values.cast(pa.float64(), safe=False)

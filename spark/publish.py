@@ -6,6 +6,8 @@ import datetime as dt
 import itertools
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.dataset_spec import asked_of
@@ -16,7 +18,9 @@ from arclight.manifest import SPLITS, DatasetManifest, SplitProof
 from arclight.plan import FeaturePlan, fit_plan
 from arclight.schema import NAMES, Column
 from arclight.spec import TimeSplit
+from spark.etl_plan import CODE
 from spark.files import CODEC
+from spark.labels import LABEL_REASONS
 from spark.partfiles import stored_schema
 
 if TYPE_CHECKING:
@@ -91,12 +95,16 @@ def refuse_broken_rules(spec: Spec, totals: Totals) -> None:
     Raises:
         RefusedError: at least one such rule was broken.
     """
-    fatal = [check.name for check in spec.etl.checks if check.otherwise == "fail"]
+    fatal = [f"check:{check.name}" for check in spec.etl.checks if check.otherwise == "fail"]
     if spec.etl.on_bad_key == "fail":
         fatal += ["key_null", "key_repeated"]
     if spec.etl.on_bad_label == "fail":
-        fatal += [name for name in totals.broken if name.startswith("label_")]
-    broken = [f"{name} by {totals.broken[name]:,}" for name in fatal if totals.broken.get(name)]
+        fatal += LABEL_REASONS
+    broken = [
+        f"{name.removeprefix('check:')} by {totals.broken[name]:,}"
+        for name in fatal
+        if totals.broken.get(name)
+    ]
     if broken:
         raise RefusedError(
             f"of {totals.rows_in:,} rows these rules, which say fail, were broken: "
@@ -176,7 +184,9 @@ def _proof(spec: Spec, totals: Totals) -> SplitProof:
     repeated = totals.stages[0].quarantined.get("key_repeated", 0)
     split = spec.etl.split
     by_time = isinstance(split, TimeSplit)
-    bounds = {s: (_iso(low), _iso(high)) for s, (low, high) in totals.times.items()}
+    bounds = {}
+    if by_time:
+        bounds = {s: (_iso(low), _iso(high)) for s, (low, high) in totals.times.items()}
     if by_time and not _in_order(totals):
         raise IntegrityError(f"splits by time must not overlap, got {bounds}; report it.")
     return SplitProof(
@@ -185,7 +195,7 @@ def _proof(spec: Spec, totals: Totals) -> SplitProof:
         groups=totals.groups,
         group_columns=spec.etl.group,
         hashed={} if isinstance(split, TimeSplit) else _hashed(split),
-        bounds=bounds if by_time else {},
+        bounds=bounds,
     )
 
 
@@ -200,7 +210,10 @@ def _in_order(totals: Totals) -> bool:
 
 def _iso(micros: int) -> str:
     epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return (epoch + dt.timedelta(microseconds=micros)).isoformat()
+    try:
+        return (epoch + dt.timedelta(microseconds=micros)).isoformat()
+    except OverflowError:  # a year that Python has not
+        return f"{np.datetime64(micros, 'us')}+00:00"
 
 
 def _fit(spec: Spec, layout: TableLayout, totals: Totals) -> FeaturePlan:
@@ -219,7 +232,7 @@ def _lineage(plan: EtlPlan) -> Lineage:
     return Lineage(
         made_at=now(),
         spec_digest=plan.loaded.spec.digest,
-        code_digest=code_digest(("arclight", "spark")),
+        code_digest=code_digest(CODE),
         inputs={name: found.digest or "unknown" for name, found in plan.files.items()},
         libraries=library_versions(),
         python=python_version(),
@@ -239,9 +252,9 @@ def _warnings(spec: Spec, totals: Totals, plan: FeaturePlan) -> tuple[str, ...]:
     ]
     warned = [check.name for check in spec.etl.checks if check.otherwise == "warn"]
     found += [
-        f"check '{name}' was broken by {totals.broken[name]:,} rows, which were kept"
+        f"check '{name}' was broken by {totals.broken[f'check:{name}']:,} rows, which were kept"
         for name in warned
-        if totals.broken.get(name)
+        if totals.broken.get(f"check:{name}")
     ]
     return tuple(text for text in found if text)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
-from pyspark.sql.types import LongType, TimestampNTZType, TimestampType
+from pyspark.sql.types import (
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+)
 
 from arclight.errors import (
     ArclightError,
@@ -16,6 +24,7 @@ from arclight.errors import (
     MissingError,
     SchemaError,
     SpecError,
+    nearest,
     printable,
 )
 from arclight.schema import Column, SourceContract
@@ -27,7 +36,6 @@ from spark.footers import Footers, read_footers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
@@ -86,6 +94,8 @@ def read_source(
         SpecError: Spark does not take the schema or an option.
     """
     footers = _footers(name, source, files)
+    if footers is not None and source.ddl is not None:
+        _refuse_unknown(name, session, source, footers, files)
     refuse_packed(name, source, files.files)
     table = _load(session, name, source, files)
     _distinct_names(name, [field.name for field in table.schema.fields])
@@ -102,6 +112,33 @@ def read_source(
         counted = Observation(f"rows of {name}")
         table = table.observe(counted, F.count(F.lit(1)).alias("rows"))
     return SourceTable(name, table, contract, footers.rows if footers else None, counted)
+
+
+def _refuse_unknown(
+    name: str, session: SparkSession, source: Source, footers: Footers, files: SourceFiles
+) -> None:
+    """Refuse a column that the schema names and no file has: Spark would make it all null.
+
+    Raises:
+        SchemaError: there is one.
+    """
+    known = {column.lower() for column in footers.schema.names}
+    known |= {part.partition("=")[0].lower() for f in files.files for part in f.parent.parts}
+    for field in _struct(session, name, source).fields:
+        if field.name.lower() not in known:
+            raise SchemaError(
+                f"source '{name}': sources.{name}.schema names the column "
+                f"'{printable(field.name)}', which its files do not have."
+                f"{nearest(field.name, footers.schema.names)} Correct it or take it out."
+            )
+
+
+def _struct(session: SparkSession, name: str, source: Source) -> StructType:
+    """Return a source's schema as Spark reads it."""
+    try:
+        return session.createDataFrame([], source.ddl).schema
+    except JVM_ERRORS as error:
+        raise SpecError(f"sources.{name}.schema: {describe_spark_error(error)}") from error
 
 
 def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) -> DataFrame:
@@ -138,25 +175,28 @@ def _first_lines(session: SparkSession, source: Source, files: SourceFiles) -> I
 def _refuse_times_of_day(
     name: str, source: Source, files: SourceFiles, reader: DataFrameReader, table: DataFrame
 ) -> None:
-    """Refuse what Spark, when it infers types, would complete with the day of the run.
+    """Refuse what Spark, when it reads a time out of text, would complete with the day of the run.
 
     Raises:
         SpecError: one of the first rows has such a value.
     """
-    inferred = _option(source.options.get("inferSchema", False)).lower() == "true"
     kinds = (TimestampType, TimestampNTZType)
     times = [f.name for f in table.schema.fields if isinstance(f.dataType, kinds)]
-    if source.format != "csv" or source.ddl is not None or not inferred or not times:
+    if source.format not in ("csv", "json") or not times:
         return
-    text = reader.option("inferSchema", "false").load(_paths(files))
+    fields = [
+        StructField(f.name, StringType() if f.name in times else f.dataType)
+        for f in table.schema.fields
+    ]
+    text = reader.option("inferSchema", "false").schema(StructType(fields)).load(_paths(files))
     quoted = [F.col(f"`{one.replace('`', '``')}`") for one in times]
     for row in text.select(quoted).limit(_LOOKED_AT).collect():
         for column, value in zip(times, row, strict=True):
             if value is not None and _TIME_OF_DAY.fullmatch(value):
                 raise SpecError(
-                    f"sources.{name}.options: inferSchema takes '{printable(value)}' in column "
-                    f"'{printable(column)}' for that time on the day of the run; give the types "
-                    f"in sources.{name}.schema, this one as a string."
+                    f"source '{name}': '{printable(value)}' in column '{printable(column)}' "
+                    "has no date, and Spark would take that of the day of the run; give the "
+                    f"types in sources.{name}.schema, this one as a string."
                 )
 
 
@@ -178,7 +218,7 @@ def _culprit(reader: DataFrameReader, files: Sequence[Path]) -> Path | None:
         return files[0]
     for file in files if len(files) <= _MOST_TRIED else ():
         try:
-            _ = reader.load([str(file)]).schema
+            _ = reader.load([_literal(file)]).schema
         except JVM_ERRORS:
             return file
     return None
@@ -198,9 +238,16 @@ def _paths(files: SourceFiles) -> str | list[str] | None:
     the values would be lost.
     """
     root = str(files.path)
-    if not files.files or any("=" in str(f.parent)[len(root) :] for f in files.files):
+    if not files.files:
         return files.path
-    return [str(f) for f in files.files]
+    if any("=" in str(f.parent)[len(root) :] for f in files.files):
+        return _literal(Path(root)) if Path(root).exists() else root
+    return [_literal(f) for f in files.files]
+
+
+def _literal(path: Path) -> str:
+    """Return a path as Spark takes it, to which each one is a pattern."""
+    return re.sub(r"([\\*?\[\]{}])", r"\\\1", str(path))
 
 
 def _option(value: str | int | float | bool) -> str:  # noqa: FBT001

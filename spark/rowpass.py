@@ -120,7 +120,7 @@ class _Task:
         for check in self.spec.etl.checks:
             kept = self.checks[check.name].evaluate(batch).values
             broken = ~kept.fill_null(False).to_numpy(zero_copy_only=False)
-            self._count_broken(check.name, broken)
+            self._count_broken(f"check:{check.name}", broken)
             if check.otherwise != "warn":
                 found.append((f"check:{check.name}", broken))
         return found

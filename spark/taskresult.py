@@ -29,7 +29,7 @@ class TaskResult(Contract):
     files: tuple[DataFile, ...] = ()
     stages: tuple[Stage, ...]
     broken: dict[str, int] = {}
-    """Rule -> rows that broke it, whatever became of them."""
+    """Reason, or `check:NAME`, -> rows it holds for, whatever became of them."""
     summaries: dict[str, tuple[ColumnSummary, ...]] = {}
     """Split -> feature summaries in the layout's order, then the label's."""
     class_rows: dict[str, dict[str, int]] = {}

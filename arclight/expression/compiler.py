@@ -6,7 +6,9 @@ import operator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from arclight.errors import DataError, SpecError, printable
 from arclight.expression import (
@@ -26,6 +28,7 @@ from arclight.expression.nodes import Call, Cast, Chain, Literal, Name, Node
 from arclight.expression.reading import reader_of
 from arclight.expression.steps import Built, Frame, Step, constant, fold, literal_step
 from arclight.expression.syntax import nearest_of, parse
+from arclight.utf8 import broken_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +76,21 @@ class Program:
         self.type = ARROW[step.kind]
 
     def run(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.BooleanArray | None]:
-        """Return the values and the failed rows of a batch."""
+        """Return the values and the failed rows of a batch.
+
+        A row with text that is not UTF-8 fails, where a function of texts fails on it.
+        """
+        try:
+            return self._evaluate(batch)
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            broken, batch = _without_broken_texts(batch, self.columns)
+            if not broken.any():
+                raise
+        values, invalid = self._evaluate(batch)
+        bad = pa.array(broken)
+        return pc.if_else(bad, None, values), bad if invalid is None else pc.or_(bad, invalid)
+
+    def _evaluate(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.BooleanArray | None]:
         size = batch.num_rows
         frame = [_read(batch, *reader) for reader in self._readers]
         with np.errstate(all="ignore"):
@@ -82,6 +99,22 @@ class Program:
         if found.bad is not None and found.bad.any() and size:
             invalid = pa.array(np.broadcast_to(found.bad, (size,)))
         return arrow_array(found, self._kind, size), invalid
+
+
+def _without_broken_texts(
+    batch: pa.RecordBatch, columns: Sequence[str]
+) -> tuple[npt.NDArray[np.bool_], pa.RecordBatch]:
+    """Return the rows with text that is not UTF-8 in some columns, and the batch without it."""
+    broken = np.zeros(batch.num_rows, dtype=np.bool_)
+    for name in columns:
+        values = batch.column(name)
+        kind, _ = _reader(batch.schema.field(name))
+        found = broken_texts(values) if kind is Kind.TEXT else None
+        if found is not None:
+            broken |= found
+            place = batch.schema.get_field_index(name)
+            batch = batch.set_column(place, name, pc.if_else(pa.array(found), None, values))
+    return broken, batch
 
 
 def _field(text: str, schema: pa.Schema, name: str) -> pa.Field:

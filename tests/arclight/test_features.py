@@ -155,6 +155,32 @@ def test_a_derived_feature_takes_the_place_of_a_column_and_tells_bad_rows():
     }
 
 
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("IF(x > 100, 1, 0)", [0, 0, 1]),
+        ("coalesce(x, -1)", [-1, -1, 200]),
+        ("nanvl(x, -1)", [None, None, 200]),
+        ("IF(isnan(x), 1, 0)", [0, 0, 0]),
+        ("ln(x - 300)", [None, None, None]),
+    ],
+)
+def test_nan_is_null_to_expressions_as_a_request_can_only_say_null(expression: str, expected):
+    plan = layout(("d", "number"), ("x", "number"), derive={"d": expression}, x="float64")
+    built = build(plan, x=[NAN, None, 200.0])
+    assert built.columns["d"].to_pylist() == expected
+    assert built.nans["x"].tolist() == [True, False, False]
+
+
+def test_text_that_is_not_utf8_fails_its_rows_where_an_expression_reads_it():
+    raw = pa.array([b"a", b"\xff", None, b"\xc3\xa4"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 4, raw.buffers(), raw.null_count)
+    plan = layout(("d", "category"), derive={"d": "upper(x)"}, x="string")
+    built = FeatureBuilder(plan).build(pa.record_batch([text], names=["x"]))
+    assert built.columns["d"].to_pylist() == ["A", None, None, "Ä"]
+    assert built.rejected["derive:d"].tolist() == [False, True, False, False]
+
+
 def test_other_columns_and_their_order_do_not_matter():
     plan = layout(("x", "number"), ("c", "category"), x="int64", c="string")
     raw = pa.record_batch({"z": [1, 2], "c": ["a", "b"], "x": [3, 4]})

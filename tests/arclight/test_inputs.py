@@ -89,10 +89,13 @@ def test_the_digest_sees_every_change(folder: Path):
         ("gone/*.parquet", MissingError, "does not exist"),
         ("empty", DataError, "holds no file to read"),
         ("x" * 300, DataError, "cannot be read: File name too long"),
+        ("data/_hidden.parquet", DataError, "begins with '_' or '.', since Spark passes over it"),
+        ("**/*.parquet", DataError, r"must not have '\*\*'.* name the folder"),
     ],
 )
 def test_what_is_not_there_is_named(folder: Path, path: str, error: type[Exception], part: str):
     (folder / "empty").mkdir()
+    (folder / "data" / "_hidden.parquet").write_text("x")
     with pytest.raises(error, match=part):
         look(folder, path)
 

@@ -1,0 +1,210 @@
+"""Sources that Spark would read otherwise than they are, without a word."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from arclight.errors import ArclightError, DataError, SchemaError, SpecError
+from arclight.progress import silent
+from arclight.spec_file import load_spec
+from spark import etl as module
+from spark.etl import build_dataset
+from spark.etl_plan import plan_etl
+from tests.spark.etl_case import Case, make_case, rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+
+def write_csv(
+    case: Case, table: pa.Table, *, name: str = "t.csv", encoding: str = "utf-8"
+) -> None:
+    path = case.folder / "t" / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="", encoding=encoding) as stream:
+        out = csv.writer(stream)
+        out.writerow(table.column_names)
+        out.writerows(zip(*(table[c].to_pylist() for c in table.column_names), strict=True))
+
+
+def as_csv(case: Case, schema: str, **options: Any) -> None:
+    case.body["sources"]["t"] |= {
+        "format": "csv", "schema": schema, "options": {"header": True, **options},
+    }  # fmt: skip
+
+
+def labelled(count: int, **changes: Any) -> pa.Table:
+    table = rows(count, **changes)
+    label = table["y"].cast(pa.int32())
+    return table.set_column(table.schema.get_field_index("y"), "y", label)
+
+
+def test_a_source_that_the_sql_leaves_out_is_refused(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path, rows(300), sql="WITH more AS (SELECT * FROM t) SELECT * FROM more")
+    case.body["sources"]["more"] = {"path": "more", "format": "csv", "schema": "id bigint"}
+    write_csv(Case(tmp_path, {}), rows(3), name="../more.csv")
+    case.body["sources"]["more"]["path"] = "more.csv"
+    with pytest.raises(SpecError, match="reads 'more' nowhere; join it"):
+        case.build(session)
+
+
+def test_signs_of_variables_in_the_sql_are_text(session: SparkSession, tmp_path: Path):
+    case = make_case(
+        tmp_path, rows(300), sql="SELECT *, '${env:HOME}' AS home, '${gone}' AS gone FROM t"
+    )
+    stored = case.splits(case.build(session))
+    assert set(stored["home"].to_pylist()) == {"${env:HOME}"}
+    assert set(stored["gone"].to_pylist()) == {"${gone}"}
+
+
+def test_files_that_change_while_they_are_read_are_not_published(
+    session: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    case = make_case(tmp_path, rows(300))
+    plan = plan_etl(load_spec(case.spec_file()))
+    read = module.read_source
+
+    def replaced(*args: Any) -> Any:
+        found = read(*args)
+        case.write("t", rows(300, x=pa.array([1.0] * 300)))
+        return found
+
+    monkeypatch.setattr(module, "read_source", replaced)
+    with pytest.raises(DataError, match=r"source 't' .* must not change while it is read"):
+        build_dataset(session, plan, case.catalog, tick=silent)
+    assert list(case.catalog.datasets("case")) == []
+
+
+def test_a_schema_names_no_column_that_parquet_files_lack(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path, rows(300))
+    schema = "id bigint, x double, n int, colour string, y boolean"
+    case.body["sources"]["t"]["schema"] = schema
+    with pytest.raises(SchemaError, match=r"names the column 'colour', which its files do not"):
+        case.build(session)
+    case.body["sources"]["t"]["schema"] = schema.replace("colour", "c")
+    assert case.splits(case.build(session))["c"].null_count == 0
+
+
+def test_a_value_of_the_path_may_stand_in_a_schema(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path)
+    for year in (2013, 2014):
+        (tmp_path / "t" / f"year={year}").mkdir(parents=True)
+        ids = pa.array(range(year * 1000, year * 1000 + 200), pa.int64())
+        case.write("t", rows(200, id=ids), file=f"year={year}/part-0.parquet")
+    schema = "id bigint, x double, n int, c string, y boolean, year int"
+    case.body["sources"]["t"]["schema"] = schema
+    assert set(case.splits(case.build(session))["year"].to_pylist()) == {2013.0, 2014.0}
+
+
+def test_bytes_that_are_not_utf8_are_no_text(session: SparkSession, tmp_path: Path):
+    names = pa.array(["Müller", "Möller", "Meier"] * 100)
+    case = make_case(tmp_path)
+    write_csv(case, labelled(300, c=names), encoding="iso-8859-1")
+    as_csv(case, "id bigint, x double, n int, c string, y int")
+    with pytest.raises(DataError, match=r"bytes that are not UTF-8.*encoding"):
+        case.build(session)
+    as_csv(case, "id bigint, x double, n int, c string, y int", encoding="iso-8859-1")
+    assert set(case.splits(case.build(session))["c"].to_pylist()) == set(names.to_pylist())
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_schema_makes_no_date_of_a_time_of_day(session: SparkSession, tmp_path: Path, kind: str):
+    times = pa.array(["08:15:00", "2013-01-01 10:00:00"] * 150)
+    case, schema = make_case(tmp_path), "id bigint, x double, n int, c timestamp, y int"
+    table = labelled(300, c=times)
+    if kind == "csv":
+        write_csv(case, table)
+        as_csv(case, schema)
+    else:
+        (tmp_path / "t").mkdir()
+        table.to_pandas().to_json(tmp_path / "t" / "t.json", orient="records", lines=True)
+        case.body["sources"]["t"] |= {"format": "json", "schema": schema}
+    with pytest.raises(ArclightError, match=r"'08:15:00' in column 'c' has no date"):
+        case.build(session)
+    case.body["sources"]["t"]["schema"] = schema.replace("timestamp", "string")
+    assert case.build(session).number == 1
+
+
+def test_later_files_are_held_to_columns_that_the_first_lacks(
+    session: SparkSession, tmp_path: Path
+):
+    case = make_case(tmp_path, rows(300))
+    case.body["sources"]["t"]["options"] = {"mergeSchema": True}
+    times = pa.array(np.arange(300) * 10**9 + 1_357_000_000 * 10**9, pa.timestamp("ns", tz="UTC"))
+    later = rows(300, id=pa.array(range(300, 600), pa.int64())).append_column("t", times)
+    case.write("t", later, file="part-1.parquet")
+    case.body["etl"]["time"] = "t"
+    manifest = case.build(session)
+    assert {column.name: column.type for column in manifest.columns}["t"] == "timestamp"
+    other = later.set_column(later.schema.get_field_index("t"), "t", pa.array(["soon"] * 300))
+    case.write("t", other, file="part-2.parquet")
+    with pytest.raises(SchemaError, match="files disagree on column 't'"):
+        case.build(session)
+
+
+def test_signs_of_patterns_in_names_mean_themselves(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path)
+    schema = "id bigint, x double, n int, c string, y int"
+    write_csv(case, labelled(300), name="x1.csv")
+    write_csv(case, labelled(300, id=pa.array(range(300, 600), pa.int64())), name="x[1].csv")
+    as_csv(case, schema)
+    manifest = case.build(session)
+    assert manifest.ledger.sources == {"t": 600}
+    assert sum(manifest.rows[split] for split in ("train", "valid", "test")) == 600
+    shutil.move(tmp_path / "t", tmp_path / "run{1}*")
+    case.body["sources"]["t"]["path"] = "run{1}*"
+    assert case.build(session).ledger.sources == {"t": 600}
+
+
+def test_text_that_is_not_utf8_takes_its_rows_aside(session: SparkSession, tmp_path: Path):
+    raw = pa.array([b"a", b"b\xff", b"c"] * 100)
+    broken = pa.Array.from_buffers(pa.string(), 300, raw.buffers())
+    case = make_case(tmp_path, rows(300, c=broken))
+    case.body["features"]["derive"] = {"upper": "upper(c)"}
+    case.body["etl"]["checks"] = [{"name": "known", "expect": "lower(c) <> 'x'"}]
+    manifest = case.build(session)
+    assert manifest.ledger.quarantined == 100
+    reasons = case.read(manifest, "quarantine")["reasons"].to_pylist()
+    assert all({"check:known", "derive:upper"} <= set(found) for found in reasons)
+
+
+def test_years_that_python_has_not(session: SparkSession, tmp_path: Path):
+    micros = np.full(300, 1_357_000_000_000_000)
+    micros[7] = 1_500_000_000_000_000_000  # the year 49503
+    times = pa.array(micros, pa.timestamp("us", tz="UTC"))
+    case = make_case(tmp_path, rows(300).append_column("at", times), time="at")
+    assert case.build(session).number == 1
+
+
+def test_a_check_may_have_a_name_like_a_reason(session: SparkSession, tmp_path: Path):
+    case = make_case(
+        tmp_path,
+        rows(300),
+        on_bad_label="fail",
+        checks=[{"name": "label_null", "expect": "x < 3", "else": "warn"}],
+    )
+    manifest = case.build(session)
+    assert any("check 'label_null' was broken by" in text for text in manifest.warnings)
+
+
+def test_rows_of_one_key_do_not_change_what_is_trained_on(session: SparkSession, tmp_path: Path):
+    twice = rows(300, id=pa.array([*range(298), 7, 7], pa.int64()))
+    case = make_case(tmp_path, twice)
+    first = case.build(session)
+    (tmp_path / "t" / "part-0.parquet").unlink()
+    for number, part in enumerate((twice.slice(150), twice.slice(0, 150))):
+        case.write("t", part, file=f"part-{number}.parquet")
+    second = case.build(session)
+    assert (first.number, second.number) == (1, 2)
+    assert first.rows["quarantine"] == second.rows["quarantine"] == 3
+    assert first.content_digest == second.content_digest
