@@ -20,7 +20,11 @@ setup: $(READY) java
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
 	  "setup: Python 3.11 or newer is needed, got `$(PYTHON3) --version`; install one and run: make setup PYTHON3=python3.11" >&2; exit 2; }
-	@test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "`id -u`" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq $(notdir $(PYTHON3))-venv; \
+	  else echo "setup: Python's venv is needed; on Debian and Ubuntu: apt-get install -y $(notdir $(PYTHON3))-venv" >&2; exit 2; fi; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -28,7 +32,8 @@ $(READY): pyproject.toml constraints.txt
 java: $(READY)
 	@$(PYTHON) -m cluster.java || { \
 	  if [ "`id -u`" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless && $(PYTHON) -m cluster.java; \
+	    apt-get update -qq && { apt-get install -y -qq openjdk-21-jre-headless 2>/dev/null \
+	      || apt-get install -y -qq openjdk-17-jre-headless; } && $(PYTHON) -m cluster.java; \
 	  else exit 2; fi; }
 
 # Browser tests skip, and say so, where there is none.

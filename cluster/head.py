@@ -13,14 +13,14 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
-from cluster.head_record import HEAD, REQUEST, Head, HeadRequest
+from cluster.head_record import HEAD, REQUEST, Head, HeadRequest, birth_of
 from cluster.tokens import create_secret
 
 LOOPBACK = "127.0.0.1"
+LOOKS_EVERY_S = 1.0
 
 
 def main(folder: Path) -> None:
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     )
     head = Head(
         pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        birth=str(birth_of(os.getpid())),
         address=str(node.gcs_address),
         jobs_url=f"http://{node.webui_url}",
         temp_folder=request.temp_folder,
@@ -55,7 +55,11 @@ def main(folder: Path) -> None:
     # the record appears whole: whoever waits for it may read it at once
     temporary = create_secret(folder / f".{HEAD}", head.to_json())
     temporary.rename(folder / HEAD)
-    stop.wait()
+    while not stop.wait(LOOKS_EVERY_S):
+        if gone := node.dead_processes():  # without one of them it is no cluster any more
+            names = ", ".join(sorted({kind for kind, _ in gone}))
+            sys.stderr.write(f"the head ends: Ray's {names} ended by itself\n")
+            break
     node.kill_all_processes(check_alive=False, allow_graceful=True)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-import psutil
+from pathlib import Path
+from typing import ClassVar
 
 from arclight.contract import Contract
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START = 19
+"""Place of a process's start among the fields behind its name (proc(5), field 22)."""
 HEAD, REQUEST, TOKEN, LOG = "head.json", "request.json", "token", "head.log"
 
 
@@ -32,8 +31,8 @@ class Head(Contract):
     kind: ClassVar[str] = "ray-head"
 
     pid: int
-    started: float
-    """When the process began, as the system tells it; a reused pid differs in this."""
+    birth: str
+    """Which start of the machine, and when in it the process began; a reused pid differs."""
     address: str
     jobs_url: str
     temp_folder: str
@@ -43,12 +42,23 @@ def find_head(folder: Path) -> Head | None:
     """Return the head of a folder if its process still runs."""
     try:
         head = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
-        process = psutil.Process(head.pid)
-        is_same = abs(process.create_time() - head.started) < 1
-        is_alive = process.status() != psutil.STATUS_ZOMBIE
-    except (FileNotFoundError, psutil.NoSuchProcess):
+    except FileNotFoundError:
         return None
-    return head if is_same and is_alive else None
+    return head if birth_of(head.pid) == head.birth else None
+
+
+def birth_of(pid: int) -> str | None:
+    """Return when a process began, in a form that setting the clock does not change.
+
+    None where there is no such process, or one that has ended and was not waited for.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        machine = BOOT_ID.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *fields = text.rpartition(")")[2].split()  # the name before may hold anything
+    return None if state == "Z" else f"{machine} {fields[_START - 1]}"
 
 
 def is_gone(folder: Path, jobs_url: str) -> bool:

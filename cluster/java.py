@@ -24,6 +24,8 @@ INSTALL = {
     "arch": "pacman -S --noconfirm jre17-openjdk-headless",
     "suse": "zypper install -y java-17-openjdk-headless",
 }
+FIRST_WITH_21 = 13
+"""Debian's release, and those to come: it has Java 21 and no 17, the one before the other way."""
 ELSEWHERE = "install a Java 17 runtime and set JAVA_HOME to its folder"
 
 
@@ -90,7 +92,10 @@ def install_command(release: Path = OS_RELEASE) -> str:
         return ELSEWHERE
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     names = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").split()
-    return next((INSTALL[name] for name in names if name in INSTALL), ELSEWHERE)
+    found = next((INSTALL[name] for name in names if name in INSTALL), ELSEWHERE)
+    release_number = fields.get("VERSION_ID", "").strip('"').partition(".")[0]
+    is_newer = not release_number.isdigit() or int(release_number) >= FIRST_WITH_21
+    return found.replace("17", "21") if names[:1] == ["debian"] and is_newer else found
 
 
 def _program() -> Path | None:

@@ -17,6 +17,7 @@ import psutil
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from arclight.errors import ConflictError, EngineError, IntegrityError, printable
+from arclight.store import held
 from cluster.head import LOOPBACK
 from cluster.head_record import HEAD, LOG, REQUEST, TOKEN, Head, HeadRequest, find_head
 from cluster.machine import look_at_machine
@@ -50,16 +51,26 @@ def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEO
     """
     refuse_unsafe_variables(os.environ)
     private_folder(folder)
-    held = find_head(folder)
-    if held is not None:
+    with held(folder, alone=True) as is_first:
+        if not is_first:
+            raise ConflictError(
+                f"another command starts a cluster in '{printable(folder)}' now; wait for it."
+            )
+        return _start(profile, folder, timeout_s)
+
+
+def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
+    known = find_head(folder)
+    if known is not None:
         raise ConflictError(
-            f"a cluster runs already at {held.jobs_url} (process {held.pid}); use it, or stop it "
-            "with `arclight down`."
+            f"a cluster runs already at {known.jobs_url} (process {known.pid}); use it, or stop "
+            "it with `arclight down`."
         )
+    sizes = plan_sizes(profile, look_at_machine(folder))
+    _remove_temp(folder)  # of one that was killed
     for name in (HEAD, f".{HEAD}", REQUEST, TOKEN, LOG):
         (folder / name).unlink(missing_ok=True)
     temp = tempfile.mkdtemp(prefix=TEMP_PREFIX, dir="/tmp")
-    sizes = plan_sizes(profile, look_at_machine(folder))
     request = HeadRequest(
         cores=sizes.cores,
         object_store_bytes=sizes.ray_object_store_bytes,
@@ -96,14 +107,19 @@ def stop_head(folder: Path) -> bool:
     head = find_head(folder)
     if head is not None:
         _end(head.pid)
+    _remove_temp(folder)
+    for name in (HEAD, REQUEST, TOKEN):
+        (folder / name).unlink(missing_ok=True)
+    return head is not None
+
+
+def _remove_temp(folder: Path) -> None:
+    """Remove what Ray kept for a head that has ended."""
     with suppress(FileNotFoundError, IntegrityError):
         known = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
         temp = Path(known.temp_folder).parent
         if temp.name.startswith(TEMP_PREFIX):
             shutil.rmtree(temp, ignore_errors=True)
-    for name in (HEAD, REQUEST, TOKEN):
-        (folder / name).unlink(missing_ok=True)
-    return head is not None
 
 
 def _variables(token: Path) -> dict[str, str]:

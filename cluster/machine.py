@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,10 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- the kernel's, asked for its size only
 DEVICES = Path("/dev")
+DRIVER_S = 60
+"""How long a driver may take to answer; the first time after a start takes seconds."""
 _GPU = re.compile(r"nvidia\d+")
+_PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL('libcuda.so.1').cuInit(0) != 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def look_at_machine(folder: Path | None = None) -> Machine:
         memory_bytes=usable_memory_bytes(),
         shm_bytes=shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else 0,
         disk_free_bytes=shutil.disk_usage(scratch).free,
-        gpus=usable_gpus(),
+        gpus=found if (found := usable_gpus()) and driver_answers() else 0,
     )
 
 
@@ -77,6 +83,20 @@ def usable_gpus(devices: Path = DEVICES, variables: Mapping[str, str] = os.envir
     # what stands behind one that is not there is not seen either
     named = itertools.takewhile(lambda name: name not in ("", "-1"), shown.split(","))
     return min(there, sum(1 for _ in named))
+
+
+@functools.cache
+def driver_answers() -> bool:
+    """Say whether the driver of the GPUs that are there works; where it does not, none is usable.
+
+    In a process of its own, since one that has asked sees no other choice of GPUs afterwards.
+    """
+    try:
+        asked = [sys.executable, "-I", "-c", _PROBE]
+        found = subprocess.run(asked, capture_output=True, timeout=DRIVER_S, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return found.returncode == 0
 
 
 def _folders(root: Path, own: Path, controller: str) -> Iterator[Path]:

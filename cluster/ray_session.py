@@ -284,9 +284,10 @@ def _sweep(parent: Path) -> None:
     """Remove folders that a killed process of this user has left."""
     for folder in parent.glob(f"{TEMP_PREFIX}*-*"):
         pid = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
-        owned = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
-        if owned and pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its own command has just ended
+            owned = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+            if owned and pid.isdigit() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _with_descendants(roots: set[psutil.Process]) -> set[psutil.Process]:

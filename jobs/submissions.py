@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from arclight.catalog import now
 from arclight.contract import Contract, digest_of
 from arclight.errors import ConflictError, MissingError, SpecError, nearest, printable
-from arclight.store import flush_file, make_folder, open_private
+from arclight.store import make_folder, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,13 +188,8 @@ def _portable(loaded: LoadedSpec) -> dict[str, object]:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file; one that is there was written by the same submission."""
-    try:
-        with open_private(path) as stream:
-            stream.write(text.encode())
-    except FileExistsError:
-        return
-    flush_file(path)
+    """Write a file whole; one that is there says the same, unless its writer was killed."""
+    replace_file(path, text.encode())
 
 
 def read_submission(store: Store, job: str) -> Submission:

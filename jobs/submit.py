@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from arclight.errors import IntegrityError
 from arclight.spec_file import load_spec
 from cluster.profiles import Profile, load_profile
 from cluster.submit_client import job_server
@@ -125,4 +128,10 @@ def look(store: Store, submission: Submission, server: JobServer | None) -> JobS
 def server_of(store: Store, submission: Submission) -> JobServer:
     """Return the job server a submission was sent to."""
     path = store.path(SHELF, submission.id, PROFILE)
-    return job_server(Profile.model_validate_json(path.read_bytes()))
+    try:
+        return job_server(Profile.model_validate_json(path.read_bytes()))
+    except (ValidationError, OSError) as error:
+        raise IntegrityError(
+            f"'{path}' must be the profile that job '{submission.id}' was sent with, but cannot "
+            "be read; restore it from a backup."
+        ) from error

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arclight.errors import SpecError, printable
 from cluster.head_record import TOKEN, find_head
 from cluster.launch import start_head
 from cluster.profiles import load_profile
@@ -20,8 +21,20 @@ PROFILE = "attached.yaml"
 
 
 def cluster_folder(profile: Profile) -> Path:
-    """Return where a profile's cluster on this machine keeps its record, token and log."""
-    return private_folder(private_folder(Path.home() / ".arclight") / "clusters") / profile.name
+    """Return where a profile's cluster on this machine keeps its record, token and log.
+
+    Raises:
+        SpecError: this user has no home folder to write in.
+    """
+    try:
+        home = private_folder(Path.home() / ".arclight")
+        return private_folder(home / "clusters") / profile.name
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SpecError(
+            f"a cluster's record is kept below the home folder, but '~/.arclight' cannot be made "
+            f"({printable(why)}); set HOME to a folder that you may write."
+        ) from error
 
 
 def up_command(*, profile: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from arclight.errors import ArclightError, printable
+from arclight.errors import ArclightError, EngineError, printable
 from jobs.runs import known_store
 from jobs.say import answer, say, say_table
 from jobs.submissions import (
@@ -21,13 +21,15 @@ from jobs.submissions import (
 from jobs.submit import look, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from arclight.store import Store
     from cluster.submit_client import JobServer
     from jobs.submissions import Submission
 
 POLL_S = 1.0
+PATIENCE_S = 120.0
+"""How long a server that has answered before may not answer."""
 MAX_LINE = 10_000
 
 
@@ -122,9 +124,38 @@ def wait_for(
     Raises:
         EngineError: the cluster cannot be reached, and the job has left no record.
     """
-    while not (state := look(store, submission, server)).is_over:
+    look_again = _patiently(store, submission, server)
+    while not (state := look_again()).is_over:
         time.sleep(poll_s)
     return state
+
+
+def _patiently(store: Store, submission: Submission, server: JobServer) -> Callable[[], JobState]:
+    """Return a look that outlives a server which does not answer for a while.
+
+    Not the first time: then the address may be wrong. It raises after `PATIENCE_S` without any
+    answer.
+    """
+    seen_at: float | None = None
+
+    def again() -> JobState:
+        nonlocal seen_at
+        is_told = False
+        while True:
+            try:
+                state = look(store, submission, server)
+            except EngineError as error:
+                if seen_at is None or time.monotonic() - seen_at > PATIENCE_S:
+                    raise
+                if not is_told:
+                    say(f"{error.message} Asking again for {PATIENCE_S:.0f} s.")
+                is_told = True
+                time.sleep(POLL_S)
+            else:
+                seen_at = time.monotonic()
+                return state
+
+    return again
 
 
 def job_output(
@@ -132,7 +163,8 @@ def job_output(
 ) -> Iterator[str]:
     """Yield a job's output line by line: the store's copy, or the cluster's if there is none."""
     path = store.path(SHELF, submission.id, LOG)
-    while follow and not path.exists() and not look(store, submission, server).is_over:
+    look_again = _patiently(store, submission, server)
+    while follow and not path.exists() and not look_again().is_over:
         time.sleep(POLL_S)
     if not path.exists():
         yield from server.logs(submission.id).splitlines()
@@ -140,7 +172,7 @@ def job_output(
     with path.open(encoding="utf-8", errors="replace") as log:
         is_last = not follow
         while not is_last:
-            is_last = look(store, submission, server).is_over
+            is_last = look_again().is_over
             yield from _whole_lines(log)
             if not is_last:
                 time.sleep(POLL_S)

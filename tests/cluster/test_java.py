@@ -68,7 +68,10 @@ def test_no_java_at_all_says_what_to_run(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("release", "command"),
     [
-        ("ID=debian\n", "apt-get install -y openjdk-17-jre-headless"),
+        ('ID=debian\nVERSION_ID="12"\n', "apt-get install -y openjdk-17-jre-headless"),
+        ('ID=debian\nVERSION_ID="13"\n', "apt-get install -y openjdk-21-jre-headless"),
+        ("ID=debian\n", "apt-get install -y openjdk-21-jre-headless"),  # the one to come
+        ('ID=ubuntu\nVERSION_ID="26.04"\n', "apt-get install -y openjdk-17-jre-headless"),
         ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "apt-get install -y openjdk-17-jre-headless"),
         ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "dnf install -y java-17-openjdk-headless"),
         ("ID=alpine\n", "apk add openjdk17-jre-headless"),

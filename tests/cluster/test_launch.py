@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from arclight.errors import ConflictError, EngineError, RefusedError
+from arclight.store import held
 from cluster import launch
-from cluster.head_record import HEAD, LOG, TOKEN, Head, find_head, is_gone
+from cluster.head_record import HEAD, LOG, TOKEN, Head, birth_of, find_head, is_gone
 from cluster.launch import start_head, stop_head
 from cluster.profiles import Profile
 
 SMALL = Profile(name="small", cores=1, memory_gib=2.0)
 
 
-def record(folder: Path, pid: int, started: float) -> Head:
+def record(folder: Path, pid: int, birth: str | None) -> Head:
     head = Head(
         pid=pid,
-        started=started,
+        birth=str(birth),
         address="127.0.0.1:1",
         jobs_url="http://x",
         temp_folder="/nowhere",
@@ -31,12 +35,12 @@ def record(folder: Path, pid: int, started: float) -> Head:
 
 def test_a_record_of_a_process_that_is_gone_is_no_head(tmp_path: Path) -> None:
     assert find_head(tmp_path) is None
-    record(tmp_path, 2**22 - 1, 0.0)
+    record(tmp_path, 2**22 - 1, "")
     assert find_head(tmp_path) is None
 
 
 def test_a_reused_process_id_is_never_ended(tmp_path: Path) -> None:
-    record(tmp_path, os.getpid(), psutil.Process().create_time() - 1000)
+    record(tmp_path, os.getpid(), birth_of(os.getppid()))
     assert find_head(tmp_path) is None
     assert not stop_head(tmp_path)
     assert not (tmp_path / HEAD).exists()
@@ -46,15 +50,36 @@ def test_a_head_that_has_ended_is_told_from_one_that_was_never_here(tmp_path: Pa
     assert not is_gone(tmp_path, "http://x")  # the folder of somebody's token
     (tmp_path / LOG).touch()
     assert is_gone(tmp_path, "http://x")
-    record(tmp_path, os.getpid(), psutil.Process().create_time())
+    record(tmp_path, os.getpid(), birth_of(os.getpid()))
     assert not is_gone(tmp_path, "http://x")
     assert is_gone(tmp_path, "http://the-one-before")
 
 
 def test_a_second_head_of_a_folder_is_refused(tmp_path: Path) -> None:
-    record(tmp_path, os.getpid(), psutil.Process().create_time())
+    record(tmp_path, os.getpid(), birth_of(os.getpid()))
     with pytest.raises(ConflictError, match=r"runs already.*arclight down"):
         start_head(SMALL, tmp_path)
+
+
+def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
+    with held(tmp_path, alone=True), pytest.raises(ConflictError, match="starts a cluster in"):
+        start_head(SMALL, tmp_path)
+
+
+def test_setting_the_clock_changes_no_birth(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = birth_of(os.getpid())
+    monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)  # which it does change
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert birth_of(os.getpid()) == mine
+    assert birth_of(os.getppid()) != mine
+
+
+def test_one_that_has_ended_was_not_born(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie from here on
+    assert birth_of(child.pid) is None
+    child.wait()
+    assert birth_of(child.pid) is None
 
 
 def test_variables_that_run_code_are_refused(
@@ -92,3 +117,25 @@ def test_secrets_are_private_whatever_the_umask(tmp_path: Path) -> None:
     finally:
         stop_head(tmp_path / "head")
     assert not psutil.pid_exists(head.pid)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_head_whose_ray_was_killed_ends_and_another_one_starts(
+    tmp_path: Path, name: str
+) -> None:
+    head = start_head(SMALL, tmp_path)
+    try:
+        children = psutil.Process(head.pid).children(recursive=True)
+        next(one for one in children if one.name() == name).kill()
+        deadline = time.monotonic() + 60
+        while find_head(tmp_path) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert find_head(tmp_path) is None
+        assert "ended by itself" in (tmp_path / LOG).read_text()
+        psutil.wait_procs(children, timeout=30)
+        again = start_head(SMALL, tmp_path)
+        assert again.pid != head.pid
+        assert not Path(head.temp_folder).parent.exists()
+    finally:
+        stop_head(tmp_path)

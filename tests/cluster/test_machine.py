@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from cluster import machine
 from cluster.machine import look_at_machine, usable_cores, usable_gpus, usable_memory_bytes
 
 if TYPE_CHECKING:
@@ -83,3 +84,14 @@ def test_gpus_are_those_that_are_there_and_not_hidden(
     variables = {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
     assert usable_gpus(tmp_path, variables) == gpus
     assert usable_gpus(tmp_path / "none", variables) == 0
+
+
+@pytest.mark.parametrize(("probe", "gpus"), [("raise SystemExit(0)", 2), ("import gone", 0)])
+def test_a_gpu_whose_driver_does_not_answer_is_none(
+    monkeypatch: pytest.MonkeyPatch, probe: str, gpus: int
+):
+    monkeypatch.setattr(machine, "usable_gpus", lambda: 2)
+    monkeypatch.setattr(machine, "_PROBE", probe)
+    machine.driver_answers.cache_clear()
+    assert look_at_machine().gpus == gpus
+    machine.driver_answers.cache_clear()
