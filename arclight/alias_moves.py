@@ -26,20 +26,30 @@ class AliasRecord(Contract):
     """The version a rollback goes to."""
     reason: str
     at: str
+    is_rollback: bool = False
+    """Whether it leaves a version for the one before; older records do not say."""
 
 
-def version_before(held: AliasRecord, moves: Sequence[AliasRecord]) -> int | None:
-    """Return the version that a rollback of a move goes to, None if there is none.
+def versions_behind(moves: Sequence[AliasRecord]) -> tuple[int, ...]:
+    """Return where an alias stands, and behind it where rollbacks go one after another.
 
-    A move may name its own version as the one before: somebody moved an alias to where it stood.
+    A rollback takes the version away that it leaves; so what follows it goes back further. A move
+    to where the alias stood, as older releases wrote, counts as none.
 
     Args:
-        held: the move.
-        moves: of its alias, newest first.
+        moves: of the alias, oldest first; damaged ones left out.
     """
-    number, before = held.number, held.before
-    while before == held.version_number:
-        same = (m for m in moves if m.number < number and m.version_number == before)
-        earlier = next(same, None)
-        number, before = (earlier.number, earlier.before) if earlier else (0, None)
-    return before
+    stack: list[int] = []
+    for move in moves:
+        top = stack[-1] if stack else None
+        version = move.version_number
+        if version == top:
+            continue
+        if version in stack and (move.is_rollback or move.before != top):
+            while stack[-1] != version:
+                stack.pop()
+            continue
+        if move.before not in (None, top):  # whose own record is damaged
+            stack.append(move.before)
+        stack.append(version)
+    return tuple(reversed(stack))

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from arclight.alias_moves import ALIAS, AliasRecord, version_before
+from arclight.alias_moves import ALIAS, AliasRecord, versions_behind
 from arclight.bundle import Evaluation, ModelBundle, ModelSignature
 from arclight.contract import NAME, Contract
 from arclight.errors import (
@@ -169,9 +169,12 @@ class Catalog:
         return Evaluation.from_json(record.text, source=record.path)
 
     def evaluations(self, name: str, number: int) -> Iterator[Evaluation]:
-        """Yield the evaluations of a model's version, newest first."""
-        for record in self.store.records("models", name, "evaluations", str(number)):
-            yield Evaluation.from_json(record.text, source=record.path)
+        """Yield the evaluations of a model's version that can be read, newest first."""
+        parts = ("models", name, "evaluations", str(number))
+        for place in reversed(self.store.numbers(*parts)):
+            with contextlib.suppress(IntegrityError):
+                record = self.store.record(place, *parts)
+                yield Evaluation.from_json(record.text, source=record.path)
 
     def find_evaluation(self, bundle: ModelBundle, key: str) -> Evaluation | None:
         """Return the evaluation of a model's version with this key, if it is published."""
@@ -248,6 +251,7 @@ class Catalog:
         reason: str,
         seen: AliasRecord | None,
         before: int | None,
+        is_rollback: bool = False,
     ) -> AliasRecord:
         if not ALIAS.match(alias):
             raise SpecError(
@@ -265,6 +269,7 @@ class Catalog:
             before=before,
             reason=reason,
             at=now(),
+            is_rollback=is_rollback,
         )
         is_as_seen = self.alias(bundle.name, alias) == seen
         if is_as_seen and self.store.publish(number, record.to_json(), *parts):
@@ -289,19 +294,19 @@ class Catalog:
                 f"{', '.join(self.aliases(model)) or 'none'}."
             )
         moves = [move for move in self._moves(model, alias) if move.number <= held.number]
-        target = version_before(held, moves)
-        if target is None:
+        _, *behind = versions_behind(moves[::-1])
+        if not behind:
             raise MissingError(
                 f"alias '{model}@{alias}' has stood on version {held.version_number} from the "
                 "start; there is nothing to roll back to."
             )
-        restored = next((move for move in moves if move.version_number == target), None)
         return self._move(
-            self.model(f"{model}@{target}"),
+            self.model(f"{model}@{behind[0]}"),
             alias,
             reason=f"rollback from version {held.version_number}",
             seen=held,
-            before=None if restored is None else version_before(restored, moves),
+            before=behind[1] if len(behind) > 1 else None,
+            is_rollback=True,
         )
 
     # one implementation for every kind of version

@@ -145,6 +145,10 @@ def ece(s: BinarySample) -> Floats:
     )
 
 
+AT_THRESHOLD = ("accuracy", "precision", "recall", "f1")
+"""Metrics of a binary task that take yes or no for an answer: scores are cut at a threshold."""
+
+
 def best_f1_threshold(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     """Return the score t with the best F1 of `score >= t`, over all distinct scores.
 

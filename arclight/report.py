@@ -21,6 +21,7 @@ from arclight.curves import (
 )
 from arclight.errors import DataError, MissingError, nearest, printable
 from arclight.metrics import (
+    AT_THRESHOLD,
     METRICS,
     confusion_matrix,
     default_metric,
@@ -269,7 +270,10 @@ def _confusion(sample: Sample) -> tuple[tuple[int, ...], ...]:
 
 
 def _constant(job: _Evaluation) -> float | None:
-    """Return the main metric of the label's mean, or of each class's share, for every row."""
+    """Return the main metric of the label's mean, or of each class's share, for every row.
+
+    Of a metric that takes yes or no for an answer it is that of the better one.
+    """
     rows = len(job.labels)
     if not rows:
         return None
@@ -278,8 +282,17 @@ def _constant(job: _Evaluation) -> float | None:
         same = np.broadcast_to(shares, job.predictions.shape)
     else:
         same = np.full(rows, float(job.labels.mean(dtype=np.float64)))
-    sample = make_sample(job.task, job.labels, np.ascontiguousarray(same), job.threshold)
-    return metric_for(job.task, job.metric).value(job.task, sample)
+    metric = metric_for(job.task, job.metric)
+
+    def figure(predictions: Any) -> float | None:
+        found = make_sample(job.task, job.labels, np.ascontiguousarray(predictions), job.threshold)
+        return metric.value(job.task, found)
+
+    if job.task == "binary" and job.metric in AT_THRESHOLD:
+        # the better answer of both, on whichever side of the threshold the mean is
+        both = [figure(np.full(rows, answer)) for answer in (0.0, 1.0)]
+        return max((value for value in both if value is not None), default=None)
+    return figure(same)
 
 
 def _class_counts(job: _Evaluation) -> tuple[int, ...]:

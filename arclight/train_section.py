@@ -44,7 +44,7 @@ class Costs(Contract):
 
 SAMPLED = ("downsample", "upsample")
 """Values of `train.imbalance` after which a model's scores are put right."""
-AT_ONE_HALF = ("accuracy", "precision", "recall", "f1")
+AT_ONE_HALF = ("accuracy", "precision", "recall")
 """Metrics of a binary task that judge each round at a threshold of 0.5."""
 
 

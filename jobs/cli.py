@@ -111,13 +111,18 @@ def evaluate(
         str | None,
         typer.Option("--model", help="NAME@N; default: the spec's own, else the newest."),
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="NAME@N of its features; default: the model's own.")
+    ] = None,
     run_id: Annotated[str, typer.Option("--run", hidden=True)] = "by hand",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on the locked test split; the opening is recorded."""
     from jobs.evaluate import evaluate_command
 
-    evaluate_command(spec, store=store, model=model, run_id=run_id, as_json=as_json)
+    evaluate_command(
+        spec, store=store, model=model, dataset=dataset, run_id=run_id, as_json=as_json
+    )
 
 
 @app.command()

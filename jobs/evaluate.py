@@ -30,13 +30,19 @@ CHILD_EXIT_S = 20
 
 
 def evaluate_command(
-    spec_file: Path, *, store: str | None, model: str | None, run_id: str, as_json: bool
+    spec_file: Path,
+    *,
+    store: str | None,
+    model: str | None,
+    dataset: str | None,
+    run_id: str,
+    as_json: bool,
 ) -> None:
-    """Evaluate a model on the test split of its dataset; the opening is recorded."""
+    """Evaluate a model on the test split of its dataset or another; the opening is recorded."""
     loaded = load_spec(spec_file)
     catalog = known_store(store, loaded.folder)
     bundle = catalog.model(model) if model else _model_of(loaded.spec, catalog)
-    manifest = catalog.dataset(bundle.dataset)
+    manifest = catalog.dataset(dataset or bundle.dataset)
     with progress("evaluate") as tick:
         evaluation = evaluate_model(
             catalog,
@@ -101,16 +107,40 @@ def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:
     return evaluation
 
 
+def evaluate_rival(context: Context, rival: ModelBundle, dataset: str) -> Evaluation | None:
+    """Return the evidence about another model on the test rows of a dataset.
+
+    None where there can be none, since the model takes other features.
+    """
+    run = context.run
+    manifest = run.catalog.dataset(dataset)
+    on_same = (
+        e
+        for e in run.catalog.evaluations(rival.name, rival.number)
+        if e.dataset_digest == manifest.content_digest
+    )
+    known = next(on_same, None)
+    if known is not None or manifest.plan.layout != rival.plan.layout:
+        return known
+    say(f"register: evaluating {rival.ref} on the test rows of {dataset}, to compare with it.")
+    try:
+        return _evaluate_apart(context, rival, dataset)
+    except _EvaluationFailed as error:
+        say(f"register: {error.message}")
+        return None
+
+
 def _opened(evaluation: Evaluation) -> str:
     return f"{evaluation.model} on opening {evaluation.opening}"
 
 
-def _evaluate_apart(context: Context, bundle: ModelBundle) -> Evaluation:
+def _evaluate_apart(context: Context, bundle: ModelBundle, dataset: str = "") -> Evaluation:
     """Run `arclight evaluate` on the bundle and read back what it published."""
     run = context.run
     command = [
         sys.executable, "-m", "jobs.cli", "evaluate", str(context.loaded.file),
         "--store", str(run.catalog.store.root), "--model", bundle.ref, "--run", run.id, "--json",
+        *(("--dataset", dataset) if dataset else ()),
     ]  # fmt: skip
     log = run.logs / "evaluate.log"
     status, text = _run_child(command, log)

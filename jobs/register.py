@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from arclight.decision import Decision, decide_gate
 from arclight.errors import MissingError, nearest, printable
+from jobs.evaluate import evaluate_rival
 from jobs.say import say
 
 if TYPE_CHECKING:
@@ -56,13 +57,17 @@ def _rival(
 ) -> tuple[Evaluation | None, str | None]:
     """Return the evidence about the model the gate compares with, and its NAME@V; None for none.
 
-    The model may hold that alias itself, when a run is repeated.
+    On the test rows of the new model where they have its features, else on those it had. The
+    model may hold that alias itself, when a run is repeated.
     """
     catalog, spec = context.run.catalog, context.loaded.spec
-    held = catalog.alias(spec.name, spec.gate.not_worse_than or CHAMPION)
+    alias = spec.gate.not_worse_than
+    held = None if alias is None else catalog.alias(spec.name, alias)
     if held is None:
         return None, None
     if held.version_number == bundle.number:
         return evaluation, bundle.ref
-    found = next(iter(catalog.evaluations(spec.name, held.version_number)), None)
-    return found, f"{spec.name}@{held.version_number}"
+    rival = catalog.model(f"{spec.name}@{held.version_number}")
+    found = evaluate_rival(context, rival, bundle.dataset)
+    older = catalog.evaluations(rival.name, rival.number)
+    return found or next(older, None), rival.ref

@@ -24,6 +24,7 @@ from arclight.folds import FoldRule
 from arclight.lineage import code_digest, library_versions, python_version
 from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
 from arclight.plan import Encoder
+from arclight.samples import DEFAULT_THRESHOLD
 from arclight.spec_field import parse_duration_s
 from arclight.store import Store, replace_file
 from arclight.train_section import Costs, Train
@@ -146,7 +147,7 @@ def job_of(
     return TrainJob(
         task=request.task,
         categorical=manifest.plan.categorical,
-        codes=tuple(f.unknown_code + 1 for f in manifest.plan.features if f.type == "category"),
+        codes=manifest.plan.codes,
         classes=len(manifest.plan.classes),
         rounds=request.train.rounds,
         early_stopping=request.train.early_stopping,
@@ -198,8 +199,9 @@ def write_progress(folder: Path, rank: int = 0) -> Tick:
         last = now
         said = FitProgress(done=done, total=total or 0, note=note, held_bytes=held_bytes())
         temporary = folder / f".{name}"
-        temporary.write_text(said.to_json())
-        temporary.replace(folder / name)
+        with contextlib.suppress(OSError):  # a full disk must not end what needs none of it
+            temporary.write_text(said.to_json())
+            temporary.replace(folder / name)
 
     return tick
 
@@ -522,9 +524,10 @@ def _judge(
     if gang.rank:
         return _Judged(judged)
     threshold = _threshold(label, whole, costs) if job.task == "binary" else None
+    at = DEFAULT_THRESHOLD if threshold is None else threshold
     found = {
-        "train": measure(job.task, job.metric, train_label, train_whole),
-        "valid": measure(job.task, job.metric, label, whole),
+        "train": measure(job.task, job.metric, train_label, train_whole, threshold=at),
+        "valid": measure(job.task, job.metric, label, whole, threshold=at),
     }
     known = {split: value for split, value in found.items() if value is not None}
     return _Judged(judged, threshold, known)

@@ -157,11 +157,12 @@ def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Pr
 def tolerance_of(bundle: ModelBundle, scores: Scores) -> float:
     """Return how far two ways to the same scores may be apart.
 
-    A network's error is a part of the largest scores there are, whichever row it shows in.
+    Of a regression it is a part of the largest scores there are, whichever row it shows in.
     """
-    if bundle.trainer not in TOLERANCES:
-        return TOLERANCE
-    return TOLERANCES[bundle.trainer] * max(1.0, float(np.abs(scores).max(initial=0.0)))
+    most = float(np.abs(scores).max(initial=0.0))
+    if bundle.task == "regression":  # in the label's unit, which may be small
+        return TOLERANCES.get(bundle.trainer, TOLERANCE) * most
+    return TOLERANCES.get(bundle.trainer, TOLERANCE)
 
 
 def check_bundle_files(folder: Path, bundle: ModelBundle) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NEAR = 1e-3
 """How far a metric may be from the recorded one where other bytes are to be expected."""
-IN_UNITS = ("rmse", "mae")
+IN_UNITS = ("rmse", "mae", "median_absolute_error", "log_loss")
 FOLD = "fold "
 NUMBERS = ("numpy", "pyarrow")
 """What every trainer's numbers go through."""
@@ -57,7 +57,7 @@ class RetrainReport(Contract):
         """Whether the bytes are the same, or the metrics are near where they need not be."""
         if not self.changed:
             return self.same_bytes and self.recorded == self.found
-        # an error in the label's own unit is near by its size, a share by the difference
+        # an error or a loss is near by its size, a share by the difference
         near = {"rel_tol": NEAR, "abs_tol": 0.0 if self.metric in IN_UNITS else NEAR}
         # a fold is judged on few rows: other bytes move its figure further
         return self.recorded.keys() == self.found.keys() and all(

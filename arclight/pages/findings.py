@@ -77,9 +77,10 @@ def find_warnings(manifest: DatasetManifest) -> tuple[Finding, ...]:
 
 
 def _whole(manifest: DatasetManifest) -> Iterator[Finding]:
+    names = dict.fromkeys(name for rows in manifest.class_rows.values() for name in rows)
     for split, classes in manifest.class_rows.items():
-        for name, rows in classes.items():
-            if not rows:
+        for name in names:
+            if not classes.get(name, 0):
                 yield Finding("high", None, f"The {split} split has no row of class '{name}'.")
 
 

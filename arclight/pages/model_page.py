@@ -271,9 +271,7 @@ def _card(
     if bundle.threshold is not None:
         text = f"class 1 from a score of {number(bundle.threshold, 6)}, chosen on the valid split"
         facts.append(("Threshold", text))
-    facts.append(
-        ("Model", f"{bundle.trainer}, {count(bundle.rounds)} rounds after early stopping")
-    )
+    facts.append(("Model", f"{bundle.trainer}, {count(bundle.rounds)} rounds{_stopped(bundle)}"))
     facts.append(("Learned from", _data(bundle, manifest)))
     if manifest is not None:
         facts.append(("Label", manifest.label))
@@ -342,12 +340,17 @@ def _training(bundle: ModelBundle) -> Facts:
     return [*metrics, *settings, *((name, str(value)) for name, value in bundle.params.items())]
 
 
+def _stopped(bundle: ModelBundle) -> str:
+    stops = bundle.settings is not None and bundle.settings.early_stopping is not None
+    return " after early stopping" if stops else ""
+
+
 def _importance(bundle: ModelBundle) -> Markup | None:
-    """Return the chart of the features the trees use most; None when no tree splits."""
+    """Return the chart of the features that are used most; None when there is none."""
     names = [feature.name for feature in bundle.plan.features]
     ranked = sorted(zip(bundle.importance, names, strict=False), key=lambda item: -item[0])
     bars = [Bar(name, {"train": part}) for part, name in ranked[:MOST_IMPORTANT] if part > 0]
-    return ranking_chart("What its trees use", bars, as_share=True) if bars else None
+    return ranking_chart("What it uses", bars, as_share=True) if bars else None
 
 
 def _origin(bundle: ModelBundle) -> Facts:

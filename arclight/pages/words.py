@@ -49,7 +49,7 @@ def share(part: float | None, whole: float = 1.0) -> str:
         return "< 0.01 %"
     if 99.99 < percent < 100:
         return "> 99.99 %"
-    return f"{percent:.{2 if percent < 1 else 1}f} %"
+    return f"{percent:.{2 if percent < 1 or 99 < percent < 100 else 1}f} %"
 
 
 def size(size_bytes: int) -> str:

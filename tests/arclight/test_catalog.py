@@ -233,6 +233,26 @@ def test_rollback_goes_back_step_by_step(three: Catalog):
     assert three.rollback("flights", "champion").version_number == 1
 
 
+@pytest.mark.parametrize(
+    ("promoted", "stands"),
+    [
+        ((1, 2, 3, 2), [3, 2, 1]),
+        ((2, 1, 2), [1, 2]),
+        ((1, 2, 1, 3), [1, 2, 1]),
+        ((1, 2, 3, 1, 2), [1, 3, 2, 1]),
+    ],
+)
+def test_rollbacks_reach_every_version_that_stood(
+    three: Catalog, promoted: tuple[int, ...], stands: list[int]
+):
+    for number in promoted:
+        promote(three, number)
+    went = [three.rollback("flights", "champion").version_number for _ in stands]
+    assert went == stands
+    with pytest.raises(MissingError, match="from the start"):
+        three.rollback("flights", "champion")
+
+
 def test_a_promotion_to_where_the_alias_stands_writes_nothing(three: Catalog):
     promote(three, 1)
     first = promote(three, 2)

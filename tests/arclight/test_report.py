@@ -268,3 +268,16 @@ def test_a_report_refuses_nan():
     text = report_of("binary").to_json()
     with pytest.raises(IntegrityError, match="eval-report"):
         EvalReport.from_json(text.replace('"threshold": 0.4', '"threshold": NaN'))
+
+
+@pytest.mark.parametrize(
+    ("metric", "positives", "threshold", "constant"),
+    [("f1", 0.5, 0.51, 2 / 3), ("accuracy", 0.1, 0.05, 0.9), ("recall", 0.1, 0.9, 1.0)],
+)
+def test_one_answer_for_every_row_is_the_better_of_both(metric, positives, threshold, constant):
+    label = (np.arange(1000) < 1000 * positives).astype(np.float64)
+    scores = np.random.default_rng(0).uniform(0, 1, 1000)
+    report = evaluate_predictions(
+        "binary", label, scores, seed=0, dataset="a@1", metric=metric, threshold=threshold
+    )
+    assert report.constant == pytest.approx(constant)

@@ -160,8 +160,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "downsample is for a binary task",
     ),
     "sampling by a metric at one half": (
-        {"train": {"imbalance": "downsample", "metric": "f1"}},
-        "f1 calls a score of 0.5 and more a 1",
+        {"train": {"imbalance": "downsample", "metric": "recall"}},
+        "recall calls a score of 0.5 and more a 1",
     ),
     "one fold": ({"train": {"folds": 1}}, "greater than or equal to 2"),
     "costs in a regression": (

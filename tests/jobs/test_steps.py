@@ -123,15 +123,20 @@ def test_the_rows_that_are_said_add_up(capsys: pytest.CaptureFixture[str]):
     )
 
 
-def judged(context: Context, key: str, skill: float) -> tuple[ModelBundle, Evaluation]:
-    """A published model and its evaluation on 400 rows; its scores know so much of the label."""
-    catalog = context.run.catalog
-    bundle = catalog.publish_model(make_bundle(key=key))
+def of_skill(skill: float, key: str) -> Evaluation:
+    """An evaluation on 400 rows by scores that know so much of the label."""
     label = np.arange(400) % 2
     noise = np.random.default_rng(7).uniform(0, 1, 400)
     scores = (1 - skill) * noise + skill * label
     report = evaluate_predictions("binary", label, scores, seed=0, dataset="flights@1")
-    found = make_evaluation(report, key)
+    return make_evaluation(report, key)
+
+
+def judged(context: Context, key: str, skill: float) -> tuple[ModelBundle, Evaluation]:
+    """A published model and its evaluation."""
+    catalog = context.run.catalog
+    bundle = catalog.publish_model(make_bundle(key=key))
+    found = of_skill(skill, key)
     return bundle, catalog.publish_evaluation(bundle.name, bundle.number, found)
 
 
@@ -153,6 +158,33 @@ def test_a_gate_compares_with_the_alias_it_names(context: Context):
     refused = register_step(with_rival(context, "proven"), new, evidence)
     assert refused.kind == "keep"
     assert "'proven'" in refused.reason
+
+
+@pytest.mark.parametrize(("works", "kind"), [(True, "promote"), (False, "keep")])
+def test_a_champion_is_judged_on_the_rows_of_the_new_model(
+    context: Context, monkeypatch: pytest.MonkeyPatch, works: bool, kind: str
+):
+    """On the rows it had it was better; on these it is not."""
+    catalog = context.run.catalog
+    manifest = catalog.dataset("flights@1")
+    plan = {"plan": manifest.plan}
+    champion = catalog.publish_model(make_bundle(key="k1").model_copy(update=plan))
+    catalog.move_alias(champion, "champion", reason="by hand", seen=None)
+    catalog.publish_evaluation(champion.name, champion.number, of_skill(0.9, "older"))
+    new = catalog.publish_model(make_bundle(key="k2").model_copy(update=plan))
+    evidence = catalog.publish_evaluation(new.name, new.number, of_skill(0.3, "new"))
+    asked = []
+
+    def judge(_: Context, rival: ModelBundle, dataset: str) -> Evaluation:
+        asked.append((rival.ref, dataset))
+        if not works:
+            raise evaluate._EvaluationFailed("its process was ended.")
+        digest = {"dataset_digest": manifest.content_digest}
+        return of_skill(0.0, "same").model_copy(update=digest)
+
+    monkeypatch.setattr(evaluate, "_evaluate_apart", judge)
+    assert register_step(with_rival(context, "champion"), new, evidence).kind == kind
+    assert asked == [(champion.ref, "flights@1")]
 
 
 def test_a_champion_that_was_never_evaluated_is_kept(context: Context):

@@ -41,3 +41,15 @@ def test_a_class_without_rows_is_named():
 def test_numbers_of_classes_are_no_leak():
     found = find_warnings(flights_manifest(task="multiclass", wide=0))
     assert "leaked" not in {finding.column for finding in found}
+
+
+def test_a_class_that_a_split_has_not_is_said_whatever_the_task():
+    manifest = flights_manifest().model_copy(
+        update={
+            "task": "multiclass",
+            "class_rows": {"train": {"a": 5, "d": 2}, "valid": {"a": 3}, "test": {"a": 1, "d": 1}},
+        }
+    )
+    found = [finding.text for finding in find_warnings(manifest)]
+    assert "The valid split has no row of class 'd'." in found
+    assert sum("has no row of class" in text for text in found) == 1

@@ -210,7 +210,7 @@ def test_a_card_calls_no_weighted_score_a_probability(manifest, update, reason):
 
 
 def test_a_model_page_ranks_what_its_trees_use(model, manifest):
-    told = next(label for label in model.labels if label.startswith("What its trees use"))
+    told = next(label for label in model.labels if label.startswith("What it uses"))
     first = model_bundle(manifest).importance[0]
     assert f"train {100 * first:.1f} %" in told
     assert f"{100 * first:.1f} %" in model.text

@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError, SpecError
+from arclight.metrics import best_f1_threshold, measure
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
-from ray_apps.trainers.judge import is_over, kept_rounds
+from ray_apps.trainers.judge import is_over, kept_rounds, own_metric
 from ray_apps.trainers.labels import check_labels, row_weights
 from ray_apps.trainers.xgb_bins import Parts
 from tests.ray_apps.make_dataset import SMALL_NET
@@ -203,7 +206,7 @@ def test_every_metric_can_stop_a_training(name, task, metric, tmp_path):
     valid = make_shard(400, seed=1, task=task)
     fitted = fit(name, job, make_shard(1500, task=task), valid)
     scores = load(name, fitted, tmp_path).predict(dense(pa.concat_tables(valid.tables)))
-    assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=2e-5)
+    assert fitted.valid == pytest.approx(own_metric(valid.label, scores, job), abs=2e-5)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -586,3 +589,35 @@ def test_xgboost_is_not_left_on_cores_where_a_gpu_was_asked_for():
         fit("xgboost", make_job(device="cuda"), train, valid)
     assert not load_trainer("xgboost").goes_on_exactly(make_job(device="cuda"))
     assert not load_trainer("torch").goes_on_exactly(make_job(device="cuda"))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_f1_judges_a_round_where_it_is_best(name):
+    """Few scores of a rare class come near 0.5, where F1 would be 0 in the first rounds."""
+
+    def rare(rows, seed):
+        shard = make_shard(rows, seed=seed)
+        rng = np.random.default_rng(seed)
+        label = (shard.label == 1) & (rng.random(rows) < 0.04)
+        return Shard(shard.tables, tuple(np.array_split(label.astype(np.float64), 4)))
+
+    train, valid = rare(8000, 0), rare(4000, 1)
+    job = make_job(metric="f1", rounds=25, early_stopping=None, params={"learning_rate": 0.2})
+    seen = []
+    trainer = load_trainer(name)
+    data = trainer.prepare(train, valid, job, Alone())
+    fitted = trainer.fit(data, job, Alone(), lambda history, _: seen.append(history[-1]) or True)
+    assert min(seen) > 0.05
+    assert len(set(seen)) > 5
+    path_scores = np.concatenate([fitted_scores(trainer, fitted, t) for t in valid.tables])
+    assert path_scores.mean() < 0.1
+    threshold = best_f1_threshold(valid.label, path_scores)
+    found = measure("binary", "f1", valid.label, path_scores, threshold=threshold)
+    assert found == pytest.approx(fitted.valid, abs=1e-6)
+
+
+def fitted_scores(trainer, fitted, table):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{trainer.suffix}"
+        path.write_bytes(fitted.model)
+        return trainer.load(path, threads=1).predict(dense(table))
