@@ -65,6 +65,11 @@ class FeaturePlan(Contract):
         """The places of category features."""
         return tuple(i for i, f in enumerate(self.features) if f.type == "category")
 
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """How many codes each category feature has, that of unknown levels among them."""
+        return tuple(f.unknown_code + 1 for f in self.features if f.type == "category")
+
 
 def fit_plan(
     layout: FeatureLayout,

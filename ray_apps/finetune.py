@@ -223,7 +223,7 @@ def _from_scratch(
     train, valid = asked.shards(asked.own)
     plan = asked.own.plan
     job = asked.trainer.from_scratch(asked.job)
-    job = replace(job, categorical=plan.categorical, classes=len(plan.classes))
+    job = replace(job, categorical=plan.categorical, codes=plan.codes, classes=len(plan.classes))
     evened, job = even_out(train, job, gang)
     data = asked.trainer.prepare(evened, valid, job, gang)
     fitted = asked.trainer.fit(data, job, gang, watch)

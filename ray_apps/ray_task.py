@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 STARTED, STOP = "started", "stop"
 """Files beside the request: its worker is there, and is to end where it stands."""
 POLL_S = 0.25
+WAITS_S = 10.0
+"""Without a place from then on, what a task waits for is told."""
 END_S = 10.0
 
 
@@ -76,11 +79,11 @@ def search_in_task(folder: Path, tick: Tick, crew: Crew) -> None:
 
 def _in_task(work: Callable[[str], None], folder: Path, tick: Tick, crew: Crew) -> None:
     task = ray.remote(num_cpus=crew.threads, num_gpus=crew.gpus, max_retries=0)(work)
-    running = task.remote(str(folder))
+    running, begun = task.remote(str(folder)), time.monotonic()
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:
-            if not (folder / PROGRESS).exists():  # it waits for its place
-                check_room(crew)
+            if not (folder / PROGRESS).exists():
+                _tell_waiting(folder, tick, crew, begun)
             hand_on(folder, tick)
         # a short fit ends before the first poll, and still says how far it came
         hand_on(folder, tick)
@@ -101,6 +104,17 @@ def _in_task(work: Callable[[str], None], folder: Path, tick: Tick, crew: Crew) 
             ray.cancel(running, force=True)  # it does not see the file
             ray.wait([running], timeout=END_S)
         raise
+
+
+def _tell_waiting(folder: Path, tick: Tick, crew: Crew, begun: float) -> None:
+    """Say what a task waits for that has no place yet; others may hold the cores for long.
+
+    Raises:
+        LostWorkerError: it will never have one.
+    """
+    check_room(crew)
+    if STARTED not in _names(folder) and time.monotonic() > begun + WAITS_S:
+        tick(0, None, f"waiting for {crew.threads} free cores of the cluster")
 
 
 @contextlib.contextmanager
@@ -155,7 +169,7 @@ def lost(who: str, failure: RayError, folder: Path | None, rank: int = 0) -> Los
 
 
 def _last_word(folder: Path, rank: int = 0) -> FitProgress | None:
-    with contextlib.suppress(FileNotFoundError, ArclightError):
+    with contextlib.suppress(OSError, ArclightError):  # it may be replaced meanwhile
         name = progress_of(rank)
         return FitProgress.from_json((folder / name).read_bytes(), source=name)
     return None

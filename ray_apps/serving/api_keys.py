@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import hmac
 import os
@@ -20,6 +22,7 @@ from arclight.store import open_private
 from cluster.tokens import check_secret_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Role = Literal["viewer", "submitter", "deployer", "admin"]
@@ -96,12 +99,14 @@ def add_key(file: Path, key: ApiKey) -> ApiKeys:
     Raises:
         ConflictError: a key of this id is there.
     """
-    known = load_keys(file).keys if file.exists() else ()
-    if any(held.id == key.id for held in known):
-        raise ConflictError(
-            f"key '{key.id}' exists in '{printable(file)}'; remove it first or take another id."
-        )
-    return _write(file, ApiKeys(keys=(*known, key)))
+    with _changing(file):
+        known = load_keys(file).keys if file.exists() else ()
+        if any(held.id == key.id for held in known):
+            raise ConflictError(
+                f"key '{key.id}' exists in '{printable(file)}'; remove it first or take another "
+                "id."
+            )
+        return _write(file, ApiKeys(keys=(*known, key)))
 
 
 def remove_key(file: Path, name: str) -> ApiKeys:
@@ -110,24 +115,41 @@ def remove_key(file: Path, name: str) -> ApiKeys:
     Raises:
         MissingError: there is no key of this id.
     """
-    known = load_keys(file).keys
-    if all(held.id != name for held in known):
-        raise MissingError(
-            f"key '{printable(name)}' does not exist.{nearest(name, [k.id for k in known])}"
-        )
-    return _write(file, ApiKeys(keys=tuple(held for held in known if held.id != name)))
+    with _changing(file):
+        known = load_keys(file).keys
+        if all(held.id != name for held in known):
+            raise MissingError(
+                f"key '{printable(name)}' does not exist.{nearest(name, [k.id for k in known])}"
+            )
+        return _write(file, ApiKeys(keys=tuple(held for held in known if held.id != name)))
 
 
-def _write(file: Path, keys: ApiKeys) -> ApiKeys:
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+@contextlib.contextmanager
+def _changing(file: Path) -> Iterator[None]:
+    """Be the only one that changes a file: of two at once one would bring a removed key back.
+
+    Raises:
+        SpecError: its folder does not exist.
+    """
     try:
-        with open_private(temporary) as stream:
-            stream.write(keys.to_json().encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:
         raise SpecError(
             f"the folder of '{printable(file)}' must exist; make it with mode 0700."
         ) from error
+    try:
+        with contextlib.suppress(OSError):  # a file system may have no locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write(file: Path, keys: ApiKeys) -> ApiKeys:
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with open_private(temporary) as stream:
+        stream.write(keys.to_json().encode())
+        stream.flush()
+        os.fsync(stream.fileno())
     temporary.replace(file)
     return keys

@@ -64,7 +64,10 @@ _HOLDERS = frozenset({dict, list, str})
 
 
 def _refuse_repeated(body: bytes) -> None:
-    json.loads(body, object_pairs_hook=_unique)
+    try:
+        json.loads(body, object_pairs_hook=_unique)
+    except RecursionError as error:  # it stands under a name that is repeated
+        raise Problem("not-json", f"The body must be nested at most {MAX_DEPTH} deep.") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:

@@ -50,6 +50,8 @@ BINNING = (
 )  # fmt: skip
 """What a data set is made by; another value needs another one."""
 SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed")
+_EMPTY = b"\nrounds without a split: "
+"""Behind the model of a snapshot; the library's own text has no such line."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class LgbmData:
         start: what to go on from; its margins are in both.
         begun: its booster, or that of the model the training starts from, which both refer to.
         before: rounds of that model.
+        empty: rounds of `start` in which nothing was split, from 0: its booster has not got them.
     """
 
     train: lgb.Dataset
@@ -68,6 +71,7 @@ class LgbmData:
     start: Snapshot = BEGINNING
     begun: lgb.Booster | None = None
     before: int = 0
+    empty: tuple[int, ...] = ()
 
 
 class LgbmTrainer:
@@ -121,7 +125,8 @@ class LgbmTrainer:
         }
         init = lgb.Booster(model_file=job.init.path) if job.init else None
         # the model of a snapshot has the rounds it started from as well
-        begun = lgb.Booster(model_str=start.model.decode()) if start.model else init
+        text, _, empty = start.model.partition(_EMPTY)
+        begun = lgb.Booster(model_str=text.decode()) if text else init
         known = begun and _InnerPredictor.from_booster(begun, {"num_threads": job.threads})
         bins = common_bins(train, common, gang)
         weights = row_weights(train.label, job, gang)
@@ -132,7 +137,8 @@ class LgbmTrainer:
         del train
         other = bin_rows(valid.held(), bins, known, common, offset=offset)
         before = init.current_iteration() if init else 0
-        return LgbmData(binned, other, valid.label, start, begun, before)
+        rounds = tuple(int(number) for number in empty.split())
+        return LgbmData(binned, other, valid.label, start, begun, before, rounds)
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
@@ -147,8 +153,7 @@ class LgbmTrainer:
         except lgb.basic.LightGBMError as error:
             raise EngineError(f"LightGBM failed: {said(error)}; see the run's log.") from error
         kept = kept_rounds(history, job)
-        model = growing.model(data.before + kept)
-        # a round in which nothing was split is none to the library, unless it is the first
+        model = growing.finished(kept)
         rounds = int(lgb.Booster(model_str=model.decode()).current_iteration())
         if rounds == data.before:
             raise DataError(
@@ -220,7 +225,8 @@ class _Growing:
         self._valid_rows = len(data.valid_label)
         self._booster = lgb.Booster(params, data.train)  # which has the rounds to go on from
         self._booster.add_valid(data.valid, "valid")
-        self._rounds = data.before + len(data.start.history)
+        # a round in which nothing was split is none to the library, unless it is the first
+        self._before, self._empty = data.before, list(data.empty)
         self._shares = {n: float(params[n]) for n in BAG_SHARES if n in params}
         has_bags = (
             int(params.get("bagging_freq", 0)) > 0 and min(self._shares.values(), default=1) < 1
@@ -235,9 +241,11 @@ class _Growing:
 
     def grow(self, number: int) -> None:
         self._draw_anew(number)
+        before = self._booster.current_iteration()
         self._booster.update()
         self._net.check()
-        self._rounds += 1
+        if self._booster.current_iteration() == before:
+            self._empty.append(number)
 
     def judge(self) -> float:
         (found,) = self._booster.eval_valid(self._own)
@@ -249,19 +257,28 @@ class _Growing:
         return back(mean_of_all(self._gang, there(float(found[2])), self._valid_rows))
 
     def can_go_on_from(self, rounds: int) -> bool:
-        # it counts rounds from 0 again; and one in which nothing was split is none to it
+        # it counts rounds from 0 again, those without a split left out: bags are drawn by that
         is_bag_over = rounds % self._every == 0
-        return is_bag_over and self._booster.current_iteration() == self._rounds
+        return is_bag_over and (self._every == 1 or not self._empty)
 
-    def model(self, rounds: int = 0) -> bytes:
-        """Return the model file of the first rounds, or of all.
+    def model(self) -> bytes:
+        """Return the model file, and behind it which rounds it has not got."""
+        numbers = " ".join(map(str, self._empty)).encode()
+        return self._file(-1) + (_EMPTY + numbers if numbers else b"")
+
+    def finished(self, rounds: int) -> bytes:
+        """Return the model file of the first rounds."""
+        return self._file(self._before + rounds - sum(number < rounds for number in self._empty))
+
+    def _file(self, iterations: int) -> bytes:
+        """Return the model file of the library's first iterations, or of all.
 
         The file names the seeds of the last round, and writes what it has read before otherwise:
         both made the same for a training that went on.
         """
         if self._draws:
             self._booster.reset_parameter({**_seeds(self._params, 0), **self._shares})
-        text = self._booster.model_to_string(num_iteration=rounds or -1)
+        text = self._booster.model_to_string(num_iteration=iterations)
         whole: str = lgb.Booster(model_str=text).model_to_string(num_iteration=-1)
         return whole.encode()
 

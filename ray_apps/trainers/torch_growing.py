@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from arclight.errors import EngineError
 from ray_apps.gang.totals import highest, total
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.torch_adam import AdamW
@@ -40,7 +41,7 @@ class Growing:
     """A network that is trained an epoch at a time."""
 
     def __init__(self, data: TorchData, job: TrainJob, params: Params, gang: Gang) -> None:
-        self._device = torch.device(job.device)
+        self._device = _device(job)
         self._data = replace(
             data, train=data.train.near(self._device), valid=data.valid.near(self._device)
         )
@@ -80,6 +81,8 @@ class Growing:
         for step in range(self._steps):
             places = order[step * self._rows :][: self._rows]
             self._step(places, self._rate(number * self._steps + step))
+        # the same gradients move weights otherwise on another kind of processor, by a last bit
+        _take_first_ones(self._net, self._gang)
 
     def judge(self) -> float:
         """Return the metric of this epoch, NaN once a score is no number."""
@@ -162,6 +165,20 @@ class Growing:
 # --------------------------------------------------------------------------------- inside
 
 
+def _device(job: TrainJob) -> torch.device:
+    """Return where the network is trained.
+
+    Raises:
+        EngineError: it shall be a GPU, but torch can use none.
+    """
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise EngineError(
+            f"torch must train on a GPU, but {torch.__version__} finds none here that it can use; "
+            "mend the driver of this node, or use `device: cpu`."
+        )
+    return torch.device(job.device)
+
+
 def _take_over(net: nn.Module, init: nn.Module, job: TrainJob) -> None:
     """Give a network the weights of the one it starts from."""
     assert job.init is not None
@@ -198,7 +215,9 @@ def _last_rate(job: TrainJob, params: Params) -> float:
 
 
 def _take_first_ones(net: nn.Module, gang: Gang) -> None:
-    """Begin with the first worker's weights everywhere."""
+    """Have the first worker's weights everywhere."""
+    if gang.world == 1:
+        return
     found = gang.agree(b"", lambda _: save(net.state_dict()))
     net.load_state_dict(load(found))
 

@@ -15,6 +15,7 @@ from arclight.metrics import METRICS
 from arclight.population import heir, is_ready, leg_of
 from arclight.study import trained_by
 from arclight.trials import Trial
+from ray_apps.losses import PATIENCE
 from ray_apps.tuning.ask import Asker, trials_of
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from arclight.study import Study
     from arclight.trials import Trials
 
-ATTEMPTS = 4
-"""Times that a trial begins and takes its process with it."""
+ATTEMPTS = PATIENCE
+"""Times that a trial begins and takes its process with it; no more than a search takes losses."""
+ALONE = ATTEMPTS - 1
+"""Times that it was gone, after which a trial is alone on its host: others may be to blame."""
 LOOKS_EVERY_S = 1.0
 """Whether the search's time is over, while a generation waits for the one before."""
 Said = tuple[int, int, str]
@@ -111,8 +114,9 @@ class Controller:
                     number = again[0] if again else self._trials.next_number
                     if number >= self._wanted:
                         return None
-                    if again or is_ready(self._study.tune, number, self._trials.ended):
+                    if self._may_begin(number, host):
                         break
+                    self._again[:0] = [again] if again else []
                     self._lock.wait(LOOKS_EVERY_S)
                 ended = list(self._trials.ended.values())
                 others = {n: params for n, (_, params) in self._running.items()}
@@ -212,6 +216,23 @@ class Controller:
     def _of(self, params: dict[str, Param]) -> Passing:
         trainer, _ = trained_by(self._study.train, self._study.tune, params)
         return self._passing[trainer]
+
+    def _numbers_at(self, host: int) -> list[int]:
+        return [number for number in self._running if self._is_at(number, host)]
+
+    def _may_begin(self, number: int, host: int) -> bool:
+        """Say whether a trial may begin on a host now.
+
+        Not beside one that was gone so often that others must not be blamed for it, nor as such
+        a one beside others; and not before the generation that it comes from has ended.
+        """
+        attempts, beside = self._trials.attempts, self._numbers_at(host)
+        if beside and attempts.get(number, 0) >= ALONE:
+            return False
+        if any(attempts.get(other, 0) > ALONE for other in beside):
+            return False
+        is_again = number in self._trials.begun
+        return is_again or is_ready(self._study.tune, number, self._trials.ended)
 
     def _begun_before(self) -> tuple[int, dict[str, Param]] | None:
         """Return a trial that began before; one that takes its process with it has failed."""

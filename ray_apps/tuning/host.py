@@ -148,6 +148,7 @@ class Host:
                 while thread.is_alive():
                     thread.join(TOLD_EVERY_S)
                     self._end_hung()
+                    self._give_up()
                     tell()
         except LostWorkerError:
             raise  # one of the threads is waited for in vain
@@ -180,8 +181,18 @@ class Host:
             self._failure = self._failure or error
             self._stop()
             with contextlib.suppress(ArclightError):
-                if mine is not None:
+                if mine is not None and not isinstance(error, LostWorkerError):
                     self._controller.leave(mine.number, self._rank)  # it is not to blame
+            if mine is not None:
+                self._live.pop(mine.number, None)
+
+    def _give_up(self) -> None:
+        """Leave the trial that cost this process its memory, once the others are left.
+
+        Until then threads may wait for their turn behind it.
+        """
+        if isinstance(self._failure, LostWorkerError) and not self._live:
+            self._controller.lost(self._rank)
 
     def _end_hung(self) -> None:
         """Give up a trial that is long past its limit in one and the same round."""
@@ -220,7 +231,9 @@ class Host:
         """Train one trial; what is wrong with its parameters is its own end, None an interrupt.
 
         Raises:
-            IntegrityError, OSError, MemoryError: what no other trial would fare better with.
+            IntegrityError, OSError: what no other trial would fare better with.
+            LostWorkerError: memory ran out; another process goes on, without others beside the
+                trial if that does not help.
         """
         name, own = trained_by(self._study.train, self._study.tune, mine.params)
         one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {})
@@ -239,10 +252,8 @@ class Host:
                 if not self._has_rungs and self._is_late():
                     return None  # another command may go on with it; half of it is no figure
                 return self._ended(mine, state="stopped", reason=mine.reason)
-            except Exception as error:
-                if isinstance(error, IntegrityError | OSError) or is_no_memory(error):
-                    raise
-                return self._ended(mine, state="failed", reason=_reason(error))
+            except Exception as error:  # noqa: BLE001 -- raised again, or the trial's own end
+                return self._failed(mine, error)
         value = mine.points[-1][1] if self._has_stages else found.valid
         return self._ended(
             mine,
@@ -251,6 +262,19 @@ class Host:
             best_round=found.rounds,
             others=self._others(mine),
         )
+
+    def _failed(self, mine: _Running, error: Exception) -> Trial:
+        """Return the end of a trial that raised, unless no other would fare better.
+
+        Raises:
+            IntegrityError, OSError, LostWorkerError: see `_make`.
+        """
+        if is_no_memory(error):
+            what = f"Trial {mine.number} asked for more memory than there is."
+            raise LostWorkerError(what) from None
+        if isinstance(error, IntegrityError | OSError):
+            raise error
+        return self._ended(mine, state="failed", reason=_reason(error))
 
     def _knows_leg(self, mine: _Running) -> bool:
         """Ask what a trial of a population trains; False: this host was given up meanwhile."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from arclight.trials import Trial, Trials
@@ -94,3 +96,32 @@ def test_it_is_done_after_the_last_trial(made):
         made.end(number, 0)
     assert made.controller.is_done()
     assert made.controller.next(0) is None
+
+
+def test_a_trial_that_was_gone_twice_is_alone_on_its_host(made):
+    suspect, other = made.begin(0), made.begin(0)
+    for host in (0, 1):
+        made.controller.lost(host)
+        assert made.begin(host + 1) == suspect
+        assert host == 1 or made.begin(1) == other
+    # the third time it is alone: the other one, which was gone twice as well, waits
+    begun = []
+    thread = threading.Thread(target=lambda: begun.append(made.begin(2)), daemon=True)
+    thread.start()
+    thread.join(0.3)
+    assert not begun
+    made.end(suspect, 2)
+    thread.join(10)
+    assert begun == [other]
+
+
+def test_a_healthy_trial_that_was_beside_a_bad_one_is_not_failed(made):
+    bad, healthy = made.begin(0), made.begin(0)
+    for host in range(3):
+        made.controller.lost(host)
+        assert made.begin(host + 1) == (bad if host < 2 else healthy)
+        assert host > 0 or made.begin(host + 1) == healthy
+    made.end(healthy, 3)
+    made.begin(3)  # another one
+    ended = {number: trial.state for number, trial in made.file().ended.items()}
+    assert ended == {bad: "failed", healthy: "complete"}

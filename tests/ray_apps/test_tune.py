@@ -404,14 +404,42 @@ class TestTrials:
         lines = trials.path.read_text().splitlines()
         assert sum('"ended"' in line for line in lines) == 4
 
-    def test_a_trial_that_takes_its_process_with_it_fails_after_four_times(self, fresh, tmp_path):
+    def test_a_trial_that_finds_no_memory_fails_and_the_others_do_not(
+        self, fresh, tmp_path, monkeypatch
+    ):
+        trainer, told, beside = type(load_trainer("xgboost")), [], []
+        fit, running = trainer.fit, set()
+
+        def greedy(self, data, job, gang, watch):
+            depth = job.params["max_depth"]
+            running.add(depth)
+            try:
+                if depth == 3:
+                    beside.append(len(running))
+                    raise MemoryError
+                return fit(self, data, job, gang, watch)
+            finally:
+                running.discard(depth)
+
+        monkeypatch.setattr(trainer, "fit", greedy)
+        space = {"max_depth": {"int": [2, 5]}}
+        spec = spec_of(tune={"trials": 4, "sampler": "grid", "space": space, "scheduler": "none"})
+        found, trials = searched(fresh, spec, tmp_path, profile=TWO_CORES, tell=told.append)
+        assert (found.trials, found.failed) == (4, 1)
+        (greedy_one,) = [t for t in trials.ended.values() if t.state == "failed"]
+        assert greedy_one.params == {"max_depth": 3}
+        assert "asked for more memory than there is" in told[0]
+        assert len(beside) == 3
+        assert beside[-1] == 1  # nobody else is to blame
+
+    def test_a_trial_that_takes_its_process_with_it_fails_after_three_times(self, fresh, tmp_path):
         spec = spec_of(tune={"trials": 3, "scheduler": "none"})
         _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
-        for _ in range(4):
+        for _ in range(3):
             trials.begin(0, {"max_depth": 3, "learning_rate": 0.1})
         found, after = searched(fresh, spec, tmp_path)
         assert (found.trials, found.failed) == (3, 1)
-        assert after.ended[0].reason == "its process was gone 4 times before it ended"
+        assert after.ended[0].reason == "its process was gone 3 times before it ended"
 
     def test_what_is_wrong_with_the_data_ends_the_search_and_no_trial(self, fresh, tmp_path):
         trainer = type(load_trainer("xgboost"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,6 +69,15 @@ def test_keys_are_added_and_removed_by_id(tmp_path: Path) -> None:
         remove_key(file, "twoo")
     assert remove_key(file, "one").keys == (two,)
     assert load_keys(file).keys == (two,)
+
+
+def test_of_many_that_change_a_file_none_undoes_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    made = [make_key(f"k{i}", "viewer", expires=LATER)[0] for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: add_key(file, key), made))
+        list(pool.map(lambda key: remove_key(file, key.id), made[::2]))
+    assert {key.id for key in load_keys(file).keys} == {key.id for key in made[1::2]}
 
 
 def test_a_loose_or_broken_file_is_refused(tmp_path: Path) -> None:

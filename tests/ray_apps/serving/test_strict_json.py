@@ -24,6 +24,7 @@ GOOD = [
 ]
 BAD = {
     "nothing": b"",
+    "deep under a name that is repeated": b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b', "a": 1}',
     "cut": b'{"rows": [',
     "text": b"rows",
     "nan": b'{"a": NaN}',

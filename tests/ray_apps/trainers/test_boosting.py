@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from arclight.metrics import measure
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard
 from ray_apps.trainers import load_trainer
@@ -188,6 +190,51 @@ def test_T7_of_sparse_numbers_and_of_trees_without_a_split():
         whole, _ = grow("lightgbm", job, train, valid)
         _, (start,) = grow("lightgbm", job, train, valid, leave=15)
         assert grow("lightgbm", job, train, valid, start=start)[0] == whole
+
+
+RARE = {"feature_fraction": 0.17, "min_data_in_leaf": 100, "learning_rate": 0.05}
+
+
+def rare_flags(rows, *, seed=0):
+    """Return rows in which most features are flags too rare to be split by."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((3, rows)).astype(np.float32)
+    flags = (rng.random((9, rows)) < 0.002).astype(np.float32)
+    label = (x.sum(0) + 2 * rng.standard_normal(rows) > 0).astype(np.float64)
+    columns = {f"f{i}": column for i, column in enumerate([*x, *flags])}
+    return Shard((pa.table(columns),), (label,))
+
+
+def test_the_best_round_is_kept_where_some_have_no_split():
+    """LightGBM leaves those out of the model, so that its rounds are fewer than ours."""
+    train, valid = rare_flags(4000), rare_flags(2000, seed=1)
+    job = make_job(categorical=(), metric="log_loss", rounds=150, early_stopping=15, params=RARE)
+    history = []
+
+    def watch(found, _):
+        history[:] = found
+        return True
+
+    trainer = load_trainer("lightgbm")
+    fitted = trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), watch)
+    kept = history.index(fitted.valid) + 1
+    assert len(set(history[:kept])) < kept - 2  # there were some
+    assert fitted.rounds < kept
+    booster = lgb.Booster(model_str=fitted.model.decode())
+    scores = booster.predict(valid.tables[0])
+    assert measure("binary", "log_loss", valid.label, scores) == pytest.approx(fitted.valid)
+
+
+def test_T7_a_training_with_rounds_without_a_split_goes_on_from_any():
+    train, valid = rare_flags(4000), rare_flags(2000, seed=1)
+    job = make_job(categorical=(), rounds=40, early_stopping=None, params=RARE)
+    whole, _ = grow("lightgbm", job, train, valid)
+    assert whole.rounds < 30
+    start = BEGINNING
+    for leave in range(3, 40, 4):
+        _, (start,) = grow("lightgbm", job, train, valid, start=start, leave=leave)
+        assert len(start.history) == leave
+    assert grow("lightgbm", job, train, valid, start=start)[0] == whole
 
 
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
