@@ -81,8 +81,6 @@ FAST = {
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
     "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
     "spark.ui.showConsoleProgress": "false",
-    # each task gives back its summaries: with many columns more than the default of 1 GiB
-    "spark.driver.maxResultSize": "0",
 }
 
 ATTACHED = {

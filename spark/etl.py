@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from pyspark.sql import functions as F
 
 from arclight.errors import RefusedError
 from arclight.schema import hold
-from arclight.store import discard, flush_tree
+from arclight.store import discard, flush_tree, make_folder
 from cluster.spark_errors import JVM_ERRORS
 from spark.arrange import arrange, partition_count
 from spark.badrecord import explain_rows
@@ -28,7 +30,6 @@ from spark.watch import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from arclight.progress import Tick
     from spark.etl_plan import EtlPlan
 
-RESULT = pa.schema([("result", pa.string())])
+RESULTS = "results"
+"""Folder of what tasks found: with many columns it is too much to hand back through Spark."""
+RESULT = pa.schema([("file", pa.string())])
 
 
 def build_dataset(
@@ -130,15 +133,23 @@ def _run(
     row_pass = RowPass(spec=loaded.spec, layout=layout, folder=str(staged))
     try:
         with watched(session, tick):
-            found = map_in_arrow(arranged, _task(row_pass), "result string").collect()
+            found = map_in_arrow(arranged, _task(row_pass), "file string").collect()
     except JVM_ERRORS as error:
         raise explain_rows(error, "the rows could not be read or computed") from error
-    results = [TaskResult.from_json(row[0], source="a task's result") for row in found]
-    if not results:
+    if not found:
         raise RefusedError(
             "no row came out of etl.sql; look at the sources' rows and at the joins' conditions."
         )
-    return add_up(results), int(counted.get["rows"]), layout
+    totals = add_up(_results(staged, sorted(row[0] for row in found)))
+    discard(staged / RESULTS)
+    return totals, int(counted.get["rows"]), layout
+
+
+def _results(staged: Path, names: list[str]) -> Iterator[TaskResult]:
+    """Read the tasks' results one after another."""
+    for name in names:
+        file = staged / RESULTS / name
+        yield TaskResult.from_json(file.read_bytes(), source=str(file))
 
 
 def _task(row_pass: RowPass) -> Any:
@@ -149,7 +160,11 @@ def _task(row_pass: RowPass) -> Any:
         partition = context.partitionId() if context is not None else 0
         result = row_pass.run(partition, batches)
         if result.rows_in:
-            yield pa.record_batch([pa.array([result.to_json()])], schema=RESULT)
+            name = f"{partition:05d}-{uuid.uuid4().hex[:8]}.json"
+            folder = Path(row_pass.folder) / RESULTS
+            make_folder(folder)
+            (folder / name).write_text(result.to_json(), encoding="utf-8")
+            yield pa.record_batch([pa.array([name])], schema=RESULT)
 
     return run
 

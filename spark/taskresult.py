@@ -14,9 +14,12 @@ from arclight.manifest import DataFile
 from arclight.summary import ColumnSummary, merge_summaries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+Hashes = npt.NDArray[np.uint64]
 STAGES = ("key", "label", "checks", "derive", "split")
+FAN_IN = 16
+"""Summaries that are made one."""
 
 
 class TaskResult(Contract):
@@ -53,27 +56,72 @@ class Totals(Contract):
     times: dict[str, tuple[int, int]]
 
 
-def add_up(results: Sequence[TaskResult]) -> Totals:
-    """Return the totals of tasks, which come in any order; at least one."""
-    results = sorted(results, key=lambda r: r.partition)
-    stages = results[0].stages
-    for result in results[1:]:
-        stages = add_stages(stages, result.stages)
-    groups = {split: _distinct(results, split) for split in _names(results, "groups")}
+def add_up(results: Iterable[TaskResult]) -> Totals:
+    """Return the totals of tasks, at least one, in the order of partitions.
+
+    They are taken one at a time: a thousand tasks of a hundred columns would fill the memory.
+    """
+    stages: tuple[Stage, ...] | None = None
+    rows_in = 0
+    files: list[DataFile] = []
+    broken: dict[str, int] = {}
+    class_rows: dict[str, dict[str, int]] = {}
+    summaries: dict[str, _Fold] = {}
+    groups: dict[str, list[Hashes]] = {}
+    times: dict[str, tuple[int, int]] = {}
+    for one in results:
+        rows_in += one.rows_in
+        files += one.files
+        stages = one.stages if stages is None else add_stages(stages, one.stages)
+        broken = _sum(broken, one.broken)
+        for split, counts in one.class_rows.items():
+            class_rows[split] = _sum(class_rows.get(split, {}), counts)
+        for split, columns in one.summaries.items():
+            summaries.setdefault(split, _Fold()).add(columns)
+        for split, packed in one.groups.items():
+            groups.setdefault(split, []).append(
+                np.frombuffer(base64.b64decode(packed), dtype="<u8")
+            )
+        for split, (low, high) in one.times.items():
+            first, last = times.get(split, (low, high))
+            times[split] = min(first, low), max(last, high)
+    assert stages is not None
+    distinct = {split: np.unique(np.concatenate(found)) for split, found in groups.items()}
     return Totals(
-        rows_in=sum(r.rows_in for r in results),
-        files=tuple(file for r in results for file in r.files),
+        rows_in=rows_in,
+        files=tuple(files),
         stages=stages,
-        broken=_add([r.broken for r in results]),
-        summaries={s: _merge(results, s) for s in _names(results, "summaries")},
-        class_rows={
-            s: _add([r.class_rows.get(s, {}) for r in results])
-            for s in _names(results, "class_rows")
-        },
-        groups={split: len(found) for split, found in groups.items()},
-        group_overlap=_overlap(list(groups.values())),
-        times={s: _span(results, s) for s in _names(results, "times")},
+        broken=broken,
+        summaries={split: summaries[split].whole() for split in sorted(summaries)},
+        class_rows={split: class_rows[split] for split in sorted(class_rows)},
+        groups={split: len(distinct[split]) for split in sorted(distinct)},
+        group_overlap=_overlap(list(distinct.values())),
+        times={split: times[split] for split in sorted(times)},
     )
+
+
+class _Fold:
+    """The summaries of a split, put together sixteen by sixteen, so that few are held."""
+
+    def __init__(self) -> None:
+        self._levels: list[list[tuple[ColumnSummary, ...]]] = [[]]
+
+    def add(self, columns: tuple[ColumnSummary, ...]) -> None:
+        level = 0
+        while len(self._levels[level]) == FAN_IN:
+            full, self._levels[level] = self._levels[level], [columns]
+            columns, level = _merged(full), level + 1
+            if level == len(self._levels):
+                self._levels.append([])
+        self._levels[level].append(columns)
+
+    def whole(self) -> tuple[ColumnSummary, ...]:
+        """Return the summaries of all, in the order in which they came."""
+        return _merged([one for level in reversed(self._levels) for one in level])
+
+
+def _merged(parts: Sequence[tuple[ColumnSummary, ...]]) -> tuple[ColumnSummary, ...]:
+    return tuple(merge_summaries(columns) for columns in zip(*parts, strict=True))
 
 
 def pack_hashes(hashes: npt.NDArray[np.uint64]) -> str:
@@ -81,26 +129,8 @@ def pack_hashes(hashes: npt.NDArray[np.uint64]) -> str:
     return base64.b64encode(hashes.astype("<u8").tobytes()).decode()
 
 
-def _names(results: Sequence[TaskResult], field: str) -> list[str]:
-    return sorted({name for r in results for name in getattr(r, field)})
-
-
-def _add(counts: Sequence[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for one in counts:
-        for name, count in one.items():
-            total[name] = total.get(name, 0) + count
-    return dict(sorted(total.items()))
-
-
-def _merge(results: Sequence[TaskResult], split: str) -> tuple[ColumnSummary, ...]:
-    parts = [r.summaries[split] for r in results if split in r.summaries]
-    return tuple(merge_summaries(columns) for columns in zip(*parts, strict=True))
-
-
-def _distinct(results: Sequence[TaskResult], split: str) -> npt.NDArray[np.uint64]:
-    packed = [base64.b64decode(r.groups[split]) for r in results if split in r.groups]
-    return np.unique(np.concatenate([np.frombuffer(p, dtype="<u8") for p in packed]))
+def _sum(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in sorted({*left, *right})}
 
 
 def _overlap(sets: list[npt.NDArray[np.uint64]]) -> int:
@@ -109,8 +139,3 @@ def _overlap(sets: list[npt.NDArray[np.uint64]]) -> int:
         return 0
     _, counts = np.unique(np.concatenate(sets), return_counts=True)
     return int(np.count_nonzero(counts > 1))
-
-
-def _span(results: Sequence[TaskResult], split: str) -> tuple[int, int]:
-    spans = [r.times[split] for r in results if split in r.times]
-    return min(low for low, _ in spans), max(high for _, high in spans)

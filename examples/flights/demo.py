@@ -5,8 +5,8 @@ examples.flights.fetch`. What it does can be typed as well:
 
     arclight run examples/flights/flights.yaml
     arclight rows examples/flights/flights.yaml out/december --where "month = 12"
-    arclight score flight-delay@champion out/december out/scores
-    arclight serve flight-delay@champion
+    arclight score flight-delay@champion out/december out/scores --store examples/flights/.arclight
+    arclight serve flight-delay@champion --store examples/flights/.arclight
 """
 
 from __future__ import annotations
