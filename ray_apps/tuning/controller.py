@@ -54,6 +54,9 @@ class Decides(Protocol):
     def leave(self, number: int, host: int) -> None:
         """Take in that a trial was interrupted, which is no fault of its own."""
 
+    def lost(self, host: int) -> int:
+        """Give the trials of a host that is gone to the others; return how many they are."""
+
 
 def passing_of(study: Study) -> dict[str, Passing]:
     """Return trainer -> who passes its rungs."""
