@@ -126,8 +126,8 @@ def decide_gate(
     if champion is None and holder is not None:
         return Decision(
             kind="keep",
-            reason=f"{holder} holds '{gate.not_worse_than}' and was never evaluated, so the two "
-            f"cannot be compared; evaluate it: arclight evaluate SPEC --model {holder}",
+            reason=f"{holder} holds '{gate.not_worse_than}' and has no evaluation to compare "
+            f"with; make one: arclight evaluate SPEC --model {holder}",
         )
     return _compare(gate.not_worse_than, met, report, champion)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from arclight.errors import RefusedError, SpecError, printable
 from arclight.layout import ROW_KEY
-from arclight.metrics import measure
+from arclight.metrics import measure_scores
 from arclight.spec_field import parse_instant
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ def difference(
     some = rng.choice(rows, min(rows, COMPARED_ROWS), replace=False)
 
     def apart(places: Ints) -> float:
-        one, other = (measure(task, metric, label[places], scores[places]) for scores in pair)
+        one, other = (
+            measure_scores(task, metric, label[places], scores[places]) for scores in pair
+        )
         return np.nan if one is None or other is None else one - other
 
     whole, base = apart(np.arange(rows)), apart(some)

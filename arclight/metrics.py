@@ -415,3 +415,16 @@ def measure(
 ) -> float | None:
     """Return one point figure of plain arrays (shapes as in `make_sample`), None if undefined."""
     return metric_for(task, name).value(task, make_sample(task, labels, predictions, threshold))
+
+
+def measure_scores(
+    task: Task, name: str, labels: NDArray[Any], predictions: NDArray[Any]
+) -> float | None:
+    """Return a figure of scores for which no threshold is chosen yet, None if undefined.
+
+    F1 is that of the threshold at which it is best: at 0.5 it is 0 as long as no score is as high,
+    as with few positives.
+    """
+    is_f1 = task == "binary" and name == "f1"
+    threshold = best_f1_threshold(labels, predictions) if is_f1 else DEFAULT_THRESHOLD
+    return measure(task, name, labels, predictions, threshold=threshold)

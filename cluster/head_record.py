@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
+
+import psutil
 
 from arclight.contract import Contract
 
@@ -31,8 +34,10 @@ class Head(Contract):
     kind: ClassVar[str] = "ray-head"
 
     pid: int
-    birth: str
+    birth: str = ""
     """Which start of the machine, and when in it the process began; a reused pid differs."""
+    started: float | None = None
+    """What records of older releases have for it, by the clock."""
     address: str
     jobs_url: str
     temp_folder: str
@@ -43,6 +48,11 @@ def find_head(folder: Path) -> Head | None:
     try:
         head = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
     except FileNotFoundError:
+        return None
+    if head.started is not None and not head.birth:
+        with suppress(psutil.NoSuchProcess):
+            is_same = abs(psutil.Process(head.pid).create_time() - head.started) < 1
+            return head if is_same else None
         return None
     return head if birth_of(head.pid) == head.birth else None
 

@@ -108,19 +108,22 @@ def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:
 
 
 def evaluate_rival(context: Context, rival: ModelBundle, dataset: str) -> Evaluation | None:
-    """Return the evidence about another model on the test rows of a dataset.
+    """Return the evidence about a model on the test rows of a dataset; None where it failed.
 
-    None where there can be none, since the model takes other features.
+    Args:
+        context: of the run.
+        rival: takes the dataset's features.
+        dataset: NAME@N.
     """
     run = context.run
     manifest = run.catalog.dataset(dataset)
     on_same = (
         e
         for e in run.catalog.evaluations(rival.name, rival.number)
-        if e.dataset_digest == manifest.content_digest
+        if manifest.has_content(e.dataset_digest)
     )
     known = next(on_same, None)
-    if known is not None or manifest.plan.layout != rival.plan.layout:
+    if known is not None:
         return known
     say(f"register: evaluating {rival.ref} on the test rows of {dataset}, to compare with it.")
     try:

@@ -68,6 +68,7 @@ def _rival(
     if held.version_number == bundle.number:
         return evaluation, bundle.ref
     rival = catalog.model(f"{spec.name}@{held.version_number}")
-    found = evaluate_rival(context, rival, bundle.dataset)
-    older = catalog.evaluations(rival.name, rival.number)
-    return found or next(older, None), rival.ref
+    mine, theirs = bundle.plan, rival.plan
+    if (mine.layout, mine.classes) == (theirs.layout, theirs.classes):
+        return evaluate_rival(context, rival, bundle.dataset), rival.ref
+    return next(catalog.evaluations(rival.name, rival.number), None), rival.ref

@@ -11,7 +11,7 @@ import numpy as np
 from arclight.bundle import Transfer
 from arclight.errors import ArclightError, DataError, DivergedError, RefusedError, printable
 from arclight.finetune import check_kind, difference, plan_from, shown_new
-from arclight.metrics import measure
+from arclight.metrics import measure_scores
 from ray_apps.gang.totals import to_first
 from ray_apps.predictor import check_bundle_files, load_predictor
 from ray_apps.shards import dense
@@ -160,7 +160,7 @@ def what_it_was_worth(
             reason = said or type(error).__name__
     if gang.rank:
         return None
-    figure = partial(measure, job.task, job.metric)
+    figure = partial(measure_scores, job.task, job.metric)
     is_valid_new, is_test_new = shown_new(asked.own, _datasets(asked.catalog, asked.bundle))
     gain = None
     if scratch is not None:
@@ -208,7 +208,7 @@ def _datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest | N
 
 def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
     manifest = catalog.dataset(bundle.dataset)
-    return manifest if manifest.content_digest == bundle.dataset_digest else None
+    return manifest if manifest.has_content(bundle.dataset_digest) else None
 
 
 def _scored(model: Model, valid: Shard, label: Doubles, gang: Gang) -> Scores:

@@ -524,7 +524,7 @@ def _judge(
     if gang.rank:
         return _Judged(judged)
     threshold = _threshold(label, whole, costs) if job.task == "binary" else None
-    at = DEFAULT_THRESHOLD if threshold is None else threshold
+    at = threshold if threshold is not None and job.metric == "f1" else DEFAULT_THRESHOLD
     found = {
         "train": measure(job.task, job.metric, train_label, train_whole, threshold=at),
         "valid": measure(job.task, job.metric, label, whole, threshold=at),

@@ -93,7 +93,7 @@ def retrain_model(
     check_bundle_files(catalog.folder(bundle), bundle)
     settings = settings_of(bundle)
     manifest = catalog.dataset(bundle.dataset)
-    if manifest.content_digest != bundle.dataset_digest:
+    if not manifest.has_content(bundle.dataset_digest):
         raise IntegrityError(
             f"dataset '{bundle.dataset}' must be the one that '{bundle.ref}' was trained on, but "
             "its record changed; restore it from a backup."

@@ -8,10 +8,14 @@ from arclight.errors import DataError, printable
 from spark.badrecord import LONGEST, QUOTING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from arclight.spec import Source
 
+LOOKED_AT_BYTES = 1 << 20
+PACKED = frozenset({".gz", ".bz2", ".deflate", ".lz4", ".snappy", ".zst"})
+"""What Spark unpacks by itself."""
 LOOKED_AT = 10_000
 """Lines of a source that are looked through; elsewhere a wrong number of fields tells."""
 
@@ -37,19 +41,41 @@ def refuse_open_quotes(name: str, source: Source, lines: Iterable[str]) -> None:
     if options.get("multiLine", "").lower() == "true" or len(quote) != 1 or "lineSep" in options:
         return
     for line in lines:
-        if "\ufffd" in line:
-            raise DataError(
-                f"source '{name}' (csv at '{source.path}') holds bytes that are not UTF-8, which "
-                f"would all become one sign: its line reads '{printable(line, LONGEST)}'; "
-                f"write it in UTF-8, or say that it is Latin-1: sources.{name}.options: "
-                "{encoding: iso-8859-1}"
-            )
         is_comment = comment and line.startswith(comment)
         if quote in line and not is_comment and _ends_open(line, sep, quote, escape):
             raise DataError(
                 f"source '{name}' (csv at '{source.path}') has a quoted text that does not end on "
                 f"its line: its line reads '{printable(line, LONGEST)}'; {QUOTING}"
             )
+
+
+def refuse_other_bytes(name: str, files: Sequence[Path]) -> None:
+    """Refuse bytes that are not UTF-8, of which Spark would make one and the same sign.
+
+    Args:
+        name: of the source.
+        files: of which the beginnings are looked at; packed ones are passed over.
+
+    Raises:
+        DataError: one has such bytes.
+    """
+    for file in files:
+        if file.suffix.lower() in PACKED:
+            continue
+        with file.open("rb") as stream:
+            start = stream.read(LOOKED_AT_BYTES)
+        try:
+            start.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data" and len(start) == LOOKED_AT_BYTES:
+                continue  # a sign that was cut
+            line = start[start.rfind(b"\n", 0, error.start) + 1 :].split(b"\n", 1)[0]
+            raise DataError(
+                f"source '{name}': '{printable(file)}' must be UTF-8, but has other bytes, all of "
+                "which would become one sign: a line reads "
+                f"'{printable(line.decode(errors='replace'), LONGEST)}'; write it in UTF-8, or "
+                f"say that it is Latin-1: sources.{name}.options: {{encoding: iso-8859-1}}"
+            ) from error
 
 
 # --------------------------------------------------------------------------------- inside

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from arclight.contract import digest_of
 from arclight.errors import DataError
-from arclight.inputs import SourceFiles, look_at
+from arclight.inputs import SourceFiles, is_unchanged, look_at
 from arclight.lineage import code_digest, library_versions
 
 if TYPE_CHECKING:
@@ -41,18 +41,13 @@ def refuse_changed(plan: EtlPlan) -> None:
 
     Raises:
         DataError: a source is not what it was.
-        MissingError: it is gone.
     """
-    for name, found in _look(plan.loaded).items():
-        if found.digest != plan.files[name].digest:
+    for name, source in plan.loaded.spec.sources.items():
+        if not is_unchanged(plan.files[name], name, source, plan.loaded):
             raise DataError(
-                f"source '{name}' ('{found.path}') must not change while it is read, but did; "
+                f"source '{name}' ('{source.path}') must not change while it is read, but did; "
                 "nothing was published: run again when it is written."
             )
-
-
-def _look(loaded: LoadedSpec) -> dict[str, SourceFiles]:
-    return {name: look_at(name, one, loaded) for name, one in loaded.spec.sources.items()}
 
 
 def plan_etl(loaded: LoadedSpec) -> EtlPlan:
@@ -62,7 +57,7 @@ def plan_etl(loaded: LoadedSpec) -> EtlPlan:
         MissingError, DataError: a source is not there or holds nothing.
     """
     spec = loaded.spec
-    files = _look(loaded)
+    files = {name: look_at(name, source, loaded) for name, source in spec.sources.items()}
     digests = {name: found.digest for name, found in files.items()}
     body = {
         "name": spec.name,

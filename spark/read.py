@@ -29,9 +29,9 @@ from arclight.errors import (
 )
 from arclight.schema import Column, SourceContract
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
-from spark.badrecord import wrong_header
+from spark.badrecord import explain_rows, wrong_header
 from spark.csv_header import refuse_packed
-from spark.csv_quotes import LOOKED_AT, refuse_open_quotes
+from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
 from spark.footers import Footers, read_footers
 
 if TYPE_CHECKING:
@@ -159,14 +159,22 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
     except JVM_ERRORS as error:
         raise _explain(name, source, error, _culprit(reader, files.files)) from error
     if source.format == "csv":
+        if _is_utf8(source):
+            refuse_other_bytes(name, files.files)
         refuse_open_quotes(name, source, _first_lines(session, source, files))
     _refuse_times_of_day(name, source, files, reader, table)
     return table
 
 
+def _is_utf8(source: Source) -> bool:
+    options = {key.lower(): str(value) for key, value in source.options.items()}
+    named = options.get("encoding", options.get("charset", "utf-8"))
+    return named.lower() in ("utf-8", "utf8")
+
+
 def _first_lines(session: SparkSession, source: Source, files: SourceFiles) -> Iterator[str]:
     """Return lines as they stand; none where they are not in UTF-8."""
-    if source.options.get("encoding", "UTF-8") not in ("UTF-8", "utf-8"):
+    if not _is_utf8(source):
         return iter(())
     text = session.read.text(_paths(files)).limit(LOOKED_AT)
     return (row[0] for row in text.collect())
@@ -184,13 +192,15 @@ def _refuse_times_of_day(
     times = [f.name for f in table.schema.fields if isinstance(f.dataType, kinds)]
     if source.format not in ("csv", "json") or not times:
         return
-    fields = [
-        StructField(f.name, StringType() if f.name in times else f.dataType)
-        for f in table.schema.fields
-    ]
+    # all of them as text: what does not fit its type is told when the rows are read
+    fields = [StructField(f.name, StringType()) for f in table.schema.fields]
     text = reader.option("inferSchema", "false").schema(StructType(fields)).load(_paths(files))
     quoted = [F.col(f"`{one.replace('`', '``')}`") for one in times]
-    for row in text.select(quoted).limit(_LOOKED_AT).collect():
+    try:
+        rows = text.select(quoted).limit(_LOOKED_AT).collect()
+    except JVM_ERRORS as error:
+        raise explain_rows(error, f"source '{name}' cannot be read") from error
+    for row in rows:
         for column, value in zip(times, row, strict=True):
             if value is not None and _TIME_OF_DAY.fullmatch(value):
                 raise SpecError(

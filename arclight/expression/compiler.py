@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from arclight.errors import DataError, SpecError, printable
 from arclight.expression import (
@@ -83,12 +82,19 @@ class Program:
         try:
             return self._evaluate(batch)
         except (pa.ArrowInvalid, UnicodeDecodeError):
-            broken, batch = _without_broken_texts(batch, self.columns)
+            broken = _broken_rows(batch, self.columns)
             if not broken.any():
                 raise
-        values, invalid = self._evaluate(batch)
-        bad = pa.array(broken)
-        return pc.if_else(bad, None, values), bad if invalid is None else pc.or_(bad, invalid)
+            if batch.num_rows == 1:
+                return pa.nulls(1, self.type), pa.array([True])
+        # each by itself: whether it fails must not hang on the rows beside it
+        parts = [self.run(batch.slice(place, 1)) for place in np.flatnonzero(broken)]
+        parts.append(self.run(batch.filter(pa.array(~broken))))
+        order = np.argsort(np.concatenate([np.flatnonzero(broken), np.flatnonzero(~broken)]))
+        none = (pa.array(np.zeros(len(values), bool)) for values, _ in parts)
+        bad = [one if one is not None else no for (_, one), no in zip(parts, none, strict=True)]
+        values = pa.concat_arrays([values for values, _ in parts])
+        return values.take(pa.array(order)), pa.concat_arrays(bad).take(pa.array(order))
 
     def _evaluate(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.BooleanArray | None]:
         size = batch.num_rows
@@ -101,10 +107,8 @@ class Program:
         return arrow_array(found, self._kind, size), invalid
 
 
-def _without_broken_texts(
-    batch: pa.RecordBatch, columns: Sequence[str]
-) -> tuple[npt.NDArray[np.bool_], pa.RecordBatch]:
-    """Return the rows with text that is not UTF-8 in some columns, and the batch without it."""
+def _broken_rows(batch: pa.RecordBatch, columns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return the rows with text that is not UTF-8 in some columns."""
     broken = np.zeros(batch.num_rows, dtype=np.bool_)
     for name in columns:
         values = batch.column(name)
@@ -112,9 +116,7 @@ def _without_broken_texts(
         found = broken_texts(values) if kind is Kind.TEXT else None
         if found is not None:
             broken |= found
-            place = batch.schema.get_field_index(name)
-            batch = batch.set_column(place, name, pc.if_else(pa.array(found), None, values))
-    return broken, batch
+    return broken
 
 
 def _field(text: str, schema: pa.Schema, name: str) -> pa.Field:

@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 MIDDLEWARES = "ray_apps.serving.door.middlewares"
 HEAD_S = 10.0
 """From a connection, or the first byte of a further request, to the end of the request's head."""
-OBEYED = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
-"""Headers by which any caller may tell the proxy to wait for ever."""
+OBEYED = frozenset(
+    {
+        b"x-request-timeout-seconds", b"x-request-disconnect-disabled",
+        b"serve_multiplexed_model_id", b"x-session-id",
+    }
+)  # fmt: skip
+"""Headers by which any caller may tell the proxy to wait for ever, or whom to ask."""
 OWN_PATHS = "/-/"
 
 
@@ -50,8 +55,8 @@ class Door:
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         """Pass a request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
             return
         if scope["path"].startswith(OWN_PATHS):  # the proxy would tell anybody what it serves
             request_id = new_id()
@@ -90,6 +95,13 @@ class Impatient(HttpToolsProtocol):
         """Wait for the first head."""
         super().connection_made(transport)
         self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for a head also where bytes came that begin none, and ended the keep-alive."""
+        super().data_received(data)
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self._deadline is None and not self.transport.is_closing():
+            self._wait()
 
     def on_message_begin(self) -> None:
         """Wait for the rest of a head."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.errors import DataError, DivergedError
-from arclight.metrics import best_f1_threshold, measure, metric_for
-from arclight.samples import DEFAULT_THRESHOLD
+from arclight.metrics import measure_scores, metric_for
 from ray_apps.gang.totals import from_first, to_first
 from ray_apps.trainers.imbalance import put_right
 
@@ -48,7 +47,7 @@ class ValidMetric:
         return self.last
 
     def _measure(self, predictions: Doubles) -> float:
-        value = _measured(self._label, predictions, self._job)
+        value = measure_scores(self._job.task, self._job.metric, self._label, predictions)
         return math.nan if value is None else value
 
 
@@ -75,20 +74,10 @@ def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
     Raises:
         DataError: the metric is undefined on these rows.
     """
-    value = _measured(labels, predictions, job)
+    value = measure_scores(job.task, job.metric, labels, predictions)
     if value is None:
         raise _undefined(job)
     return value
-
-
-def _measured(labels: Doubles, predictions: Doubles, job: TrainJob) -> float | None:
-    """Return our formula of the job's metric; F1 at the threshold that is the best for it.
-
-    At 0.5 it is 0 for each round in which no score is as high, as with few positives.
-    """
-    is_f1 = job.task == "binary" and job.metric == "f1"
-    threshold = best_f1_threshold(labels, predictions) if is_f1 else DEFAULT_THRESHOLD
-    return measure(job.task, job.metric, labels, predictions, threshold=threshold)
 
 
 def _undefined(job: TrainJob) -> DataError:

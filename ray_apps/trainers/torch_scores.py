@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arclight.metrics import measure, metric_for
+from arclight.metrics import measure_scores, metric_for
 from ray_apps.gang.totals import from_first, to_first
 from ray_apps.trainers.torch_rows import Rows
 
@@ -76,7 +76,7 @@ def gains(network: Network, data: TorchData, job: TrainJob, gang: Gang) -> tuple
     rows = Rows(*data.valid.take(torch.from_numpy(some).to(data.valid.label.device)))
 
     def judge(scores: Doubles) -> float:
-        value = measure(job.task, job.metric, label, scores)
+        value = measure_scores(job.task, job.metric, label, scores)
         return math.nan if value is None else value
 
     whole = from_first(gang, score_rows(network, rows), judge)

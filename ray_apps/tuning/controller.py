@@ -108,30 +108,37 @@ class Controller:
         Raises:
             ArclightError: its begin could not be written.
         """
-        with self._asking:
-            with self._lock:
-                while True:
+        while True:
+            with self._asking:
+                with self._lock:
                     if self._stops or self._is_over() or host in self._gone:
                         return None
                     again = self._begun_before()
                     number = again[0] if again else self._trials.next_number
                     if number >= self._wanted:
                         return None
-                    if self._may_begin(number, host):
-                        break
-                    self._again[:0] = [again] if again else []
-                    self._lock.wait(LOOKS_EVERY_S)
-                ended = list(self._trials.ended.values())
-                others = {n: params for n, (_, params) in self._running.items()}
-            # reports are not kept waiting while a model is asked
-            params = again[1] if again else self._asker.ask(number, ended, others)
-            with self._lock:
-                if host in self._gone:  # meanwhile
-                    self._again += [again] if again else []
-                    return None
-                self._trials.begin(number, params)
-                self._running[number] = (host, params)
-                return number, params
+                    may_begin = self._may_begin(number, host)
+                    if not may_begin:
+                        self._again[:0] = [again] if again else []
+                    ended = list(self._trials.ended.values())
+                    others = {n: params for n, (_, params) in self._running.items()}
+                if may_begin:
+                    # reports are not kept waiting while a model is asked
+                    params = again[1] if again else self._asker.ask(number, ended, others)
+                    return self._begin(host, number, params, is_again=again is not None)
+            with self._lock:  # the other hosts may ask meanwhile
+                self._lock.wait(LOOKS_EVERY_S)
+
+    def _begin(
+        self, host: int, number: int, params: dict[str, Param], *, is_again: bool
+    ) -> tuple[int, dict[str, Param]] | None:
+        with self._lock:
+            if host in self._gone:  # meanwhile
+                self._again += [(number, params)] if is_again else []
+                return None
+            self._trials.begin(number, params)
+            self._running[number] = (host, params)
+            return number, params
 
     def passes(self, number: int, height: int, best: float) -> bool:
         """Say whether a trial that comes to a rung with its best figure so far goes on."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.halving import rungs_of
-from arclight.metrics import measure
+from arclight.metrics import measure_scores
 from arclight.tune_section import MODEL_BYTES
 from ray_apps.folds import check_folds, deal
 from ray_apps.gang import Alone
@@ -102,7 +102,7 @@ def other_figures(
             model = library.load(path, threads=stage.job.threads)
             scores = np.concatenate([model.predict(dense(table)) for table in stage.judge.tables])
         label, task = stage.judge.label, stage.job.task
-        found |= {name: measure(task, name, label, scores) for name in metrics}
+        found |= {name: measure_scores(task, name, label, scores) for name in metrics}
     return {name: value for name, value in found.items() if value is not None}
 
 

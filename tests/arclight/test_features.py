@@ -217,3 +217,23 @@ def test_what_is_stored_gives_the_feature_back(case: str):
     assert found.to_pylist() == expected
     decoded = found.type.value_type if pa.types.is_dictionary(found.type) else found.type
     assert decoded == (pa.float32() if kind == "number" else pa.string())
+
+
+def test_a_row_beside_broken_text_is_judged_by_itself():
+    def texts(*raw: bytes) -> pa.Array:
+        values = pa.array(raw, pa.binary())
+        return pa.Array.from_buffers(pa.string(), len(raw), values.buffers())
+
+    plan = layout(
+        ("d", "number"),
+        derive={"d": "IF(upper(x) = 'A' OR z = 'q', 1, 0)"},
+        x="string",
+        z="string",
+    )
+    raw = pa.record_batch([texts(b"a", b"\xff", b"b"), texts(b"\xff", b"a", b"a")], ["x", "z"])
+    whole = FeatureBuilder(plan).build(raw)
+    assert whole.columns["d"].to_pylist() == [1, None, 0]
+    assert whole.rejected["derive:d"].tolist() == [False, True, False]
+    for place in range(3):
+        one = FeatureBuilder(plan).build(raw.slice(place, 1))
+        assert one.columns["d"].to_pylist() == whole.columns["d"].to_pylist()[place : place + 1]

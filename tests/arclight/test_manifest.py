@@ -97,3 +97,14 @@ def test_lineage_knows_the_code_and_the_libraries():
 def test_a_file_of_no_known_part_is_refused():
     with pytest.raises(ValidationError, match="'train', 'valid', 'test'"):
         DataFile.model_validate({**make_file().model_dump(), "part": "other"})
+
+
+def test_a_digest_of_an_older_release_is_of_the_same_data():
+    manifest = make_manifest()
+    older = manifest._digest(list(manifest.files))
+    assert manifest.has_content(manifest.content_digest)
+    assert manifest.has_content(older)
+    changed = manifest.files[0].model_copy(update={"sha256": "0" * 64})
+    other = manifest.model_copy(update={"files": (changed, *manifest.files[1:])})
+    assert not other.has_content(older)
+    assert not other.has_content(manifest.content_digest)

@@ -61,6 +61,14 @@ def test_a_second_head_of_a_folder_is_refused(tmp_path: Path) -> None:
         start_head(SMALL, tmp_path)
 
 
+def test_a_head_of_an_older_release_is_found(tmp_path: Path) -> None:
+    head = record(tmp_path, os.getpid(), "")
+    for age_s, found in ((0.0, True), (1000.0, False)):
+        older = head.model_copy(update={"started": psutil.Process().create_time() - age_s})
+        (tmp_path / HEAD).write_text(older.to_json())
+        assert (find_head(tmp_path) == older) is found
+
+
 def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
     with held(tmp_path, alone=True), pytest.raises(ConflictError, match="starts a cluster in"):
         start_head(SMALL, tmp_path)

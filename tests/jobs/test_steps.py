@@ -136,7 +136,8 @@ def judged(context: Context, key: str, skill: float) -> tuple[ModelBundle, Evalu
     """A published model and its evaluation."""
     catalog = context.run.catalog
     bundle = catalog.publish_model(make_bundle(key=key))
-    found = of_skill(skill, key)
+    digest = {"dataset_digest": catalog.dataset("flights@1").content_digest}
+    found = of_skill(skill, key).model_copy(update=digest)
     return bundle, catalog.publish_evaluation(bundle.name, bundle.number, found)
 
 
@@ -194,7 +195,7 @@ def test_a_champion_that_was_never_evaluated_is_kept(context: Context):
     new, evidence = judged(context, "k2", 0.4)
     found = register_step(with_rival(context, "champion"), new, evidence)
     assert found.kind == "keep"
-    assert f"{unknown.ref} holds 'champion' and was never evaluated" in found.reason
+    assert f"{unknown.ref} holds 'champion' and has no evaluation" in found.reason
     assert catalog.alias(new.name, "champion") == held
 
 

@@ -125,3 +125,20 @@ def test_a_healthy_trial_that_was_beside_a_bad_one_is_not_failed(made):
     made.begin(3)  # another one
     ended = {number: trial.state for number, trial in made.file().ended.items()}
     assert ended == {bad: "failed", healthy: "complete"}
+
+
+def test_a_host_is_not_kept_waiting_by_what_waits_at_another(made):
+    suspect, other = made.begin(0), made.begin(0)
+    for host in (0, 1):
+        made.controller.lost(host)
+        made.begin(host + 1)
+        if host == 0:
+            made.begin(1)
+    waiting = threading.Thread(target=lambda: made.begin(2), daemon=True)
+    waiting.start()  # for the suspect to end
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    assert made.begin(3) == other
+    made.end(suspect, 2)
+    waiting.join(10)
+    assert not waiting.is_alive()

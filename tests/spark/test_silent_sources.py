@@ -111,10 +111,46 @@ def test_bytes_that_are_not_utf8_are_no_text(session: SparkSession, tmp_path: Pa
     case = make_case(tmp_path)
     write_csv(case, labelled(300, c=names), encoding="iso-8859-1")
     as_csv(case, "id bigint, x double, n int, c string, y int")
-    with pytest.raises(DataError, match=r"bytes that are not UTF-8.*encoding"):
+    with pytest.raises(DataError, match=r"t\.csv' must be UTF-8.*a line reads '\d+,.*encoding"):
         case.build(session)
     as_csv(case, "id bigint, x double, n int, c string, y int", encoding="iso-8859-1")
     assert set(case.splits(case.build(session))["c"].to_pylist()) == set(names.to_pylist())
+
+
+def test_a_sign_that_stands_for_lost_ones_is_a_sign(session: SparkSession, tmp_path: Path):
+    names = pa.array(["M\ufffdller", "Meier", "ü"] * 100)
+    case = make_case(tmp_path)
+    write_csv(case, labelled(300, c=names))
+    as_csv(case, "id bigint, x double, n int, c string, y int")
+    assert set(case.splits(case.build(session))["c"].to_pylist()) == set(names.to_pylist())
+
+
+def test_a_file_more_does_not_undo_what_never_read_it(
+    session: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    case = make_case(tmp_path, rows(300))
+    plan = plan_etl(load_spec(case.spec_file()))
+    read = module.read_source
+
+    def joined(*args: Any) -> Any:
+        found = read(*args)
+        case.write("t", rows(300, id=pa.array(range(300, 600))), file="part-1.parquet")
+        return found
+
+    monkeypatch.setattr(module, "read_source", joined)
+    manifest = build_dataset(session, plan, case.catalog, tick=silent)
+    assert manifest.ledger.sources == {"t": 300}
+
+
+def test_a_bad_row_beside_times_is_shown(session: SparkSession, tmp_path: Path):
+    times = pa.array(["2013-01-01 10:00:00"] * 300)
+    ids = pa.array(["1x", *map(str, range(1, 300))])
+    case = make_case(tmp_path)
+    write_csv(case, labelled(300, c=times, id=ids))
+    as_csv(case, "id bigint, x double, n int, c timestamp, y int")
+    case.body["etl"]["drop"] = ["c"]
+    with pytest.raises(DataError, match=r"t\.csv' holds a record"):
+        case.build(session)
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])

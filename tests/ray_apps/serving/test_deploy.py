@@ -258,6 +258,21 @@ def test_a_connection_without_a_whole_head_is_closed(url: str, sent: bytes) -> N
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("rest", [b"\r\n", b"x" * 10], ids=["empty line", "body"])
+def test_bytes_after_an_answer_hold_no_connection(url: str, rest: bytes) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /nothing HTTP/1.1\r\nHost: {host}\r\nContent-Length: "
+    head += "0\r\n\r\n" if rest == b"\r\n" else "1000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=3 * HEAD_S) as wire:
+        wire.sendall(head.encode())
+        assert b"404" in wire.recv(4096)
+        with suppress(ConnectionError):
+            wire.sendall(rest)
+            while wire.recv(4096):
+                pass
+
+
+@pytest.mark.ray
 def test_what_the_proxy_would_do_for_anybody_is_not_done(url: str) -> None:
     for path in ("/-/routes", "/-/healthz"):
         answer = httpx.get(url + path)
@@ -412,7 +427,7 @@ def test_a_version_that_does_not_hold_never_listens_and_says_why(
     port = find_port("127.0.0.1", 0)
     with (
         pytest.raises(IntegrityError) as caught,
-        served(made.catalog, ["demo"], profile=small_profile, port=port),
+        served(made.catalog, [bundle.ref], profile=small_profile, port=port),
     ):
         pytest.fail("started")
     assert all(reason in caught.value.message for reason in reasons), caught.value.message
