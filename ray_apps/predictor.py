@@ -157,12 +157,13 @@ def load_predictor(catalog: Catalog, bundle: ModelBundle, *, threads: int) -> Pr
 def tolerance_of(bundle: ModelBundle, scores: Scores) -> float:
     """Return how far two ways to the same scores may be apart.
 
-    Of a regression it is a part of the largest scores there are, whichever row it shows in.
+    Never more than 1e-6 for trees; of a regression in a small unit, no more than that part of the
+    largest scores. A network's error is a part of those, whichever row it shows in.
     """
-    most = float(np.abs(scores).max(initial=0.0))
-    if bundle.task == "regression":  # in the label's unit, which may be small
-        return TOLERANCES.get(bundle.trainer, TOLERANCE) * most
-    return TOLERANCES.get(bundle.trainer, TOLERANCE)
+    most = float(np.abs(scores).max(initial=0.0)) if bundle.task == "regression" else 1.0
+    if bundle.trainer in TOLERANCES:
+        return TOLERANCES[bundle.trainer] * most
+    return TOLERANCE * min(1.0, most)
 
 
 def check_bundle_files(folder: Path, bundle: ModelBundle) -> None:

@@ -142,3 +142,19 @@ def test_a_host_is_not_kept_waiting_by_what_waits_at_another(made):
     made.end(suspect, 2)
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def test_a_trial_that_was_gone_twice_waits_for_those_beside_it(made):
+    suspect = made.begin(0)
+    made.controller.lost(0)
+    assert made.begin(1) == suspect
+    beside = made.begin(2)
+    made.controller.lost(1)
+    begun = []
+    thread = threading.Thread(target=lambda: begun.append(made.begin(2)), daemon=True)
+    thread.start()
+    thread.join(0.3)
+    assert not begun
+    made.end(beside, 2)
+    thread.join(10)
+    assert begun == [suspect]

@@ -13,7 +13,7 @@ import pytest
 from arclight.spec_file import load_spec
 from spark.columns import check_columns
 from spark.rowpass import RowPass
-from spark.taskresult import FAN_IN, add_up
+from spark.taskresult import FAN_IN, _Fold, add_up
 from tests.spark.etl_case import make_case, rows
 
 if TYPE_CHECKING:
@@ -83,6 +83,15 @@ def test_few_results_are_held_at_a_time(results) -> None:
 
     add_up(watched())
     assert most <= 2
+
+
+def test_summaries_are_put_together_sixteen_by_sixteen(results) -> None:
+    (columns,) = [one.summaries["train"] for one in results(1)]
+    fold = _Fold()
+    for _ in range(FAN_IN**2 + FAN_IN + 1):
+        fold.add(columns)
+    assert [len(level) for level in fold._levels] == [1, 1, 1]
+    assert fold.whole()[0].rows == (FAN_IN**2 + FAN_IN + 1) * columns[0].rows
 
 
 class Held:

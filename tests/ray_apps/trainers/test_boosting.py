@@ -208,7 +208,8 @@ def rare_flags(rows, *, seed=0):
 def test_the_best_round_is_kept_where_some_have_no_split():
     """LightGBM leaves those out of the model, so that its rounds are fewer than ours."""
     train, valid = rare_flags(4000), rare_flags(2000, seed=1)
-    job = make_job(categorical=(), metric="log_loss", rounds=150, early_stopping=15, params=RARE)
+    params = {**RARE, "learning_rate": 0.3}
+    job = make_job(categorical=(), metric="log_loss", rounds=150, early_stopping=15, params=params)
     history = []
 
     def watch(found, _):
@@ -219,6 +220,7 @@ def test_the_best_round_is_kept_where_some_have_no_split():
     fitted = trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), watch)
     kept = history.index(fitted.valid) + 1
     assert len(set(history[:kept])) < kept - 2  # there were some
+    assert len(set(history)) > len(set(history[:kept])) + 2  # and trees after the best one
     assert fitted.rounds < kept
     booster = lgb.Booster(model_str=fitted.model.decode())
     scores = booster.predict(valid.tables[0])
