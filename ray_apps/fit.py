@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
@@ -22,12 +22,10 @@ from arclight.errors import EngineError, IntegrityError
 from arclight.features import FeatureBuilder
 from arclight.folds import FoldRule
 from arclight.lineage import code_digest, library_versions, python_version
-from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
 from arclight.plan import Encoder
-from arclight.samples import DEFAULT_THRESHOLD
 from arclight.spec_field import parse_duration_s
 from arclight.store import Store, replace_file
-from arclight.train_section import Costs, Train
+from arclight.train_section import Train
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
 from ray_apps.finetune import (
     Comparison,
@@ -40,10 +38,10 @@ from ray_apps.finetune import (
 from ray_apps.folds import FoldJob, check_folds, deal, fold_figures, told_until
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
-from ray_apps.gang.totals import to_first
+from ray_apps.judgement import judge_model, valid_scores
 from ray_apps.memory import held_bytes, memory_named
 from ray_apps.rows import conform, from_json_rows, to_json_rows
-from ray_apps.shards import Reader, dense, open_split, read_shard
+from ray_apps.shards import Reader, open_split, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.imbalance import even_out
@@ -314,8 +312,10 @@ def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
     done = time.monotonic()
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)
-    judged = _judge(model, measured, job, gang, request.train.costs)
     valid = measured.valid
+    scores = valid_scores(model, valid, fitted.scores, job.seed)
+    own = (measured.train, measured.train_label), (valid.label, scores)
+    judged = judge_model(*own, model, job, gang, request.train.costs)
     del measured  # what follows may read all rows again
     transfer = _compare(folder, place, (judged.valid, valid), gang, tick)
     if gang.rank:
@@ -392,8 +392,8 @@ def _train(
         check_folds(train, dealt, job, gang)
     laps.append(time.monotonic())
     tick(there, job.rounds, f"binning{again}")
-    some = train.sample(MEASURED_TRAIN_ROWS // gang.world, job.seed)
-    measured = _Measured(*some, valid, train, dealt)
+    some, places = train.sample(MEASURED_TRAIN_ROWS // gang.world, job.seed)
+    measured = _Measured(some, train.label[places], valid, train, dealt)
     evened, job = even_out(train, job, gang)
     data = trainer.prepare(evened, valid, job, gang, begun.start)
     laps.append(time.monotonic())
@@ -502,47 +502,6 @@ def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
             "record changed; run again."
         )
     return manifest
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A model on the rows of all workers; of the others than the first one nothing."""
-
-    valid: Scores
-    threshold: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-
-
-def _judge(
-    model: Model, rows: _Measured, job: TrainJob, gang: Gang, costs: Costs | None
-) -> _Judged:
-    """Return the threshold, and the metric on train and valid, of the model as read back."""
-    scores = np.concatenate([model.predict(dense(table)) for table in rows.valid.tables])
-    mine = (rows.valid.label, scores, rows.train_label, model.predict(rows.train))
-    label, whole, train_label, train_whole = (to_first(gang, values) for values in mine)
-    judged = Scores(label, whole)
-    if gang.rank:
-        return _Judged(judged)
-    threshold = _threshold(label, whole, costs) if job.task == "binary" else None
-    at = threshold if threshold is not None and job.metric == "f1" else DEFAULT_THRESHOLD
-    found = {
-        "train": measure(job.task, job.metric, train_label, train_whole, threshold=at),
-        "valid": measure(job.task, job.metric, label, whole, threshold=at),
-    }
-    known = {split: value for split, value in found.items() if value is not None}
-    return _Judged(judged, threshold, known)
-
-
-def _threshold(label: Doubles, scores: Doubles, costs: Costs | None) -> float:
-    """Return what makes an answer positive: the best F1 on valid, or the least cost."""
-    if costs is None:
-        return best_f1_threshold(label, scores)
-    return cheapest_threshold(
-        label,
-        scores,
-        false_positive=costs.false_positive,
-        false_negative=costs.false_negative,
-    )
 
 
 def _shares(gains: Doubles) -> tuple[float, ...]:

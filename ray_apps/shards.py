@@ -145,24 +145,24 @@ class Shard:
         labels = tuple(self.labels[place][mask] for place, mask in kept.items())
         return Shard(_Chosen(self.tables, kept), labels)
 
-    def sample(self, rows: int, seed: int) -> tuple[Matrix, Doubles]:
-        """Return about so many rows and their labels, by chance out of a few parts.
+    def sample(self, rows: int, seed: int) -> tuple[Matrix, npt.NDArray[np.int64]]:
+        """Return about so many rows and their places, by chance out of a few parts.
 
         Not the first ones of a part: rows may lie in an order of time.
         """
         if rows >= self.rows:
-            return self.matrix(), self.label
+            return self.matrix(), np.arange(self.rows)
         parts = len(self.labels)
+        starts = np.cumsum([0, *map(len, self.labels)])
         count = min(parts, max(SAMPLED_PARTS, -(-rows * parts // self.rows)))
-        places = [parts * i // count for i in range(count)]
-        found, labels = [], []
-        for place in places:
-            label = self.labels[place]
-            rng, size = np.random.default_rng([seed, place]), min(len(label), -(-rows // count))
-            chosen = np.sort(rng.choice(len(label), size, replace=False))
-            found.append(dense(self.tables[place].take(pa.array(chosen))))
-            labels.append(label[chosen])
-        return np.concatenate(found), np.concatenate(labels)
+        found, places = [], []
+        for part in (parts * i // count for i in range(count)):
+            there = len(self.labels[part])
+            rng, size = np.random.default_rng([seed, part]), min(there, -(-rows // count))
+            chosen = np.sort(rng.choice(there, size, replace=False))
+            found.append(dense(self.tables[part].take(pa.array(chosen))))
+            places.append(starts[part] + chosen)
+        return np.concatenate(found), np.concatenate(places)
 
 
 class _Chosen:

@@ -105,12 +105,15 @@ class Fitted:
         rounds: rounds in that file, those of the model it started from included.
         valid: the metric on the valid rows at the kept round.
         params: everything that was passed to the library.
+        scores: of this worker's valid rows, as the kept round was judged by them; None where
+            nobody held them.
     """
 
     model: bytes
     rounds: int
     valid: float
     params: dict[str, Param]
+    scores: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

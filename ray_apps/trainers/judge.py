@@ -31,6 +31,8 @@ class ValidMetric:
         self._gang, self._job = gang, job
         self.last = float("nan")
         self._label = to_first(gang, label)
+        self._higher = metric_for(job.task, job.metric).higher_is_better
+        self._held: tuple[float, Doubles] | None = None
 
     def __call__(self, predictions: Doubles) -> float:
         """Return the metric; `predictions` are those of this worker's valid rows.
@@ -44,7 +46,20 @@ class ValidMetric:
         self.last = from_first(self._gang, predictions, self._measure)
         if math.isnan(self.last):
             raise _undefined(self._job)  # by every worker alike
+        if not self._job.is_trial and self._may_be_kept():
+            self._held = self.last, predictions.copy()  # the library writes over its own
         return self.last
+
+    def scores_of(self, value: float) -> Doubles | None:
+        """Return this worker's scores of the round with a figure, the kept one; None: not held."""
+        return self._held[1] if self._held is not None and self._held[0] == value else None
+
+    def _may_be_kept(self) -> bool:
+        """Say whether the last round is one that `kept_rounds` could choose."""
+        if self._job.early_stopping is None or self._held is None:
+            return True
+        best = self._held[0]
+        return self.last > best if self._higher else self.last < best
 
     def _measure(self, predictions: Doubles) -> float:
         value = measure_scores(self._job.task, self._job.metric, self._label, predictions)

@@ -166,6 +166,7 @@ class LgbmTrainer:
             rounds=rounds,
             valid=history[kept - 1],
             params=params,
+            scores=metric.scores_of(history[kept - 1]) if metric else None,
         )
 
     def load(self, path: Path, *, threads: int) -> LgbmModel:

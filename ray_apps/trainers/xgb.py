@@ -200,6 +200,7 @@ class XgbTrainer:
             rounds=before + rounds,
             valid=history[rounds - 1],
             params={name: _plain(value) for name, value in params.items()},
+            scores=metric.scores_of(history[rounds - 1]) if metric else None,
         )
 
     def load(self, path: Path, *, threads: int) -> XgbModel:
