@@ -191,12 +191,22 @@ def binary_sample(
     labels: Floats, scores: Floats, threshold: float = DEFAULT_THRESHOLD
 ) -> BinarySample:
     """Collapse rows to distinct scores with their negatives and positives."""
-    order = np.argsort(scores)  # in what order ties come changes nothing: zeros and ones are added
-    ranked = scores[order]
+    ranked, truth = _ranked(scores, labels)
     starts = run_starts(ranked)
-    pos = np.add.reduceat(labels[order], starts) if len(starts) else np.zeros(0)
+    pos = np.add.reduceat(truth, starts) if len(starts) else np.zeros(0)
     rows = np.diff(starts, append=len(ranked)).astype(np.float64)
     return BinarySample(ranked[starts], (rows - pos)[None, :], pos[None, :], threshold)
+
+
+def _ranked(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """Return ascending scores and the labels of the same rows, 0 or 1, ties in any order."""
+    if len(scores) and scores.min() >= 0:
+        # bits of such numbers stand in the order of the numbers, and that of the sign is free for
+        # the label: to sort whole numbers takes a third of the time that places take
+        keys = np.sort((scores.view(np.uint64) << 1) | labels.astype(np.uint64))
+        return (keys >> 1).view(np.float64), (keys & 1).astype(np.float64)
+    order = np.argsort(scores)
+    return scores[order], labels[order]
 
 
 def run_starts(ranked: Floats) -> Ints:

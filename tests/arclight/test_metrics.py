@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from arclight.errors import SpecError
@@ -319,3 +321,27 @@ def test_directions_agree_with_a_better_model():
         good = metric.value("binary", make_sample("binary", y, 0.01 + 0.98 * y))
         bad = metric.value("binary", make_sample("binary", y, 1 - p))
         assert (good > bad) == metric.higher_is_better, metric.name
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(
+                st.sampled_from([0.0, -0.0, 5e-324, 0.1, 0.5, np.nextafter(0.5, 1), 1.0, np.inf]),
+                st.floats(min_value=-2, max_value=2),
+            ),
+            st.booleans(),
+        ),
+        max_size=60,
+    )
+)
+def test_rows_are_put_together_by_score_whatever_the_sign(pairs):
+    """Scores below 0 are sorted in another way than those that are none."""
+    scores, labels = (np.array([pair[i] for pair in pairs], np.float64) for i in (0, 1))
+    for mine in (scores, np.abs(scores)):
+        found = binary_sample(labels, mine)
+        assert found.scores.tolist() == sorted(set(mine.tolist()))
+        for place, score in enumerate(found.scores):
+            rows = labels[mine == score]
+            assert found.pos[0, place] == rows.sum()
+            assert found.neg[0, place] == len(rows) - rows.sum()
