@@ -23,10 +23,17 @@ SMALL = Profile(name="small", cores=2, memory_gib=5.0)
 # Tests run in this order; a run stops before a stage when an earlier one has failed.
 STAGES = (("unit", ()), ("engines", ("spark", "ray", "browser")), ("line", ("e2e", "fault")))
 ENGINES = pytest.StashKey[ExitStack]()
+SHARED = {"session", "ray_cluster"}
+"""Fixtures that end before the last stage, whose tests start engines of their own."""
 
 
 def stage_of(item: pytest.Item) -> int:
-    """Return the number of a test's stage: the last one it has a marker of, or the first."""
+    """Return the number of a test's stage: the last one it has a marker of, or the first.
+
+    Whoever uses what is shared comes while it is there.
+    """
+    if SHARED.intersection(getattr(item, "fixturenames", ())):
+        return 1
     marks = {mark.name for mark in item.iter_markers()}
     return max((i for i, (_, names) in enumerate(STAGES) if marks.intersection(names)), default=0)
 
