@@ -12,6 +12,7 @@ from arclight.spec_file import load_spec
 from arclight.sql_guard import check_all_read, check_select
 from arclight.workers import bounds_of
 from cluster.machine import look_at_machine
+from cluster.profiles import load_profile
 from cluster.sizing import plan_crew
 from jobs.say import answer, say
 from ray_apps.crews import check_device
@@ -34,10 +35,13 @@ if TYPE_CHECKING:
 MOST_NAMED = 10
 
 
-def check_command(spec_file: Path, *, as_json: bool) -> None:
-    """Check a spec: its fields, SQL, expressions, parameters, sources and their footers."""
+def check_command(spec_file: Path, *, profile: str | None, as_json: bool) -> None:
+    """Check a spec: its fields, SQL, expressions, parameters, sources and their footers.
+
+    With a profile also whether its workers fit there.
+    """
     loaded = load_spec(spec_file)
-    check_without_running(loaded)
+    check_without_running(loaded, None if profile is None else load_profile(profile))
     plan = plan_etl(loaded)
     rows = {}
     columns: dict[str, Columns | str] = {}

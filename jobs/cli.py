@@ -310,11 +310,18 @@ def sweep(
 
 
 @app.command()
-def check(spec: SpecFile, as_json: JsonOption = False) -> None:
+def check(
+    spec: SpecFile,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Whether it fits there, too: a profile's name or file."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check a spec, its SQL, expressions and sources without running anything."""
     from jobs.check import check_command
 
-    check_command(spec, as_json=as_json)
+    check_command(spec, profile=profile, as_json=as_json)
 
 
 @app.command(name="spec")

@@ -61,5 +61,5 @@ def _say(report: RetrainReport) -> None:
         for split, value in report.recorded.items()
     ]
     lines.append(("model file", "", "the same bytes" if report.same_bytes else "other bytes"))
-    lines += [("changed since", "", reason) for reason in report.changed]
+    lines += [("what may make other bytes", "", reason) for reason in report.changed]
     say_table(f"retrain {report.model}", ("what", "recorded", "found"), lines)

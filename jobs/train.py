@@ -81,6 +81,9 @@ def train_step(
     if "train" in told and manifest.rows["train"] > MEASURED_TRAIN_ROWS:
         told["train"] += f" (of {MEASURED_TRAIN_ROWS:,} rows)"
     figures = ", ".join(told.values())
+    if bundle.metric == "f1" and spec.train.costs is not None and bundle.threshold is not None:
+        # rounds and trials are judged by the best F1 there is
+        figures += f", at the threshold of the least cost, {bundle.threshold:.4f}"
     say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
     if bundle.cross_validation is not None:
         say(f"train: cross-validation, {bundle.metric}: {bundle.cross_validation}.")

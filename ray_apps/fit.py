@@ -146,6 +146,7 @@ def job_of(
         task=request.task,
         categorical=manifest.plan.categorical,
         codes=manifest.plan.codes,
+        features=len(manifest.plan.features),
         classes=len(manifest.plan.classes),
         rounds=request.train.rounds,
         early_stopping=request.train.early_stopping,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
+from arclight.disk import disk_full
 from arclight.errors import ArclightError, DataError, SchemaError, printable
 from cluster.spark_errors import describe_spark_error, texts_of, told_by_worker
 
 LONGEST = 80
+FULL = re.compile(r"No space left on device(?:: '([^'\n]+)')?")
 UNREAD_FILE = re.compile(
     r"(FAILED_READ_FILE\.\w+): Encountered error while reading file (\S+?)\.?$"
 )
@@ -45,8 +49,23 @@ def explain_rows(error: BaseException, what: str) -> ArclightError:
         error: what a Spark job raised.
         what: what failed, to begin the sentence with.
     """
-    told = told_by_worker(error) or wrong_header(error)
+    told = told_by_worker(error) or wrong_header(error) or full_disk(error)
     return told or DataError(f"{what}: {describe_bad_rows(error)}")
+
+
+def full_disk(error: BaseException) -> ArclightError | None:
+    """Return what tells of a full disk that a worker or the JVM met; None for another failure."""
+    for text in texts_of(error):
+        found = FULL.search(text)
+        if found is not None and found[1]:
+            return disk_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), found[1]))
+        if found is not None:
+            return ArclightError(
+                "the disk of the store, or the one on which Spark sorts (TMPDIR), has no room "
+                f"({os.strerror(errno.ENOSPC)}); nothing was published: free space, and run the "
+                "same command again."
+            )
+    return None
 
 
 def wrong_header(error: BaseException) -> SchemaError | None:

@@ -91,9 +91,9 @@ class _Task:
         self.rows_in += batch.num_rows
         built = self.features.build(batch)
         label, bad_label = read_labels(self.spec.task, batch.column(self.spec.etl.label))
-        codes = self._split(batch)
+        codes, keyless = self._split(batch), self._without_key(batch)
         stages: dict[str, Reasons] = {
-            "key": [("key_null", self._without_key(batch)), ("key_repeated", repeats)],
+            "key": [("key_null", keyless), ("key_repeated", repeats & ~keyless)],
             "label": list(bad_label.items()),
             "checks": self._broken_checks(batch),
             "derive": list(built.rejected.items()),

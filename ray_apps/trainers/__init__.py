@@ -57,6 +57,7 @@ class TrainJob:
         categorical: places of category features.
         codes: how many codes each of them may have, that of unknown levels included; empty where
             nobody knows.
+        features: how many there are; 0 where nobody knows.
         classes: how many, for a multiclass task.
         metric: a name of `arclight.metrics`; it stops training and chooses the round.
         params: the library's own parameters, as the user gave them.
@@ -78,6 +79,7 @@ class TrainJob:
     categorical: tuple[int, ...]
     metric: str
     codes: tuple[int, ...] = ()
+    features: int = 0
     classes: int = 0
     rounds: int = 300
     early_stopping: int | None = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from lightgbm.basic import _ConfigAliases
 
 from arclight.errors import SpecError, nearest, printable
 from ray_apps.gang import Alone
+from ray_apps.trainers.by_feature import check_by_feature, features_told
 from ray_apps.trainers.imbalance import refuse_weights
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ ALLOWED = frozenset(
         "cegb_tradeoff", "cegb_penalty_split",
     }
 )  # fmt: skip
+# It prints what it is about to raise; on standard output, where answers of commands stand alone.
+_SILENT = logging.getLogger("arclight.lightgbm")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+lgb.register_logger(_SILENT)
 _CHECK = re.compile(r"Check failed: \((?P<name>\w+)\) (?P<rule>\S+) \((?P<limit>[^)]*)\)")
 _PLACE = re.compile(r" at /\S+, line \d+ \.$")
 
@@ -118,6 +125,7 @@ def check_names(job: TrainJob) -> None:
             )
 
     refuse_weights(seen, job)
+    check_by_feature({main: job.params[name] for main, name in seen.items()}, job)
 
 
 def check_init(job: TrainJob, objective: str) -> None:
@@ -145,9 +153,10 @@ def probe(job: TrainJob) -> str:
         SpecError: it does refuse one.
     """
     classes = max(job.classes, 2)
-    features = np.arange(40 * classes, dtype=np.float32).reshape(-1, 1)
-    labels = np.arange(40 * classes) % classes if job.task != "regression" else features[:, 0] + 1
+    column = np.arange(40 * classes, dtype=np.float32).reshape(-1, 1)
+    labels = np.arange(40 * classes) % classes if job.task != "regression" else column[:, 0] + 1
     params = params_of(job, Alone())  # its threads are a setting of the whole process
+    features = np.repeat(column, job.features or features_told(params), axis=1)
     try:
         return _objective(lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1))
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ import xgboost as xgb
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
+from ray_apps.trainers.by_feature import check_by_feature, features_told
 from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.labels import row_weights
@@ -119,6 +120,7 @@ class XgbTrainer:
         """Refuse parameters by name, then let the library itself judge them on four rows."""
         _check_names(job)
         refuse_weights(job.params, job)
+        check_by_feature(job.params, job)
         if job.init is not None:
             _check_init(job)
         unused = _probe(_params(job), job)
@@ -384,8 +386,9 @@ def _probe(params: dict[str, Any], job: TrainJob) -> list[str]:
         SpecError: XGBoost refuses a value.
     """
     classes = max(job.classes, 2)
-    features = np.arange(4 * classes, dtype=np.float32).reshape(-1, 1)
-    labels = np.arange(4 * classes) % classes if job.task != "regression" else features[:, 0] + 1
+    column = np.arange(4 * classes, dtype=np.float32).reshape(-1, 1)
+    labels = np.arange(4 * classes) % classes if job.task != "regression" else column[:, 0] + 1
+    features = np.repeat(column, job.features or features_told(params), axis=1)
     params = {**params, "nthread": 1, "device": "cpu", "verbosity": 1}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

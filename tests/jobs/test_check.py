@@ -77,6 +77,17 @@ def test_a_schema_s_columns_are_checked(
     assert sentence in err
 
 
+def test_whether_workers_fit_is_checked_where_a_place_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = f"{SPEC}train: {{workers: 999}}\n"
+    assert typed(tmp_path, spec, "check", "--profile", "local") == 3
+    assert "train.workers: 999 workers with 1 cores each must fit" in capsys.readouterr().err
+    other = tmp_path / "other"
+    other.mkdir()
+    assert typed(other, spec) == 0  # where it will run is not known
+
+
 @pytest.mark.parametrize("command", ["run", "train"])
 def test_more_workers_than_cores_are_refused_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spark.badrecord import LONGEST, bad_record, describe_bad_rows
+from spark.badrecord import LONGEST, bad_record, describe_bad_rows, explain_rows
 
 SAID = "[X] Malformed records are detected in record parsing: {}. Parse Mode: FAILFAST. To"
 
@@ -34,3 +34,20 @@ def test_a_file_that_cannot_be_read_is_named_in_plain_words(cause: str, sentence
     said = "[FAILED_READ_FILE.X] Encountered error while reading file file:///x/a%20b.csv."
     text = describe_bad_rows(RuntimeError(f"{said} SQLSTATE: KD001\n{cause}"))
     assert text.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            "[X] OSError: [Errno 28] No space left on device: '/s/part-0.parquet'",
+            "for '/s/part-0.p",
+        ),
+        ("[X] Job aborted.\nCaused by: java.io.IOException: No space left on device", "(TMPDIR)"),
+    ],
+)
+def test_a_full_disk_is_no_bad_row(said: str, sentence: str) -> None:
+    error = explain_rows(RuntimeError(said), "the rows could not be read or computed")
+    assert error.exit_status == 1
+    assert sentence in error.message
+    assert error.message.endswith("free space, and run the same command again.")

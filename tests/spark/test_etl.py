@@ -94,10 +94,7 @@ def test_null_and_repeated_keys_go_to_quarantine(session: SparkSession, tmp_path
     manifest = case.build(session)
     quarantine = case.read(manifest, "quarantine")
     reasons = sorted(tuple(r) for r in quarantine["reasons"].to_pylist())
-    assert (
-        reasons == [("key_null",)] * 2 + [("key_repeated",)] * 3
-        or reasons == [("key_null", "key_repeated")] * 2 + [("key_repeated",)] * 3
-    )
+    assert reasons == [("key_null",)] * 2 + [("key_repeated",)] * 3  # wherever the rows came
     key = next(s for s in manifest.ledger.stages if s.name == "key")
     assert key.quarantined == {"key_null": 2, "key_repeated": 3}
     assert 7 not in case.splits(manifest)["id"].to_pylist()
