@@ -10,7 +10,7 @@ Successive halving rung by rung (Jamieson, Talwalkar, Non-stochastic Best Arm Id
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from arclight.trials import Trial
-    from arclight.tune_section import Scheduler
 
+Scheduler = Literal["asha", "halving", "hyperband", "median", "none", "population"]
 ETA = 3
 """One of so many passes a rung, and the next rung is so many times as high."""
 RUNGS = 4

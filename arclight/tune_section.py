@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from arclight.contract import Contract
+from arclight.halving import Scheduler
 from arclight.search_space import Choice, FloatRange, Range
 from arclight.spec_field import FieldError, Params, Text, TrainerName
 
 Sampler = Literal["tpe", "gp", "cma_es", "evolution", "quasi_random", "random", "grid"]
-Scheduler = Literal["asha", "halving", "hyperband", "median", "none", "population"]
 BY_CHANCE = ("random", "quasi_random")
 TRAINER = "trainer"
 """Among a trial's parameters, where a search chooses among trainers: which one it has."""
