@@ -171,7 +171,6 @@ class Trials:
         elif "ended" in body:
             trial = Trial.model_validate_json(json.dumps(body["ended"]))
             self.begun.pop(trial.number, None)
-            self.attempts.pop(trial.number, None)  # it may be taken up again
             self.ended[trial.number] = trial
         else:
             self.over = dict(body["over"])

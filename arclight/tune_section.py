@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from arclight.contract import Contract
-from arclight.halving import Scheduler
 from arclight.search_space import Choice, FloatRange, Range
 from arclight.spec_field import FieldError, Params, Text, TrainerName
 
@@ -80,7 +79,7 @@ class Tune(Contract):
 
     trials: int = Field(default=50, ge=1, le=100_000)
     sampler: Sampler = "tpe"
-    scheduler: Scheduler = "asha"
+    scheduler: Literal["asha", "hyperband", "median", "none", "population"] = "asha"
     population: int | None = Field(default=None, ge=4, le=1000)
     """Networks that are trained side by side, where that is how a search goes."""
     time_limit_s: int | None = Field(default=None, ge=1)
@@ -136,7 +135,6 @@ class Tune(Contract):
         if self.folds and self.fidelity == "rows":
             raise FieldError("folds have all rows; leave them out, or fidelity.", "fidelity")
         self._check_population()
-        self._check_halving()
         self._check_sampler()
         for path, space in self._spaces():
             for name, values in space.items():
@@ -188,21 +186,6 @@ class Tune(Contract):
         if beside:
             text = "a population's networks take over each other's weights, learned from all rows"
             raise FieldError(f"{text}; leave out {beside[0]}, or the population.", beside[0])
-
-    def _check_halving(self) -> None:
-        if self.scheduler != "halving":
-            return
-        if self.sampler not in (*BY_CHANCE, "grid"):
-            is_unsaid = " (which it is where none is given)" if self.sampler == "tpe" else ""
-            text = f"halving must know all trials when it begins, which {self.sampler}{is_unsaid}"
-            raise FieldError(
-                f"{text} does not; set sampler: random, quasi_random or grid, or scheduler: asha.",
-                "sampler",
-            )
-        for name in ("time_limit_s", "target"):
-            if getattr(self, name) is not None:
-                text = "halving ends with its last rung, before which there is little to choose"
-                raise FieldError(f"{text}; leave out {name}, or set scheduler: asha.", name)
 
     def _spaces(self) -> list[tuple[tuple[str, ...], dict[str, Range]]]:
         below = [(("trainers", "dict", n, "space"), one.space) for n, one in self.among.items()]

@@ -53,7 +53,6 @@ PEERS = {
         "cores, binned once",
     ),
 }
-SCHEDULERS = {"arclight": "asha", "arclight-halving": "halving"}
 SLOW = {"ray-tune": 2}
 """Rounds of one that takes ten times as long as the others."""
 TARGETS = {
@@ -95,27 +94,26 @@ def _race(
     }  # fmt: skip
     published = publish_spec(setting, name, spec)
     job = published.job(threads=1, rounds=rounds)
-    spec["tune"] = {"trials": trials, "sampler": "random", "space": SPACE}
+    spec["tune"] = {"trials": trials, "sampler": "random", "scheduler": "asha", "space": SPACE}
+
     tune = Tune.model_validate_json(json.dumps(spec["tune"]))
     asked = [configurations(tune, seed=number) for number in range(MOST_ROUNDS + 1)]
 
     def scratch(side: str) -> str:
         return str(scratch_for(setting, name, side))
 
-    def own(side: str, scheduler: str) -> Contender:
-        asked = {**spec, "tune": {**spec["tune"], "scheduler": scheduler}}
-        return Contender(
-            name=side,
-            module="benchmarks.ours.search",
-            params={
-                **spark_params(setting),
-                "scratch": scratch(side),
-                "store": str(published.store),
-                "dataset": published.ref,
-                "spec": asked,
-            },
-            note=f"tune, sampler random, scheduler {scheduler}: two threads in one Ray worker",
-        )
+    ours = Contender(
+        name="arclight",
+        module="benchmarks.ours.search",
+        params={
+            **spark_params(setting),
+            "scratch": scratch("arclight"),
+            "store": str(published.store),
+            "dataset": published.ref,
+            "spec": spec,
+        },
+        note="tune, sampler random, scheduler asha: two threads in one Ray worker",
+    )
 
     flaml = {"PYTHONPATH": str(installed(setting.data / "packages", FLAML))}
 
@@ -134,13 +132,9 @@ def _race(
     return Race(
         name=name,
         metric="seconds from call to return, all trials from Parquet on, page cache warm",
-        contenders=(
-            *(own(*how) for how in SCHEDULERS.items()),
-            *(peer(side, *how) for side, how in PEERS.items()),
-        ),
+        contenders=(ours, *(peer(side, *how) for side, how in PEERS.items())),
         comparisons=tuple(
-            Comparison(ours=ours, peer=side, target=target, floor=floor)
-            for ours in SCHEDULERS
+            Comparison(ours="arclight", peer=side, target=target, floor=floor)
             for side, (target, floor) in TARGETS.items()
         ),
         judge=lambda one, other: judge(one, other, AUC_GAP[setting.size]),

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from arclight.halving import Halving, Passing
+from arclight.halving import Passing
 from arclight.metrics import METRICS
 from arclight.population import heir, is_ready, leg_of
 from arclight.study import trained_by
@@ -60,16 +60,11 @@ class Decides(Protocol):
 
 def passing_of(study: Study) -> dict[str, Passing]:
     """Return trainer -> who passes its rungs."""
-    tune, higher = study.tune, METRICS[study.metric].higher_is_better
-    names = list(study.candidates)
-    if tune.scheduler != "halving":
-        return {n: Passing(tune.scheduler, study.height(n), higher=higher) for n in names}
-    numbers: dict[str, list[int]] = {name: [] for name in names}
-    asker = Asker(tune, seed=study.train.seed, higher=higher)
-    for number in range(trials_of(tune)):
-        asked = asker.ask(number, (), {}) if tune.among else {}
-        numbers[trained_by(study.train, tune, asked)[0]].append(number)
-    return {n: Halving(numbers[n], study.height(n), higher=higher) for n in names}
+    higher = METRICS[study.metric].higher_is_better
+    return {
+        name: Passing(study.tune.scheduler, study.height(name), higher=higher)
+        for name in study.candidates
+    }
 
 
 class Controller:
@@ -99,14 +94,11 @@ class Controller:
             self._of(trial.params).recall(trial)
         self._again = sorted(trials.begun.items())
         self._wanted = trials_of(study.tune)
-        self._has_rungs = study.tune.scheduler == "halving"
-        """Whether trials are taken up again, once it is known who goes on."""
         self._running: dict[int, tuple[int, dict[str, Param]]] = {}
         self._asking = threading.Lock()
         self._lock = threading.Condition()
         """Told when a trial ends or comes back: a generation waits for the one before."""
         self._begun_s, self._known = clock() - spent_s, len(trials.ended)
-        self._known_share = self._share()
         self._stops = False
         self._gone: set[int] = set()
 
@@ -123,14 +115,10 @@ class Controller:
                         return None
                     again = self._begun_before()
                     number = again[0] if again else self._trials.next_number
-                    up = self._next_up() if number >= self._wanted else None
-                    if up is not None:
-                        again, number = up, up[0]
-                    is_last = number >= self._wanted
-                    if is_last and not (self._has_rungs and self._running):
+                    if number >= self._wanted:
                         return None
-                    may_begin = not is_last and self._may_begin(number, host)
-                    if not may_begin and up is None:
+                    may_begin = self._may_begin(number, host)
+                    if not may_begin:
                         self._again[:0] = [again] if again else []
                     ended = list(self._trials.ended.values())
                     others = {n: params for n, (_, params) in self._running.items()}
@@ -156,10 +144,7 @@ class Controller:
         """Say whether a trial that comes to a rung with its best figure so far goes on."""
         with self._lock:
             mine = self._running.get(number)  # none where its host was given up
-            if mine is None:
-                return False
-            self._lock.notify_all()  # another one may go on by that
-            return self._of(mine[1]).passes(number, height, best)
+            return mine is not None and self._of(mine[1]).passes(number, height, best)
 
     def leg(self, number: int) -> Leg | None:
         """Return what a running trial of a population trains; None where there is none."""
@@ -181,7 +166,6 @@ class Controller:
         with self._lock:
             if self._is_at(trial.number, trial.host):
                 self._trials.end(trial)
-                self._of(trial.params).ended(trial)
                 del self._running[trial.number]
             self._lock.notify_all()
 
@@ -216,14 +200,12 @@ class Controller:
         with self._lock:
             if self._running or self._is_over():
                 return not self._running
-            is_begun = not self._again and self._trials.next_number >= self._wanted
-            return is_begun and self._next_up() is None
+            return not self._again and self._trials.next_number >= self._wanted
 
     def said(self) -> Said:
         """Return how far the search is."""
         with self._lock:
-            running = len(self._running)
-            ended = [t for n, t in self._trials.ended.items() if n not in self._running]
+            ended, running = list(self._trials.ended.values()), len(self._running)
             best = self._study.best(self._trials)
         told = [] if best is None else [f"best {best.value:.5f} (trial {best.number})"]
         told.append(f"{running} running")
@@ -231,24 +213,12 @@ class Controller:
             count = sum(trial.state == state for trial in ended)
             told += [f"{count:,} {state}"] if count else []
         made, spent = len(ended) - self._known, self._spent_s()
-        if made > 0 and spent > 1:
-            told.append(f"{60 * made / spent:.1f}/min")
-            if (since := self._share() - self._known_share) > 0:
-                left = max(0.0, 1 - self._share()) * spent / since
-                told[-1] += f", {left:.0f} s left"
+        if made and spent > 1:
+            left = max(0, self._wanted - len(ended)) * spent / made
+            told.append(f"{60 * made / spent:.1f}/min, {left:.0f} s left")
         return len(ended), self._wanted, ", ".join(told)
 
     # with the lock held
-
-    def _share(self) -> float:
-        """Return the part of the search that is done, in rounds where these are known."""
-        every = [
-            passing.done for passing in self._passing.values() if isinstance(passing, Halving)
-        ]
-        if not every:
-            return len(self._trials.ended) / self._wanted
-        behind, there_are = map(sum, zip(*every, strict=True))
-        return behind / there_are
 
     def _is_at(self, number: int, host: int) -> bool:
         return number in self._running and self._running[number][0] == host
@@ -256,14 +226,6 @@ class Controller:
     def _of(self, params: dict[str, Param]) -> Passing:
         trainer, _ = trained_by(self._study.train, self._study.tune, params)
         return self._passing[trainer]
-
-    def _next_up(self) -> tuple[int, dict[str, Param]] | None:
-        """Return a trial that ended at a rung and goes on; None: there is none now."""
-        busy = {*self._running, *(number for number, _ in self._again)}
-        for passing in self._passing.values():
-            if (number := passing.next_up(busy)) is not None:
-                return number, self._trials.ended[number].params
-        return None
 
     def _numbers_at(self, host: int) -> list[int]:
         return [number for number in self._running if self._is_at(number, host)]
@@ -289,9 +251,7 @@ class Controller:
             if self._trials.attempts.get(number, 0) < ATTEMPTS:
                 return number, params
             reason = f"its process was gone {ATTEMPTS} times before it ended"
-            failed = Trial(number=number, params=params, state="failed", reason=reason)
-            self._trials.end(failed)
-            self._of(params).ended(failed)
+            self._trials.end(Trial(number=number, params=params, state="failed", reason=reason))
         return None
 
     def _is_over(self) -> bool:

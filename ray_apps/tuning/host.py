@@ -23,7 +23,6 @@ from ray_apps.memory import is_no_memory
 from ray_apps.trainers import Fitted, Spent
 from ray_apps.tuning.controller import passing_of
 from ray_apps.tuning.stages import other_figures
-from ray_apps.tuning.turns import LeftError, Turns, room_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,17 +110,14 @@ class Host:
         networks: Networks | None = None,
     ) -> None:
         self._study, self._controller, self._trainers = study, controller, trainers
-        self._stages, self._rank = stages, rank
+        self._stages, self._at_once, self._rank = stages, at_once, rank
         self._has_stages = study.tune.unit != "round"
         self._has_rungs = not self._has_stages and study.tune.population is None
         self._networks = None if study.tune.population is None else networks
         self._clock = clock
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
-        self._halves = study.tune.scheduler == "halving" and not self._has_stages
         self._bins, self._network = threading.Condition(), threading.Lock()
-        room = room_for(stages[0].train) if self._halves else 0
-        self._turns = Turns(self._make_trials, at_once, room)
         self._binned: dict[tuple[Any, ...], Any] = {}
         self._in_use: Counter[tuple[Any, ...]] = Counter()
         self._most = max(BINNINGS, len(study.candidates)) * len(stages)
@@ -141,42 +137,46 @@ class Host:
             LostWorkerError: a trial does not come back; it has failed, and this process should
                 end, since nothing else ends a call into a library.
         """
+        threads = [
+            threading.Thread(target=self._work, name=f"trial-{place}", daemon=True)
+            for place in range(self._at_once)
+        ]
         try:
-            self._turns.begin()
-            while not self._turns.are_over(TOLD_EVERY_S):
-                self._end_hung()
-                self._give_up()
-                tell()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(TOLD_EVERY_S)
+                    self._end_hung()
+                    self._give_up()
+                    tell()
         except LostWorkerError:
             raise  # one of the threads is waited for in vain
         except BaseException:
             self._stop()  # after the round that each is in
-            self._turns.join()
+            for thread in (one for one in threads if one.ident is not None):
+                thread.join()
             raise
-        self._turns.join()
         if self._failure is not None:
             raise self._failure
         tell()
 
     # threads
 
-    def _make_trials(self) -> bool:
-        """Make one trial after another; False: one that waited has this thread's turn now.
-
-        Raises:
-            LeftError: another thread has its turn.
-        """
+    def _work(self) -> None:
+        """Make one trial after another."""
         mine: _Running | None = None
         try:
             while not self._stops and (asked := self._controller.next(self._rank)) is not None:
-                if self._turns.wake(asked[0]):
-                    return False
                 mine = self._live[asked[0]] = _Running(*asked, self._clock())
-                if not self._make_one(mine):
-                    return True
+                trial = self._make(mine)
+                if self._live.pop(mine.number, None) is None:
+                    return  # it was given up, and this thread with it
+                if trial is None or self._stops:
+                    self._controller.leave(mine.number, self._rank)
+                else:
+                    self._controller.end(trial)
                 mine = None
-        except LeftError:
-            raise
         except BaseException as error:  # noqa: BLE001 -- raised again by `run`
             self._failure = self._failure or error
             self._stop()
@@ -185,43 +185,6 @@ class Host:
                     self._controller.leave(mine.number, self._rank)  # it is not to blame
             if mine is not None:
                 self._live.pop(mine.number, None)
-        return True
-
-    def _make_one(self, mine: _Running) -> bool:
-        """Make a trial and tell how it ended; False: it was given up, and this thread with it."""
-        trial = self._make(mine)
-        if self._live.pop(mine.number, None) is None:
-            return False
-        if trial is None or self._stops:
-            self._controller.leave(mine.number, self._rank)
-        else:
-            self._controller.end(trial)
-        return True
-
-    def _goes_on_later(self, mine: _Running, trainer: str) -> bool:
-        """Wait at a rung until it is known that a trial goes on; False: it cannot wait.
-
-        Others may bin in another way then, and networks draw from one generator.
-
-        Raises:
-            LeftError: it does not go on, or not here.
-        """
-        if not self._halves or trainer == "torch" or len(self._binned) > 1 or self._stops:
-            return False
-        height, figure = mine.points[-1]
-        if not self._turns.may_wait(mine.number, height, figure if self._higher else -figure):
-            return False
-        if self._live.pop(mine.number, None) is None:
-            raise LeftError  # it was given up
-        began = self._clock()
-        mine.spent_s, mine.begun_s = began - mine.begun_s, math.nan
-        self._controller.end(self._ended(mine, state="stopped", reason=mine.reason))
-        self._turns.wait(mine.number)
-        self._live[mine.number] = mine
-        now = self._clock()
-        mine.asked_s += now - began
-        mine.begun_s, mine.reason = now - mine.spent_s, ""
-        return True
 
     def _give_up(self) -> None:
         """Leave the trial that cost this process its memory, once the others are left.
@@ -261,7 +224,6 @@ class Host:
 
     def _stop(self) -> None:
         self._stops = True
-        self._turns.send_away()
         with self._bins:
             self._bins.notify_all()
 
@@ -290,8 +252,6 @@ class Host:
                 if not self._has_rungs and self._is_late():
                     return None  # another command may go on with it; half of it is no figure
                 return self._ended(mine, state="stopped", reason=mine.reason)
-            except LeftError:
-                raise
             except Exception as error:  # noqa: BLE001 -- raised again, or the trial's own end
                 return self._failed(mine, error)
         value = mine.points[-1][1] if self._has_stages else found.valid
@@ -439,7 +399,7 @@ class Host:
                 return True
             if self._has_rungs and (is_rung or mine.reason):
                 mine.points.append((mine.rounds, best))
-            if mine.reason and not (is_rung and self._goes_on_later(mine, trainer)):
+            if mine.reason:
                 raise _StoppedError  # nobody wants its model
             return True
 
