@@ -20,7 +20,7 @@ from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, progress, say
 from jobs.studies import LiveTable, say_best, write_study_page
 from jobs.train import train_step, workers
-from ray_apps.tune import result_of, search
+from ray_apps.tune import check_space, result_of, search
 from ray_apps.tuning.ask import LEARNING, STARTUP
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def tune_step(
         run.skip("tune", key=study.key, result=study.ref)
         say(f"tune: study {study.ref} is over: {found}.")
     else:
+        check_space(spec, len(manifest.plan.features))
         if trials.ended:
             say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
         if study.tune.sampler in LEARNING and study.tune.trials <= STARTUP:

@@ -127,11 +127,15 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
     )
 
 
-def check_space(spec: Spec) -> None:
+def check_space(spec: Spec, features: int = 0) -> None:
     """Refuse parameters that the trainer would not use, before anything starts.
 
     Every parameter is tried at both ends of its range, or with each of its choices, beside the
     train section's own; and all of them together at their first and their last values.
+
+    Args:
+        spec: with a tune section.
+        features: of the dataset; 0 where there is none yet.
 
     Raises:
         SpecError: the trainer refuses one; it is named.
@@ -149,18 +153,19 @@ def check_space(spec: Spec) -> None:
             params = {TRAINER: trainer, **own} if spec.tune.among else own
             train = with_params(spec.train, spec.tune, params)
             try:
-                load_trainer(trainer).check_params(plain_job(spec, train))
+                load_trainer(trainer).check_params(plain_job(spec, train, features))
             except SpecError as error:
                 text = error.message.removeprefix("train.params: ")
                 raise SpecError(f"{path}{where}: {text}") from error
 
 
-def plain_job(spec: Spec, train: Train) -> TrainJob:
+def plain_job(spec: Spec, train: Train, features: int = 0) -> TrainJob:
     """Return the job of a train section as far as it is known without data."""
     bounds = bounds_of(train.workers)
     return TrainJob(
         task=spec.task,
         categorical=(),
+        features=features,
         metric=spec.metric,
         classes=2,
         params=dict(train.params),

@@ -16,11 +16,16 @@ ONE_EACH = ("monotone_constraints", "feature_contri")
 """By the libraries' main names: a value for every feature, such as `(1,0,-1)`."""
 PLACES = "interaction_constraints"
 """Places of features that may stand together, such as `[[0,1],[2,3]]`."""
+MOST_FEATURES = 100_000
 _ITEM, _PLACE = re.compile(r"[^\s,()\[\]]+"), re.compile(r"\d+")
 
 
 def features_told(params: Mapping[str, Param]) -> int:
-    """Return how many features parameters speak of, at least one."""
+    """Return how many features parameters speak of, at least one.
+
+    Raises:
+        SpecError: they speak of more than any table has.
+    """
     counts = [len(_ITEM.findall(str(params[name]))) for name in ONE_EACH if name in params]
     return max([1, _highest(params) + 1, *counts])
 
@@ -54,5 +59,16 @@ def check_by_feature(params: Mapping[str, Param], job: TrainJob) -> None:
 
 
 def _highest(params: Mapping[str, Param]) -> int:
-    """Return the highest place that is named, -1 without any."""
-    return max(map(int, _PLACE.findall(str(params.get(PLACES, "")))), default=-1)
+    """Return the highest place that is named, -1 without any.
+
+    Raises:
+        SpecError: no table has so many features.
+    """
+    places = _PLACE.findall(str(params.get(PLACES, "")))
+    longest = max(places, key=len, default="")
+    if len(longest) >= len(str(MOST_FEATURES)):
+        raise SpecError(
+            f"train.params: {PLACES} must name places of features under {MOST_FEATURES:,}, got "
+            f"{printable(longest)}; count them from 0."
+        )
+    return max(map(int, places), default=-1)

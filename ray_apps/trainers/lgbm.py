@@ -166,7 +166,10 @@ class LgbmTrainer:
             rounds=rounds,
             valid=history[kept - 1],
             params=params,
-            scores=metric.scores_of(history[kept - 1]) if metric else None,
+            # what a bundle's bins have lost the model's features have not, in a few rows
+            scores=metric.scores_of(history[kept - 1])
+            if metric and not params["enable_bundle"]
+            else None,
         )
 
     def load(self, path: Path, *, threads: int) -> LgbmModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +50,6 @@ ALLOWED = frozenset(
         "cegb_tradeoff", "cegb_penalty_split",
     }
 )  # fmt: skip
-# It prints what it is about to raise; on standard output, where answers of commands stand alone.
-_SILENT = logging.getLogger("arclight.lightgbm")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
-lgb.register_logger(_SILENT)
 _CHECK = re.compile(r"Check failed: \((?P<name>\w+)\) (?P<rule>\S+) \((?P<limit>[^)]*)\)")
 _PLACE = re.compile(r" at /\S+, line \d+ \.$")
 

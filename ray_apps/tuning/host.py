@@ -447,7 +447,9 @@ class Host:
                     if len(self._binned) >= self._most:
                         del self._binned[old]
                 begun, stage = self._clock(), self._stages[key[1]]
-                self._binned[key] = trainer.prepare(stage.train, stage.judge, job, Alone())
+                # the others wait for it: it has all threads
+                wide = replace(job, threads=job.threads * self._at_once)
+                self._binned[key] = trainer.prepare(stage.train, stage.judge, wide, Alone())
                 mine.bin_s += self._clock() - begun
             return self._binned[key]
 
