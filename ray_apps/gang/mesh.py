@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ray_apps.gang.wire import LostError, Wire, swap
+from ray_apps.gang.wire import LostError, Wire, trade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -82,17 +82,14 @@ class Mesh:
             return answer
 
     def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
-        """Give part i to worker i, and return what each one gave to this one, in ranks' order.
-
-        In step s everybody gives to the worker s places above and takes from the one s below.
-        """
-        found = [b""] * self.world
-        found[self.rank] = bytes(parts[self.rank])
+        """Give part i to worker i, and return what each one gave to this one, in ranks' order."""
+        # everybody begins with the next one above, so that not all write to the same one
+        others = [(self.rank + step) % self.world for step in range(1, self.world)]
         with self._or_closed():
-            for step in range(1, self.world):
-                above, below = (self.rank + step) % self.world, (self.rank - step) % self.world
-                found[below] = swap(b"x", self._wires[above], parts[above], self._wires[below])
-        return found
+            mine = [(self._wires[rank], parts[rank]) for rank in others]
+            got = trade(b"x", mine, [self._wires[rank] for rank in others])
+        found = dict(zip(others, got, strict=True)) | {self.rank: bytes(parts[self.rank])}
+        return [found[rank] for rank in range(self.world)]
 
     def close(self) -> None:
         """Close every connection; the others see it at once."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from arclight.errors import LostWorkerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Buffer
 
 _HEAD = struct.Struct("!cQ")
@@ -53,7 +55,7 @@ class Wire:
         Raises:
             LostError: the other end is gone or takes nothing for too long.
         """
-        swap(kind, self, content, None)
+        trade(kind, [(self, content)], [])
 
     def receive(self, kind: bytes, *, patience: int = 1) -> bytes:
         """Wait for one message of a kind.
@@ -65,7 +67,8 @@ class Wire:
         Raises:
             LostError: the other end is gone, says nothing for too long, or something else.
         """
-        return swap(kind, None, b"", self, patience=patience)
+        (found,) = trade(kind, [], [self], patience=patience)
+        return found
 
     def close(self) -> None:
         """Close the connection; the other end sees it at once."""
@@ -76,29 +79,34 @@ class Wire:
         return LostError(f"training worker {self.peer + 1} {why}; see the run's log.", self.peer)
 
 
-def swap(
-    kind: bytes, to: Wire | None, content: Buffer, source: Wire | None, *, patience: int = 1
-) -> bytes:
-    """Send a message on one connection while one is received on another, or only one of both.
+def trade(
+    kind: bytes,
+    parts: Sequence[tuple[Wire, Buffer]],
+    sources: Sequence[Wire],
+    *,
+    patience: int = 1,
+) -> list[bytes]:
+    """Send a message on some connections while one each is received on others, or the same ones.
 
-    Both at once, because two workers that both send first would wait for each other as soon as
-    a message is larger than the buffers between them.
+    All at once: two workers that both send first would wait for each other as soon as a message
+    is larger than the buffers between them; and who waits for a slow one keeps nobody waiting.
 
     Returns:
-        The message received; empty without a source.
+        What was received, in the order of the sources.
 
     Raises:
-        LostError: one of both is gone, or silent past its deadline.
+        LostError: one of them is gone, or all that are waited for are silent past the deadline.
     """
-    out = _Sending(to, kind, content) if to is not None else None
-    into = _Receiving(source, kind) if source is not None else None
+    outs = [_Sending(wire, kind, content) for wire, content in parts]
+    ins = [_Receiving(wire, kind) for wire in sources]
+    both: list[_Sending | _Receiving] = [*outs, *ins]
     while True:
         # as long as it goes on, without asking the kernel who is ready
-        is_moving = (out is not None and out.step()) | (into is not None and into.step())
-        if (out is None or out.is_done) and (into is None or into.is_done):
-            return b"" if into is None else bytes(into.content)
-        if not is_moving:
-            _wait(out, into, patience)
+        moved = sum(one.step() for one in both)
+        if all(one.is_done for one in both):
+            return [bytes(one.content) for one in ins]
+        if not moved:
+            _wait(outs, ins, patience)
 
 
 class _Sending:
@@ -163,15 +171,18 @@ class _Receiving:
         return True
 
 
-def _wait(out: _Sending | None, into: _Receiving | None, patience: int) -> None:
-    """Wait until one of both can go on."""
-    writing = [out.wire] if out is not None and not out.is_done else []
-    reading = [into.wire] if into is not None and not into.is_done else []
+def _wait(outs: Sequence[_Sending], ins: Sequence[_Receiving], patience: int) -> None:
+    """Wait until one of all can go on."""
+    writing = [one.wire for one in outs if not one.is_done]
+    reading = [one.wire for one in ins if not one.is_done]
+    events: dict[int, int] = {}
+    for wires, event in ((writing, select.POLLOUT), (reading, select.POLLIN)):
+        for wire in wires:
+            place = wire._link.fileno()
+            events[place] = events.get(place, 0) | event
     poll = select.poll()
-    for wire in writing:
-        poll.register(wire._link, select.POLLOUT)
-    for wire in reading:
-        poll.register(wire._link, select.POLLIN)
+    for place, event in events.items():
+        poll.register(place, event)
     slow = (reading or writing)[0]
     seconds = slow._deadline_s * patience
     if not poll.poll(seconds * 1000):
