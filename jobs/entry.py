@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -42,6 +43,7 @@ ENTRYPOINT = "python -m jobs.entry"
 JOB, STORE = "ARCLIGHT_SUBMISSION", "ARCLIGHT_STORE"
 MAX_LOG_BYTES = 64 << 20
 PASS_ON_S = 5.0
+ANSWER_S = 3.0
 _POLL_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PORT_OPEN = re.compile(HOST_PORT)
@@ -81,16 +83,31 @@ def find_job(variables: Mapping[str, str]) -> tuple[Store, str]:
 
 
 def place_profile(folder: Path, variables: Mapping[str, str]) -> Path:
-    """Write the profile as it is on the cluster: its Ray is the one this job runs on."""
+    """Write the profile as it is on the cluster: its Ray is the one this job runs on.
+
+    Ray tells a job the address of the newest Ray on the machine, which may be another one; so
+    that holds only where the profile's own address does not answer from here.
+    """
     body: dict[str, Any] = json.loads((folder / PROFILE).read_bytes())
     ray = body["ray"]
     address, token = variables.get("RAY_ADDRESS", ""), variables.get("RAY_AUTH_TOKEN_PATH")
     if _PORT_OPEN.match(address) and token:
-        ray.update({"address": address, "token_path": token})
+        own = str(ray.get("address"))
+        ray.update({"address": own if _answers(own) else address, "token_path": token})
     path = folder / f".here-{os.getpid()}.yaml"
     path.touch(mode=0o600)
     path.write_text(json.dumps(body))
     return path
+
+
+def _answers(address: str) -> bool:
+    """Say whether somebody listens at a host and port."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def supervise(store: Store, job: str, command: Sequence[str]) -> int:
