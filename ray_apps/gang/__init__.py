@@ -38,8 +38,16 @@ class Gang(Protocol):
                 are closed then, so that the others come to an end as well.
         """
 
-    def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
-        """Give part i to worker i, and return what each one gave to this one, in ranks' order."""
+    def exchange(self, parts: Sequence[Buffer], sizes: Sequence[int] | None = None) -> list[bytes]:
+        """Give part i to worker i, and return what each one gave to this one, in ranks' order.
+
+        Args:
+            parts: one for each worker.
+            sizes: what each one's part must have, where that is known, which is sooner.
+
+        Raises:
+            LostError: a worker is gone, silent or at another step, as for `agree`.
+        """
 
 
 class Alone:
@@ -57,6 +65,10 @@ class Alone:
         """Return the judge's answer to one part."""
         return judge([part])
 
-    def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
+    def exchange(
+        self,
+        parts: Sequence[Buffer],
+        sizes: Sequence[int] | None = None,  # noqa: ARG002 -- the protocol's
+    ) -> list[bytes]:
         """Return the one part."""
         return [bytes(parts[0])]

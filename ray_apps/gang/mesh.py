@@ -81,13 +81,14 @@ class Mesh:
                 self._wires[rank].send(kind, answer)
             return answer
 
-    def exchange(self, parts: Sequence[Buffer]) -> list[bytes]:
+    def exchange(self, parts: Sequence[Buffer], sizes: Sequence[int] | None = None) -> list[bytes]:
         """Give part i to worker i, and return what each one gave to this one, in ranks' order."""
         # everybody begins with the next one above, so that not all write to the same one
         others = [(self.rank + step) % self.world for step in range(1, self.world)]
         with self._or_closed():
             mine = [(self._wires[rank], parts[rank]) for rank in others]
-            got = trade(b"x", mine, [self._wires[rank] for rank in others])
+            theirs = None if sizes is None else [sizes[rank] for rank in others]
+            got = trade(b"x", mine, [self._wires[rank] for rank in others], sizes=theirs)
         found = dict(zip(others, got, strict=True)) | {self.rank: bytes(parts[self.rank])}
         return [found[rank] for rank in range(self.world)]
 

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    Part = bytes | bytearray | memoryview
+
 _HEAD = struct.Struct("!cQ")
+_TIME = struct.Struct("@ll")
+"""The kernel's `timeval`: seconds and millionths."""
 
 
 class LostError(LostWorkerError):
@@ -42,8 +46,11 @@ class Wire:
 
     def __init__(self, link: socket.socket, peer: int, deadline_s: float) -> None:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link.setblocking(False)
-        self._link, self.peer, self._deadline_s = link, peer, deadline_s
+        link.setblocking(True)
+        # the kernel keeps the time of who waits for a message: no call asks it what is there
+        seconds, rest = divmod(max(1, round(deadline_s * 1e6)), 1_000_000)
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(seconds, rest))
+        self.link, self.peer, self._deadline_s = link, peer, deadline_s
 
     def send(self, kind: bytes, content: Buffer) -> None:
         """Send one message.
@@ -72,11 +79,15 @@ class Wire:
 
     def close(self) -> None:
         """Close the connection; the other end sees it at once."""
-        self._link.close()
+        self.link.close()
 
     def lost(self, why: str) -> LostError:
         """Return the error that names the other end."""
         return LostError(f"training worker {self.peer + 1} {why}; see the run's log.", self.peer)
+
+    def silent(self, verb: str, patience: int) -> LostError:
+        """Return the error of one that did nothing for the deadline, so many times."""
+        return self.lost(f"{verb} nothing for {self._deadline_s * patience:.0f} s")
 
 
 def trade(
@@ -84,6 +95,7 @@ def trade(
     parts: Sequence[tuple[Wire, Buffer]],
     sources: Sequence[Wire],
     *,
+    sizes: Sequence[int] | None = None,
     patience: int = 1,
 ) -> list[bytes]:
     """Send a message on some connections while one each is received on others, or the same ones.
@@ -91,100 +103,165 @@ def trade(
     All at once: two workers that both send first would wait for each other as soon as a message
     is larger than the buffers between them; and who waits for a slow one keeps nobody waiting.
 
+    Args:
+        kind: what all the messages are about.
+        parts: what is sent, and where.
+        sources: where is received.
+        sizes: of what is received, where that is known: a message is one call then.
+        patience: how many times the deadline to wait.
+
     Returns:
         What was received, in the order of the sources.
 
     Raises:
-        LostError: one of them is gone, or all that are waited for are silent past the deadline.
+        LostError: one of them is gone, is at another step, or is silent past the deadline.
     """
-    outs = [_Sending(wire, kind, content) for wire, content in parts]
-    ins = [_Receiving(wire, kind) for wire in sources]
-    both: list[_Sending | _Receiving] = [*outs, *ins]
-    while True:
-        # as long as it goes on, without asking the kernel who is ready
-        moved = sum(one.step() for one in both)
-        if all(one.is_done for one in both):
-            return [bytes(one.content) for one in ins]
-        if not moved:
+    outs = [
+        _Sending(wire, left) for wire, content in parts if (left := _offer(wire, kind, content))
+    ]
+    if not outs and sizes is not None:
+        return [_take(*one, kind, patience) for one in zip(sources, sizes, strict=True)]
+    told: Sequence[int | None] = sizes or [None] * len(sources)
+    ins = [_Receiving(wire, kind, size) for wire, size in zip(sources, told, strict=True)]
+    while any(one.open for one in outs):
+        moved = [one.step() for one in outs] + [one.step() for one in ins]
+        if not any(moved):
             _wait(outs, ins, patience)
+    # nobody waits for this worker any more: it may wait for one after another
+    for each in ins:
+        each.wait(patience)
+    return [bytes(each.content) for each in ins]
+
+
+def _offer(wire: Wire, kind: bytes, content: Buffer) -> list[Part]:
+    """Send what the kernel takes of a message now; return what is left."""
+    body = memoryview(content).cast("B")
+    message: list[Part] = [_HEAD.pack(kind, len(body)), body]
+    sent = _send(wire, message)
+    return [] if sent == _HEAD.size + len(body) else _after(message, sent)
+
+
+def _take(wire: Wire, size: int, kind: bytes, patience: int) -> bytes:
+    """Wait for a message of a size that is known."""
+    head, content = bytearray(_HEAD.size), bytearray(size)
+    count = _receive(wire, [head, content], socket.MSG_WAITALL)
+    if count == _HEAD.size + size and head == _HEAD.pack(kind, size):
+        return bytes(content)
+    one = _Receiving(wire, kind, size, head, content)
+    one.took(count)
+    one.wait(patience)
+    return bytes(one.content)
+
+
+def _send(wire: Wire, parts: list[Part]) -> int:
+    """Send what the kernel takes now; return how many bytes."""
+    try:
+        return wire.link.sendmsg(parts, (), socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise wire.lost("is gone") from error
+
+
+def _receive(wire: Wire, parts: list[Part], how: int) -> int:
+    """Take what is there, or wait for all; return how many bytes, 0 where none came in time."""
+    try:
+        count = wire.link.recvmsg_into(parts, 0, how)[0]
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise wire.lost("is gone") from error
+    if count == 0:
+        raise wire.lost("has left")
+    return count
 
 
 class _Sending:
-    def __init__(self, wire: Wire, kind: bytes, content: Buffer) -> None:
-        self.wire = wire
-        body = memoryview(content).cast("B")
-        self._parts = [memoryview(_HEAD.pack(kind, len(body))), body]
+    """A message on its way; nothing of it is open when the kernel has it all."""
 
-    @property
-    def is_done(self) -> bool:
-        return not self._parts
+    def __init__(self, wire: Wire, left: list[Part]) -> None:
+        self.wire, self.open = wire, left
 
     def step(self) -> bool:
-        """Send what the kernel takes; say whether it took something."""
-        if not self._parts:
-            return False
-        try:
-            sent = self.wire._link.sendmsg(self._parts)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise self.wire.lost("is gone") from error
-        while self._parts and sent >= len(self._parts[0]):
-            sent -= len(self._parts.pop(0))
-        if self._parts:
-            self._parts[0] = self._parts[0][sent:]
-        return True
+        """Send what the kernel takes now; say whether it took something."""
+        sent = _send(self.wire, self.open) if self.open else 0
+        self.open = _after(self.open, sent)
+        return sent > 0
 
 
 class _Receiving:
-    def __init__(self, wire: Wire, kind: bytes) -> None:
-        self.wire, self._kind = wire, kind
-        self._head = bytearray(_HEAD.size)
-        self.content = bytearray()
-        self._open = memoryview(self._head)
-        self._has_head = False
+    """A message that is awaited; nothing of it is open when it is here."""
 
-    @property
-    def is_done(self) -> bool:
-        return self._has_head and not self._open
+    def __init__(
+        self,
+        wire: Wire,
+        kind: bytes,
+        size: int | None,
+        head: bytearray | None = None,
+        content: bytearray | None = None,
+    ) -> None:
+        self.wire, self._kind, self._size = wire, kind, size
+        self._head = bytearray(_HEAD.size) if head is None else head
+        self._head_left = _HEAD.size
+        self.content = bytearray(size or 0) if content is None else content
+        self.open: list[Part] = [self._head, self.content]
 
-    def step(self) -> bool:
-        """Take what is there; say whether something was."""
-        if self.is_done:
-            return False
-        try:
-            count = self.wire._link.recv_into(self._open)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise self.wire.lost("is gone") from error
-        if count == 0:
-            raise self.wire.lost("has left")
-        self._open = self._open[count:]
-        if not self._open and not self._has_head:
-            kind, size = _HEAD.unpack(self._head)
-            if kind != self._kind:
-                raise self.wire.lost("is at another step than this one")
-            self._has_head = True
+    def wait(self, patience: int) -> None:
+        """Wait for all of it.
+
+        Raises:
+            LostError: the other end is gone, at another step, or silent past the deadline.
+        """
+        silent = 0
+        while self.open:
+            silent = 0 if self.step(socket.MSG_WAITALL) else silent + 1
+            if silent == patience:
+                raise self.wire.silent("sent", patience)
+
+    def step(self, how: int = socket.MSG_DONTWAIT) -> bool:
+        """Take what is there, or wait for the rest; say whether something came."""
+        count = _receive(self.wire, self.open, how) if self.open else 0
+        self.took(count)
+        return count > 0
+
+    def took(self, count: int) -> None:
+        """Note that so many bytes came."""
+        self.open = _after(self.open, count)
+        if self._head_left and count:
+            self._head_left = max(0, self._head_left - count)
+            if not self._head_left:
+                self._read_head()
+
+    def _read_head(self) -> None:
+        kind, size = _HEAD.unpack(self._head)
+        if kind != self._kind or self._size not in (None, size):
+            raise self.wire.lost("is at another step than this one")
+        if self._size is None and size:
             self.content = bytearray(size)
-            self._open = memoryview(self.content)
-        return True
+            self.open = [self.content]
+
+
+def _after(parts: list[Part], count: int) -> list[Part]:
+    """Return what is left of parts after so many bytes."""
+    for place, part in enumerate(parts):
+        if count < len(part):
+            return [memoryview(part)[count:], *parts[place + 1 :]]
+        count -= len(part)
+    return []
 
 
 def _wait(outs: Sequence[_Sending], ins: Sequence[_Receiving], patience: int) -> None:
     """Wait until one of all can go on."""
-    writing = [one.wire for one in outs if not one.is_done]
-    reading = [one.wire for one in ins if not one.is_done]
+    writing = [one.wire for one in outs if one.open]
+    reading = [one.wire for one in ins if one.open]
     events: dict[int, int] = {}
     for wires, event in ((writing, select.POLLOUT), (reading, select.POLLIN)):
         for wire in wires:
-            place = wire._link.fileno()
+            place = wire.link.fileno()
             events[place] = events.get(place, 0) | event
     poll = select.poll()
     for place, event in events.items():
         poll.register(place, event)
     slow = (reading or writing)[0]
-    seconds = slow._deadline_s * patience
-    if not poll.poll(seconds * 1000):
-        verb = "sent" if reading else "took"
-        raise slow.lost(f"{verb} nothing for {seconds:.0f} s")
+    if not poll.poll(slow._deadline_s * patience * 1000):
+        raise slow.silent("sent" if reading else "took", patience)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from lightgbm.basic import _LIB, LightGBMError, _safe_call
 
-from arclight.errors import EngineError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -60,21 +58,15 @@ class Network:
         if self._error is not None:
             return None
         try:
-            found = self._gang.exchange(parts)
-            if [len(part) for part in found] != list(sizes):
-                raise EngineError(
-                    "the training workers must be at the same step of LightGBM, but sent blocks "
-                    "of other sizes; see the run's log."
-                )
+            return self._gang.exchange(parts, sizes)
         except BaseException as error:  # noqa: BLE001 -- ctypes would print and forget it
             self._error = error
             return None
-        return found
 
     def _reduce_scatter(  # noqa: PLR0913, PLR0917 -- the library's signature
         self,
         source: int,
-        _source_size: int,
+        source_size: int,
         type_size: int,
         starts: Sequence[int],
         sizes: Sequence[int],
@@ -85,8 +77,9 @@ class Network:
     ) -> None:
         """Leave the sum of everybody's block of this worker in `target`."""
         rank, size = self._gang.rank, sizes[self._gang.rank]
-        parts = [_memory(source + starts[i], sizes[i]) for i in range(count)]
-        found = self._exchange(parts, [size] * count)
+        whole = _memory(source, source_size)
+        places = zip(starts[:count], sizes[:count], strict=True)
+        found = self._exchange([whole[at : at + long] for at, long in places], [size] * count)
         ctypes.memmove(target, source + starts[rank], size)
         if found is None:
             return

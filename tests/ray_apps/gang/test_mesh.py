@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import secrets
 import socket
@@ -62,6 +63,78 @@ def test_parts_reach_their_worker_however_large(world, size):
 
     found = gang_of(world, lambda m: m.exchange([part(m.rank, to) for to in range(world)]))
     assert found == [[part(s, r) for s in range(world)] for r in range(world)]
+
+
+@pytest.mark.parametrize(("world", "size"), [(2, 0), (3, 10), (4, 5_000_000)])
+def test_parts_of_a_size_that_is_known_reach_their_worker(world, size):
+    def work(mesh: Mesh) -> list[list[bytes]]:
+        parts = [bytes([mesh.rank, to]) * size for to in range(world)]
+        return [mesh.exchange(parts, [2 * size] * world) for _ in range(3)]
+
+    found = gang_of(world, work)
+    wanted = [[bytes([s, r]) * size for s in range(world)] for r in range(world)]
+    assert found == [[one] * 3 for one in wanted]
+
+
+@pytest.mark.parametrize("sent", [b"", b"123", b"12345", b"1" * 3_000_000])
+def test_a_part_of_another_size_than_known_is_another_step(sent):
+    def work(mesh: Mesh) -> str | None:
+        if mesh.rank:
+            with contextlib.suppress(LostError):
+                mesh.exchange([sent, sent])
+            return None
+        with pytest.raises(LostError) as caught:
+            mesh.exchange([b"1234", b"1234"], [4, 4])
+        return str(caught.value)
+
+    assert gang_of(2, work)[0].startswith("training worker 2 is at another step")
+
+
+def test_a_worker_that_is_gone_in_the_middle_of_a_message_is_named():
+    def work(mesh: Mesh) -> str | None:
+        link = mesh._wires[1 - mesh.rank].link
+        if mesh.rank:
+            link.sendall(struct.pack("!cQ", b"x", 1_000_000) + b"half")
+            return None
+        with pytest.raises(LostError) as caught:
+            mesh.exchange([b""] * 2)
+        return str(caught.value)
+
+    told = gang_of(2, work)[0]
+    assert told.startswith(("training worker 2 has left", "training worker 2 is gone"))
+
+
+def test_a_worker_that_sends_half_a_message_is_silent_after_its_deadline():
+    heard = threading.Event()
+
+    def work(mesh: Mesh) -> str | None:
+        if mesh.rank:
+            mesh._wires[0].link.sendall(struct.pack("!cQ", b"x", 1_000_000) + b"half")
+            heard.wait(DEADLINE_S)
+            return None
+        with pytest.raises(LostError) as caught:
+            mesh.exchange([b""] * 2, [1_000_000] * 2)
+        heard.set()
+        return str(caught.value)
+
+    told = gang_of(2, work, deadline_s=0.5)[0]
+    assert told.startswith("training worker 2 sent nothing for")
+
+
+def test_a_worker_that_takes_nothing_is_named_after_its_deadline():
+    heard = threading.Event()
+
+    def work(mesh: Mesh) -> str | None:
+        if mesh.rank:
+            heard.wait(DEADLINE_S)
+            return None
+        with pytest.raises(LostError) as caught:
+            mesh._wires[1].send(b"x", bytes(100_000_000))
+        heard.set()
+        return str(caught.value)
+
+    told = gang_of(2, work, deadline_s=0.5)[0]
+    assert told.startswith("training worker 2 took nothing for")
 
 
 def test_a_worker_that_leaves_is_named():

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
-from arclight.errors import DataError, EngineError, IntegrityError, RefusedError
+from arclight.errors import DataError, IntegrityError, RefusedError
 from arclight.progress import silent
 from cluster.sizing import Crew
 from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, run_fit
@@ -232,14 +232,14 @@ def bins_of(shard, bins, common):
 
 
 def test_blocks_of_another_size_are_not_given_to_lightgbm():
-    class OutOfStep(Alone):
-        def exchange(self, parts):
-            return [bytes(part)[:-1] for part in parts]
-
-    net = Network(OutOfStep())
-    assert net._exchange([b"histogram"], [9]) is None
-    with pytest.raises(EngineError, match="blocks of other sizes"):
+    def work(mesh):
+        net = Network(mesh)
+        assert net._exchange([b"histogram"[mesh.rank :]] * 2, [9, 9]) is None or not mesh.rank
+        assert net._exchange([b"histogram"] * 2, [9, 9]) is None
         net.check()
+
+    with pytest.raises(LostError, match="training worker 2 is at another step than this one"):
+        gang_of(2, work)
 
 
 def test_rows_that_nobody_read_and_rows_read_twice_stop_the_training(shared, tmp_path):
