@@ -68,6 +68,8 @@ class Trials:
     """Number -> parameters, of those that did not end."""
     attempts: dict[int, int] = field(default_factory=dict)
     """Number -> how often it began and its process was gone before it ended."""
+    why_gone: dict[int, str] = field(default_factory=dict)
+    """Number -> why its process was gone, where that is known of the last time that it began."""
     over: dict[str, Any] | None = None
     """The budget that the search was over for; None while it is not."""
 
@@ -105,6 +107,10 @@ class Trials:
     def leave(self, number: int) -> None:
         """Note that a trial was interrupted, which is no fault of its own."""
         self._write({"left": number})
+
+    def gone(self, number: int, why: str) -> None:
+        """Note why the process of a trial was gone before it ended."""
+        self._write({"gone": number, "why": why})
 
     def end(self, trial: Trial) -> None:
         """Note how a trial ended."""
@@ -165,7 +171,10 @@ class Trials:
             number = int(body["begun"])
             self.begun[number] = dict(body["params"])
             self.attempts[number] = self.attempts.get(number, 0) + 1
+            self.why_gone.pop(number, None)
             self.over = None
+        elif "gone" in body:
+            self.why_gone[int(body["gone"])] = str(body["why"])
         elif "left" in body:
             self.attempts[int(body["left"])] = 0
         elif "ended" in body:

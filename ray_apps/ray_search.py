@@ -70,9 +70,9 @@ class RemoteController:
         """Take in that a trial was interrupted."""
         self._ask("leave", number, host)
 
-    def lost(self, host: int) -> int:
+    def lost(self, host: int, why: str) -> int:
         """Give the trials of a host that is gone to the others; return how many they are."""
-        return int(self._ask("lost", host))
+        return int(self._ask("lost", host, why))
 
     def stop(self) -> None:
         """Begin no trial any more, and leave those that run."""
@@ -188,9 +188,9 @@ def _watch(running: dict[Any, int], controller: RemoteController, tick: Tick, te
             rank, failure = running.pop(one), failure_of(one)
             if isinstance(failure, RayActorError):
                 gone += 1
-                trials = controller.lost(rank)
                 who = f"host {rank + 1} of {hosts} of the search"
                 why = lost(who, failure, None).message
+                trials = controller.lost(rank, why)
                 tell(f"{why} Its {trials:,} trials go to the others.")
             elif failure is not None:
                 raise cause_of(failure) from failure

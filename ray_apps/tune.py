@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from arclight.bundle import SearchResult
-from arclight.errors import ArclightError, RefusedError, SpecError
+from arclight.errors import ArclightError, LostWorkerError, RefusedError, SpecError
 from arclight.folds import fold_rule
 from arclight.search_space import Choice
 from arclight.store import discard, make_folder, open_private
@@ -76,6 +76,9 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
             with open_private(work / REQUEST) as stream:
                 stream.write(request.to_json().encode())
             _search_with(work, crew, tick, tell, here=spec.train.workers == 0)
+        except LostWorkerError as error:
+            _note(path, study, error.message)
+            raise
         finally:
             discard(work)
 
@@ -199,6 +202,14 @@ def _leave(path: Path, study: Study) -> None:
         trials = Trials.read(path)
         for number in list(trials.begun):
             trials.leave(number)
+
+
+def _note(path: Path, study: Study, why: str) -> None:
+    """Note why trials are gone with their process, where nobody knew better before it was."""
+    with contextlib.suppress(ArclightError), alone(path, study):
+        trials = Trials.read(path)
+        for number in set(trials.begun) - set(trials.why_gone):
+            trials.gone(number, why)
 
 
 class _Progress:

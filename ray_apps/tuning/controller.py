@@ -54,7 +54,7 @@ class Decides(Protocol):
     def leave(self, number: int, host: int) -> None:
         """Take in that a trial was interrupted, which is no fault of its own."""
 
-    def lost(self, host: int) -> int:
+    def lost(self, host: int, why: str) -> int:
         """Give the trials of a host that is gone to the others; return how many they are."""
 
 
@@ -177,11 +177,21 @@ class Controller:
                 self._again.append((number, self._running.pop(number)[1]))
             self._lock.notify_all()
 
-    def lost(self, host: int) -> int:
-        """Give the trials of a host that is gone to the others; return how many they are."""
+    def lost(self, host: int, why: str) -> int:
+        """Give the trials of a host that is gone to the others; return how many they are.
+
+        Args:
+            host: which one.
+            why: it is gone; written for each of its trials.
+
+        Raises:
+            ArclightError: that could not be written.
+        """
         with self._lock:
             self._gone.add(host)
-            mine = [n for n in self._running if self._is_at(n, host)]
+            mine = self._numbers_at(host)
+            for number in mine:
+                self._trials.gone(number, why)
             self._again += [(number, self._running.pop(number)[1]) for number in sorted(mine)]
             self._lock.notify_all()
             return len(mine)
@@ -251,6 +261,8 @@ class Controller:
             if self._trials.attempts.get(number, 0) < ATTEMPTS:
                 return number, params
             reason = f"its process was gone {ATTEMPTS} times before it ended"
+            why = self._trials.why_gone.get(number, "")
+            reason += f", the last time: {why}" if why else ""
             self._trials.end(Trial(number=number, params=params, state="failed", reason=reason))
         return None
 

@@ -192,7 +192,7 @@ class Host:
         Until then threads may wait for their turn behind it.
         """
         if isinstance(self._failure, LostWorkerError) and not self._live:
-            self._controller.lost(self._rank)
+            self._controller.lost(self._rank, self._failure.message)
 
     def _end_hung(self) -> None:
         """Give up a trial that is long past its limit in one and the same round."""

@@ -51,9 +51,10 @@ def test_what_a_host_leaves_is_begun_by_another(made):
 
 def test_the_trials_of_a_lost_host_are_begun_by_another_and_counted(made):
     first = made.begin(0)
-    assert made.controller.lost(0) == 1
+    assert made.controller.lost(0, "it was killed") == 1
     assert made.begin(1) == first
     assert made.file().attempts[first] == 2
+    assert made.file().why_gone == {}  # it runs again
     made.end(first, 0, value=0.9)  # it lives after all
     assert first not in made.file().ended
     made.controller.leave(first, 0)
@@ -62,7 +63,7 @@ def test_the_trials_of_a_lost_host_are_begun_by_another_and_counted(made):
 
 
 def test_a_lost_host_begins_nothing_any_more(made):
-    made.controller.lost(0)
+    made.controller.lost(0, "it was killed")
     assert made.controller.next(0) is None
     assert made.file().begun == {}
     assert made.begin(1) == 0
@@ -83,7 +84,7 @@ def test_it_is_done_when_nothing_may_begin_any_more(tmp_path):
     now = [0.0]
     made = Made(tmp_path, clock=lambda: now[0], time_limit_s=10)
     made.begin(0)
-    made.controller.lost(0)
+    made.controller.lost(0, "it was killed")
     assert not made.controller.is_done()
     now[0] = 11.0
     assert made.controller.is_done()
@@ -101,7 +102,7 @@ def test_it_is_done_after_the_last_trial(made):
 def test_a_trial_that_was_gone_twice_is_alone_on_its_host(made):
     suspect, other = made.begin(0), made.begin(0)
     for host in (0, 1):
-        made.controller.lost(host)
+        made.controller.lost(host, "it was killed")
         assert made.begin(host + 1) == suspect
         assert host == 1 or made.begin(1) == other
     # the third time it is alone: the other one, which was gone twice as well, waits
@@ -118,19 +119,22 @@ def test_a_trial_that_was_gone_twice_is_alone_on_its_host(made):
 def test_a_healthy_trial_that_was_beside_a_bad_one_is_not_failed(made):
     bad, healthy = made.begin(0), made.begin(0)
     for host in range(3):
-        made.controller.lost(host)
+        made.controller.lost(host, "it was killed")
         assert made.begin(host + 1) == (bad if host < 2 else healthy)
         assert host > 0 or made.begin(host + 1) == healthy
     made.end(healthy, 3)
     made.begin(3)  # another one
     ended = {number: trial.state for number, trial in made.file().ended.items()}
     assert ended == {bad: "failed", healthy: "complete"}
+    assert made.file().ended[bad].reason == (
+        "its process was gone 3 times before it ended, the last time: it was killed"
+    )
 
 
 def test_a_host_is_not_kept_waiting_by_what_waits_at_another(made):
     suspect, other = made.begin(0), made.begin(0)
     for host in (0, 1):
-        made.controller.lost(host)
+        made.controller.lost(host, "it was killed")
         made.begin(host + 1)
         if host == 0:
             made.begin(1)
@@ -146,10 +150,10 @@ def test_a_host_is_not_kept_waiting_by_what_waits_at_another(made):
 
 def test_a_trial_that_was_gone_twice_waits_for_those_beside_it(made):
     suspect = made.begin(0)
-    made.controller.lost(0)
+    made.controller.lost(0, "it was killed")
     assert made.begin(1) == suspect
     beside = made.begin(2)
-    made.controller.lost(1)
+    made.controller.lost(1, "it was killed")
     begun = []
     thread = threading.Thread(target=lambda: begun.append(made.begin(2)), daemon=True)
     thread.start()

@@ -16,12 +16,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arclight.errors import ArclightError, EngineError, IntegrityError, RefusedError, SpecError
+from arclight.errors import (
+    ArclightError,
+    EngineError,
+    IntegrityError,
+    LostWorkerError,
+    RefusedError,
+    SpecError,
+)
 from arclight.progress import silent, silent_tell
 from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
 from arclight.study import newest_study, open_study, trials_path, with_params
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
+from ray_apps import tune
 from ray_apps.gang import Alone
 from ray_apps.trainers import Fitted, load_trainer
 from ray_apps.trainers.boosting import boost
@@ -428,6 +436,10 @@ class TestTrials:
         assert (found.trials, found.failed) == (4, 1)
         (greedy_one,) = [t for t in trials.ended.values() if t.state == "failed"]
         assert greedy_one.params == {"max_depth": 3}
+        assert greedy_one.reason == (
+            "its process was gone 3 times before it ended, the last time: "
+            f"Trial {greedy_one.number} asked for more memory than there is."
+        )
         assert "asked for more memory than there is" in told[0]
         assert len(beside) == 3
         assert beside[-1] == 1  # nobody else is to blame
@@ -440,6 +452,28 @@ class TestTrials:
         found, after = searched(fresh, spec, tmp_path)
         assert (found.trials, found.failed) == (3, 1)
         assert after.ended[0].reason == "its process was gone 3 times before it ended"
+
+    def test_what_is_known_of_a_process_that_is_gone_stands_with_its_trial(
+        self, fresh, tmp_path, monkeypatch
+    ):
+        spec, losses = spec_of(tune={"trials": 2, "scheduler": "none"}), []
+        search_with = tune._search_with
+
+        def killed(*args, **more):
+            if len(losses) == 3:
+                return search_with(*args, **more)
+            _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
+            trials.begin(0, {"max_depth": 3, "learning_rate": 0.1})
+            losses.append(f"Ray lost the training worker; it held {len(losses)}.5 GiB.")
+            raise LostWorkerError(losses[-1])
+
+        monkeypatch.setattr(tune, "_search_with", killed)
+        found, after = searched(fresh, spec, tmp_path, profile=TWO_CORES, tell=lambda _: None)
+        assert (found.trials, found.failed) == (2, 1)
+        assert after.ended[0].reason == (
+            "its process was gone 3 times before it ended, the last time: Ray lost the training "
+            "worker; it held 2.5 GiB."
+        )
 
     def test_what_is_wrong_with_the_data_ends_the_search_and_no_trial(self, fresh, tmp_path):
         trainer = type(load_trainer("xgboost"))

@@ -177,7 +177,7 @@ def test_a_generation_is_asked_for_when_the_one_before_is_over(found, tmp_path):
     asks.start()
     asks.join(0.5)
     assert asks.is_alive()
-    controller.lost(1)
+    controller.lost(1, "it was killed")
     asks.join(20)
     assert answers[0][0] == 3  # that of the lost host
     controller.end(trial_of(3, 0.1))
