@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -9,7 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from arclight.catalog import now
 from arclight.contract import Contract, digest_of
-from arclight.errors import ConflictError, MissingError, SpecError, nearest, printable
+from arclight.errors import (
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    SpecError,
+    nearest,
+    printable,
+)
 from arclight.store import make_folder, replace_file
 
 if TYPE_CHECKING:
@@ -215,11 +223,14 @@ def read_submission(store: Store, job: str) -> Submission:
 
 
 def list_jobs(store: Store) -> tuple[str, ...]:
-    """Return the ids of all submissions, oldest first."""
+    """Return the ids of all submissions, oldest first, and last those of damaged records."""
     folder = store.path(SHELF)
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    found = [read_submission(store, n) for n in names if store.numbers(SHELF, n)]
-    return tuple(s.id for s in sorted(found, key=lambda s: (s.made_at, s.id)))
+    found = {name: "" for name in names if store.numbers(SHELF, name)}
+    for name in found:
+        with contextlib.suppress(IntegrityError):
+            found[name] = read_submission(store, name).made_at
+    return tuple(sorted(found, key=lambda name: (not found[name], found[name], name)))
 
 
 def record_cancel(store: Store, job: str) -> None:

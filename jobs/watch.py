@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from arclight.errors import ArclightError, EngineError, printable
+from jobs.listing import Listing
 from jobs.runs import known_store
-from jobs.say import answer, say, say_table
+from jobs.say import answer, say
 from jobs.submissions import (
     LOG,
     SHELF,
@@ -44,25 +45,19 @@ class JobFailedError(ArclightError):
 def jobs_command(*, store: str | None, as_json: bool) -> None:
     """List submissions and where they stand."""
     held = known_store(store, Path.cwd()).store
-    rows, gone = [], set()
+    listing, gone = Listing("jobs", "job"), set()
     for job in list_jobs(held):
-        submission = read_submission(held, job)
-        state, is_gone = _look_if_possible(held, submission)
-        rows.append((submission, state))
-        gone |= {submission.jobs_url} if is_gone else set()
-    say_table(
-        "jobs",
-        ("job", "submitted", "state", "why"),
-        [(s.id, s.made_at, state.name, state.reason) for s, state in rows],
-    )
+        with listing.reading(job):
+            submission = read_submission(held, job)
+            state, is_gone = _look_if_possible(held, submission)
+            listing.rows.append(
+                {"job": job, "at": submission.made_at, "state": state.name, "reason": state.reason}
+            )
+            gone |= {submission.jobs_url} if is_gone else set()
     if gone:
         where = f"cluster at {gone.pop()} is" if len(gone) == 1 else f"{len(gone)} clusters are"
         say(f"jobs: the {where} down; what became of their jobs is from the store's records.")
-    body = [
-        {"job": s.id, "at": s.made_at, "state": state.name, "reason": state.reason}
-        for s, state in rows
-    ]
-    answer({"jobs": body}, as_json=as_json)
+    listing.end(as_json=as_json)
 
 
 def logs_command(job: str, *, store: str | None, follow: bool) -> None:

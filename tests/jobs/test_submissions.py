@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from arclight.errors import ConflictError, MissingError, SpecError
+from arclight.errors import ConflictError, IntegrityError, MissingError, SpecError
 from arclight.spec_file import LoadedSpec, load_spec
 from arclight.store import Store, open_store
 from cluster.profiles import Profile, RayPlace, load_profile
@@ -25,9 +25,7 @@ from jobs.submissions import (
     record_cancel,
     record_exit,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from jobs.watch import jobs_command
 
 PLACE = Profile(
     name="far", ray=RayPlace(jobs_url="https://far.example:8265", token_path="/secrets/token")
@@ -102,6 +100,21 @@ def test_the_same_again_is_the_same_submission(loaded: LoadedSpec, store: Store)
     assert second.id == f"{first.id}-2"
     assert find_latest(store, "flight-delay", first.key) == second
     assert list_jobs(store) == (first.id, second.id)
+
+
+def test_a_damaged_record_is_named_and_hides_no_other(
+    loaded: LoadedSpec, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (create_submission(store, loaded, PLACE, attempt=n) for n in (1, 2))
+    record = store.record(1, "submissions", first.id).path
+    Path(record).chmod(0o600)
+    Path(record).write_text('{"kind"')
+    assert list_jobs(store) == (second.id, first.id)
+    with pytest.raises(IntegrityError, match=first.id):
+        jobs_command(store=str(store.root), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [row["job"] for row in told["jobs"]] == [second.id]
+    assert [row["job"] for row in told["damaged"]] == [first.id]
 
 
 def test_another_spec_profile_or_store_is_another(
