@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BUDGET = {"trials", "time_limit_s", "trial_limit_s", "target", "at_once", "nodes"}
 """What of a search may change while it goes on."""
+LAST_TIME = ", the last time: "
+"""In a trial's reason, before what is known of the last time that its process was gone."""
 
 
 class Trial(Contract):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arclight.errors import RefusedError, SpecError
+from arclight.errors import EngineError, RefusedError, SpecError
 from arclight.expression import compile_expression
 from arclight.spec_file import load_spec
-from arclight.store import make_folder
 from cluster.profiles import load_profile
 from cluster.spark_session import spark_session
-from jobs.runs import open_run, store_for
+from jobs.runs import store_for
 from jobs.say import answer, progress, say
 from spark.etl import joined_rows
 from spark.etl_plan import plan_etl
 from spark.rowfiles import write_rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     import pyarrow as pa
 
@@ -38,17 +41,36 @@ def rows_command(
     if output.exists():
         raise RefusedError(f"output '{output}' exists; nothing is overwritten: name a new folder.")
     plan = plan_etl(loaded)
-    with open_run(catalog, loaded) as run, run.step("rows") as note, progress("rows") as tick:
-        scratch = run.folder / "spark"
-        make_folder(scratch)
-        with spark_session(place, log_folder=run.logs, local_folder=scratch) as session:
-            table, schema = joined_rows(session, plan, catalog)
-            if where is not None:
-                _check_condition(where, schema)
-            count = write_rows(session, table, schema, output, where=where, tick=tick)
-        note.result = str(output)
+    with (
+        _scratch() as (logs, files),
+        spark_session(place, log_folder=logs, local_folder=files) as session,
+        progress("rows") as tick,
+    ):
+        table, schema = joined_rows(session, plan, catalog)
+        if where is not None:
+            _check_condition(where, schema)
+        count = write_rows(session, table, schema, output, where=where, tick=tick)
     say(f"rows: {count:,} rows in {output}.")
     answer({"rows": count, "output": str(output)}, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[tuple[Path, Path]]:
+    """Give a folder for Spark's log and one for its files; the log stays where Spark failed."""
+    folder = Path(tempfile.mkdtemp(prefix="arclight-rows-"))
+    logs, files = folder / "logs", folder / "files"
+    for one in (logs, files):
+        one.mkdir()
+    try:
+        yield logs, files
+    except EngineError:
+        shutil.rmtree(files, ignore_errors=True)
+        say(f"rows: Spark's log stays in '{logs}'.")
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_condition(where: str, schema: pa.Schema) -> None:

@@ -226,10 +226,11 @@ def list_jobs(store: Store) -> tuple[str, ...]:
     """Return the ids of all submissions, oldest first, and last those of damaged records."""
     folder = store.path(SHELF)
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    found = {name: "" for name in names if store.numbers(SHELF, name)}
+    found = {name: "" for name in names if JOB_ID.match(name) and store.numbers(SHELF, name)}
     for name in found:
-        with contextlib.suppress(IntegrityError):
-            found[name] = read_submission(store, name).made_at
+        with contextlib.suppress(IntegrityError, MissingError):
+            record = store.record(1, SHELF, name)
+            found[name] = Submission.from_json(record.text, source=record.path).made_at
     return tuple(sorted(found, key=lambda name: (not found[name], found[name], name)))
 
 

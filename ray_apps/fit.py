@@ -10,22 +10,17 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from arclight.bundle import CrossValidation, GoldenRows, Resumed, Transfer
+from arclight.bundle import CrossValidation, Resumed, Transfer
 from arclight.catalog import Catalog
-from arclight.contract import Contract
-from arclight.errors import EngineError, IntegrityError
-from arclight.features import FeatureBuilder
-from arclight.folds import FoldRule
+from arclight.errors import IntegrityError
 from arclight.lineage import code_digest, library_versions, python_version
-from arclight.plan import Encoder
 from arclight.spec_field import parse_duration_s
 from arclight.store import Store, replace_file
-from arclight.train_section import Train
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
 from ray_apps.finetune import (
     Comparison,
@@ -35,13 +30,23 @@ from ray_apps.finetune import (
     init_model,
     what_it_was_worth,
 )
+from ray_apps.fit_files import (
+    BINS,
+    MODEL,
+    OUTCOME,
+    REQUEST,
+    FitOutcome,
+    FitRequest,
+    job_of,
+    read_request,
+)
 from ray_apps.folds import FoldJob, check_folds, deal, fold_figures, told_until
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
+from ray_apps.golden import golden_rows
 from ray_apps.judgement import judge_model, valid_scores
-from ray_apps.memory import held_bytes, memory_named
-from ray_apps.rows import conform, from_json_rows, to_json_rows
-from ray_apps.shards import Reader, open_split, read_shard
+from ray_apps.memory import memory_named
+from ray_apps.shards import Reader, read_shard
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.imbalance import even_out
@@ -57,109 +62,11 @@ if TYPE_CHECKING:
     from ray_apps.folds import Deal
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
-    from ray_apps.trainers import Fitted, InitModel, Model
+    from ray_apps.trainers import Fitted
 
-Request = TypeVar("Request", bound=Contract)
-REQUEST, OUTCOME, PROGRESS, MODEL = "request.json", "outcome.json", "progress.json", "model"
-BINS = "bins"
 CODE = ("arclight", "ray_apps")
 """The packages whose code decides what a model is."""
-GOLDEN_ROWS = 64
 MEASURED_TRAIN_ROWS = 100_000
-_PROGRESS_EVERY_S = 0.2
-
-
-class FitRequest(Contract):
-    """What to train, on what, with how many threads."""
-
-    kind: ClassVar[str] = "fit-request"
-
-    store: str
-    name: str
-    key: str
-    """Of the model: where its checkpoints lie."""
-    dataset: str
-    dataset_digest: str
-    task: Literal["binary", "multiclass", "regression"]
-    metric: str
-    train: Train
-    workers: int
-    threads: int
-    """Of each worker."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """What each worker computes on."""
-    bins: Literal["memory", "disk"] = "memory"
-    """Where each worker has its bins."""
-    folds: FoldRule | None = None
-    """Of a cross-validation beside the model."""
-    init: str = ""
-    """NAME@N of the model it starts from; nothing: from scratch."""
-    init_digest: str = ""
-    """Of that model."""
-    keeps: bool = True
-    """Whether it leaves in the store where it would go on."""
-
-
-class FitOutcome(Contract):
-    """What a training gave; the model lies beside it."""
-
-    kind: ClassVar[str] = "fit-outcome"
-
-    model_file: str
-    rounds: int
-    threshold: float | None
-    train_metrics: dict[str, float]
-    importance: tuple[float, ...]
-    params: dict[str, str | int | float | bool]
-    golden: GoldenRows
-    resumed: tuple[Resumed, ...] = ()
-    cross_validation: CrossValidation | None = None
-    transfer: Transfer | None = None
-    trouble: str = ""
-    """Why the last checkpoint could not be written; nothing when it could."""
-    seconds: dict[str, float]
-
-
-class FitProgress(Contract):
-    """How far a training is; written by the worker, read by the driver."""
-
-    kind: ClassVar[str] = "fit-progress"
-
-    done: int
-    total: int
-    note: str
-    held_bytes: int = 0
-    """Memory of the worker."""
-
-
-def job_of(
-    request: FitRequest, manifest: DatasetManifest, init: InitModel | None = None
-) -> TrainJob:
-    """Return the trainer's view of a request.
-
-    Args:
-        request: what is trained.
-        manifest: the dataset, with the plan of the model to start from if there is one.
-        init: that model.
-    """
-    return TrainJob(
-        task=request.task,
-        categorical=manifest.plan.categorical,
-        codes=manifest.plan.codes,
-        features=len(manifest.plan.features),
-        classes=len(manifest.plan.classes),
-        rounds=request.train.rounds,
-        early_stopping=request.train.early_stopping,
-        metric=request.metric,
-        params=dict(request.train.params),
-        params_after=dict(request.train.params_after),
-        imbalance=request.train.imbalance,
-        seed=request.train.seed,
-        threads=request.threads,
-        device=request.device,
-        workers=request.workers,
-        init=init,
-    )
 
 
 def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
@@ -184,54 +91,6 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     place = _place(folder, catalog, request)
     with memory_named(place.manifest, gang.rank, gang.world):
         _fit(folder, place, gang, tick)
-
-
-def write_progress(folder: Path, rank: int = 0) -> Tick:
-    """Return a tick that leaves a worker's progress in a folder, a few times a second."""
-    last, name = 0.0, progress_of(rank)
-
-    def tick(done: int, total: int | None, note: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _PROGRESS_EVERY_S and done != total:
-            return
-        last = now
-        said = FitProgress(done=done, total=total or 0, note=note, held_bytes=held_bytes())
-        temporary = folder / f".{name}"
-        with contextlib.suppress(OSError):  # a full disk must not end what needs none of it
-            temporary.write_text(said.to_json())
-            temporary.replace(folder / name)
-
-    return tick
-
-
-def progress_of(rank: int) -> str:
-    """Return the name of a worker's progress file."""
-    return f"progress-{rank}.json" if rank else PROGRESS
-
-
-def golden_rows(home: Path, manifest: DatasetManifest, model: Model) -> GoldenRows:
-    """Return up to 64 raw rows of the dataset's sample and the scores the model gives them.
-
-    The rows make the way that requests make: to JSON and back, then the builder and the encoder.
-    """
-    layout = manifest.plan.layout
-    batches = list(open_split(home, manifest, "sample"))
-    if not batches:
-        return GoldenRows(rows=(), scores=())
-    sample = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
-    raw = conform(sample, layout.input_schema, where=f"sample of {manifest.ref}")
-    rejected = FeatureBuilder(layout).build(raw).rejected
-    bad = np.zeros(raw.num_rows, dtype=np.bool_)
-    for mask in rejected.values():
-        bad |= mask
-    good = np.flatnonzero(~bad)
-    places = good[np.linspace(0, len(good) - 1, min(GOLDEN_ROWS, len(good))).astype(np.int64)]
-    rows = to_json_rows(raw.take(pa.array(places)))
-    built = FeatureBuilder(layout).build(from_json_rows(rows, layout.inputs))
-    scores = model.predict(Encoder(manifest.plan).matrix(built.columns))
-    lines = scores.reshape(len(rows), -1).tolist()
-    return GoldenRows(rows=tuple(rows), scores=tuple(tuple(line) for line in lines))
 
 
 # --------------------------------------------------------------------------------- inside
@@ -464,21 +323,6 @@ def _compare(
     )
     watch = told_until(rounds, tick, said) if asked.against_scratch else None
     return what_it_was_worth(found, *valid, gang, watch)
-
-
-def read_request(kind: type[Request], path: Path, who: str) -> Request:
-    """Return the request in a file that the command wrote.
-
-    Raises:
-        EngineError: whoever works on it does not see the file.
-    """
-    try:
-        return kind.from_json(path.read_bytes(), source=str(path))
-    except FileNotFoundError as error:
-        raise EngineError(
-            f"{who} must see '{path}' under the same path as the command does; put the store on "
-            "a folder that every node mounts."
-        ) from error
 
 
 def _place(folder: Path, catalog: Catalog, request: FitRequest) -> _Place:

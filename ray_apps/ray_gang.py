@@ -20,7 +20,8 @@ from arclight.errors import (
     NoMemoryError,
     printable,
 )
-from ray_apps.fit import run_fit, write_progress
+from ray_apps.fit import run_fit
+from ray_apps.fit_files import write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
 from ray_apps.lean import lean_imports

@@ -19,7 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
 from cluster.sizing import GIB
-from ray_apps.fit import PROGRESS, FitProgress, progress_of, run_fit, write_progress
+from ray_apps.fit import run_fit
+from ray_apps.fit_files import PROGRESS, FitProgress, progress_of, write_progress
 from ray_apps.lean import lean_imports
 from ray_apps.ray_nodes import check_room
 from ray_apps.tuning.worker import run_search

@@ -14,7 +14,8 @@ from arclight.train_section import Costs, Train
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew
 from ray_apps.finetune import check_init
-from ray_apps.fit import CODE, OUTCOME, REQUEST, FitOutcome, FitRequest
+from ray_apps.fit import CODE
+from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, FitRequest
 from ray_apps.predictor import check_bundle_files
 from ray_apps.train import LIBRARY, check_request, run_crew
 from ray_apps.trainers import load_trainer

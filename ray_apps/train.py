@@ -28,7 +28,8 @@ from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.crews import check_device, first_crew, next_crew
 from ray_apps.finetune import as_learned, find_init, init_model
-from ray_apps.fit import BINS, CODE, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of, run_fit
+from ray_apps.fit import CODE, run_fit
+from ray_apps.fit_files import BINS, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of
 from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
 

@@ -61,6 +61,7 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
 
     def attempt(_: int) -> None:
         assert spec.tune is not None
+        before = Trials.read(path).attempts
         # all cores of each node, however many will train the model
         crew = search_crew(spec.train, spec.tune, manifest, profile, run_folder)
         request = SearchRequest(
@@ -77,7 +78,7 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
                 stream.write(request.to_json().encode())
             _search_with(work, crew, tick, tell, here=spec.train.workers == 0)
         except LostWorkerError as error:
-            _note(path, study, error.message)
+            _note(path, study, before, error.message)
             raise
         finally:
             discard(work)
@@ -204,12 +205,20 @@ def _leave(path: Path, study: Study) -> None:
             trials.leave(number)
 
 
-def _note(path: Path, study: Study, why: str) -> None:
-    """Note why trials are gone with their process, where nobody knew better before it was."""
+def _note(path: Path, study: Study, before: dict[int, int], why: str) -> None:
+    """Note why trials are gone with their process, where nobody knew better before it was.
+
+    Args:
+        path: of the trials.
+        study: that they are of.
+        before: number -> attempts, before that process was there.
+        why: it is gone.
+    """
     with contextlib.suppress(ArclightError), alone(path, study):
         trials = Trials.read(path)
         for number in set(trials.begun) - set(trials.why_gone):
-            trials.gone(number, why)
+            if trials.attempts[number] > before.get(number, 0):
+                trials.gone(number, why)
 
 
 class _Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from arclight.pareto import figures_of, front
 from arclight.population import line_of
 from arclight.study import leg_in, trained_by, with_params
 from arclight.train_section import ELSEWHERE
-from arclight.trials import seconds_of
+from arclight.trials import LAST_TIME, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -203,12 +204,15 @@ def _scheduler(study: Study) -> str:
 
 
 def _reasons(trials: Trials) -> list[tuple[str, int]]:
-    """Return why trials failed, the most frequent first."""
-    counts: dict[str, int] = {}
+    """Return why trials failed, the most frequent first; of like ones the first one's words."""
+    words: dict[str, str] = {}
+    counts: Counter[str] = Counter()
     for trial in trials.ended.values():
         if trial.state == "failed":
-            counts[trial.reason] = counts.get(trial.reason, 0) + 1
-    return sorted(counts.items(), key=lambda item: -item[1])[:REASONS]
+            alike = trial.reason.partition(LAST_TIME)[0]
+            words.setdefault(alike, trial.reason)
+            counts[alike] += 1
+    return [(words[alike], number) for alike, number in counts.most_common(REASONS)]
 
 
 def _line(trial: Trial, study: Study) -> tuple[str, Sequence[str]]:

@@ -16,7 +16,8 @@ from arclight.store import open_store
 from arclight.train_section import Train
 from benchmarks.crew import Crew, crew_of
 from benchmarks.ingest_job import PARAMS
-from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, FitRequest, run_fit
+from ray_apps.fit import run_fit
+from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, FitRequest
 from ray_apps.gang import Alone
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.trainers import load_trainer

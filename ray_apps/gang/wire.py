@@ -35,6 +35,10 @@ class LostError(LostWorkerError):
         return type(self), (self.message, self.peer)
 
 
+class StepError(LostError):
+    """A worker is at another step than this one: a bug, which the next attempt meets again."""
+
+
 class Wire:
     """One connection to one other worker.
 
@@ -100,8 +104,8 @@ def trade(
 ) -> list[bytes]:
     """Send a message on some connections while one each is received on others, or the same ones.
 
-    All at once: two workers that both send first would wait for each other as soon as a message
-    is larger than the buffers between them; and who waits for a slow one keeps nobody waiting.
+    Nothing is waited for before all is sent: two workers that both send first would wait for each
+    other as soon as a message is larger than the buffers between them.
 
     Args:
         kind: what all the messages are about.
@@ -127,7 +131,7 @@ def trade(
         moved = [one.step() for one in outs] + [one.step() for one in ins]
         if not any(moved):
             _wait(outs, ins, patience)
-    # nobody waits for this worker any more: it may wait for one after another
+    # all is said here: what others wait for is what this one waits for as well
     for each in ins:
         each.wait(patience)
     return [bytes(each.content) for each in ins]
@@ -149,7 +153,7 @@ def _take(wire: Wire, size: int, kind: bytes, patience: int) -> bytes:
         return bytes(content)
     one = _Receiving(wire, kind, size, head, content)
     one.took(count)
-    one.wait(patience)
+    one.wait(patience, silent=0 if count else 1)
     return bytes(one.content)
 
 
@@ -206,17 +210,20 @@ class _Receiving:
         self.content = bytearray(size or 0) if content is None else content
         self.open: list[Part] = [self._head, self.content]
 
-    def wait(self, patience: int) -> None:
+    def wait(self, patience: int, silent: int = 0) -> None:
         """Wait for all of it.
+
+        Args:
+            patience: how many times the deadline; once more after a part of a message.
+            silent: how many times it was waited in vain.
 
         Raises:
             LostError: the other end is gone, at another step, or silent past the deadline.
         """
-        silent = 0
         while self.open:
-            silent = 0 if self.step(socket.MSG_WAITALL) else silent + 1
             if silent == patience:
                 raise self.wire.silent("sent", patience)
+            silent = 0 if self.step(socket.MSG_WAITALL) else silent + 1
 
     def step(self, how: int = socket.MSG_DONTWAIT) -> bool:
         """Take what is there, or wait for the rest; say whether something came."""
@@ -235,7 +242,8 @@ class _Receiving:
     def _read_head(self) -> None:
         kind, size = _HEAD.unpack(self._head)
         if kind != self._kind or self._size not in (None, size):
-            raise self.wire.lost("is at another step than this one")
+            lost = self.wire.lost("is at another step than this one")
+            raise StepError(lost.message, lost.peer)
         if self._size is None and size:
             self.content = bytearray(size)
             self.open = [self.content]

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 from lightgbm.basic import _LIB, LightGBMError, _safe_call
 
+from arclight.errors import EngineError
+from ray_apps.gang.wire import StepError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -59,6 +62,9 @@ class Network:
             return None
         try:
             return self._gang.exchange(parts, sizes)
+        except StepError as error:
+            self._error = EngineError(f"LightGBM's workers came apart: {error.message}")
+            return None
         except BaseException as error:  # noqa: BLE001 -- ctypes would print and forget it
             self._error = error
             return None

@@ -14,7 +14,7 @@ from arclight.halving import Passing
 from arclight.metrics import METRICS
 from arclight.population import heir, is_ready, leg_of
 from arclight.study import trained_by
-from arclight.trials import Trial
+from arclight.trials import LAST_TIME, Trial
 from ray_apps.losses import PATIENCE
 from ray_apps.tuning.ask import Asker, trials_of
 
@@ -262,7 +262,7 @@ class Controller:
                 return number, params
             reason = f"its process was gone {ATTEMPTS} times before it ended"
             why = self._trials.why_gone.get(number, "")
-            reason += f", the last time: {why}" if why else ""
+            reason += f"{LAST_TIME}{why}" if why else ""
             self._trials.end(Trial(number=number, params=params, state="failed", reason=reason))
         return None
 

@@ -10,7 +10,6 @@ import contextlib
 import math
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from ray_apps.gang import Alone
 from ray_apps.memory import is_no_memory
 from ray_apps.trainers import Fitted, Spent
 from ray_apps.tuning.controller import passing_of
+from ray_apps.tuning.shared_bins import SharedBins
 from ray_apps.tuning.stages import other_figures
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 BINNINGS = 2
 """Ways to bin that are kept at once, or one a trainer; another takes the place of the oldest."""
+NO_MEMORY = "asked for more memory than there is"
 TOLD_EVERY_S = 0.2
 HUNG_S = 60.0
 """How long after its limit a trial may go without an end of the round it is in."""
@@ -117,10 +118,8 @@ class Host:
         self._clock = clock
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
-        self._bins, self._network = threading.Condition(), threading.Lock()
-        self._binned: dict[tuple[Any, ...], Any] = {}
-        self._in_use: Counter[tuple[Any, ...]] = Counter()
-        self._most = max(BINNINGS, len(study.candidates)) * len(stages)
+        self._network = threading.Lock()
+        self._bins = SharedBins(max(BINNINGS, len(study.candidates)) * len(stages))
         self._begun_s = clock() - spent_s
         self._stops = False
         self._failure: BaseException | None = None
@@ -192,7 +191,7 @@ class Host:
         Until then threads may wait for their turn behind it.
         """
         if isinstance(self._failure, LostWorkerError) and not self._live:
-            self._controller.lost(self._rank, self._failure.message)
+            self._controller.lost(self._rank, f"it {NO_MEMORY}")
 
     def _end_hung(self) -> None:
         """Give up a trial that is long past its limit in one and the same round."""
@@ -224,8 +223,7 @@ class Host:
 
     def _stop(self) -> None:
         self._stops = True
-        with self._bins:
-            self._bins.notify_all()
+        self._bins.stop()
 
     def _make(self, mine: _Running) -> Trial | None:
         """Train one trial; what is wrong with its parameters is its own end, None an interrupt.
@@ -270,8 +268,7 @@ class Host:
             IntegrityError, OSError, LostWorkerError: see `_make`.
         """
         if is_no_memory(error):
-            what = f"Trial {mine.number} asked for more memory than there is."
-            raise LostWorkerError(what) from None
+            raise LostWorkerError(f"Trial {mine.number} {NO_MEMORY}.") from None
         if isinstance(error, IntegrityError | OSError):
             raise error
         return self._ended(mine, state="failed", reason=_reason(error))
@@ -301,7 +298,7 @@ class Host:
         trainer = self._trainers[name]
         key = (name, place, *trainer.bin_key(job))
         try:
-            data = self._data(mine, key, trainer, job)
+            data = self._bins.take(key, lambda: self._binned(mine, trainer, job, place))
             if data is None:
                 return None
             # networks draw from one generator in a process: one after another
@@ -322,7 +319,7 @@ class Host:
                     mine.spent_s = self._clock() - mine.begun_s + mine.again_s
                     mine.begun_s = math.nan
         finally:
-            self._let_go(key)
+            self._bins.let_go(key)
 
     def _pass(self, mine: _Running, name: str, place: int, value: float) -> None:
         """Note the figure of one of several stages, and end a trial that does not pass it."""
@@ -430,35 +427,14 @@ class Host:
         limit = self._study.tune.time_limit_s
         return limit is not None and self._clock() - self._begun_s >= limit
 
-    def _data(self, mine: _Running, key: tuple[Any, ...], trainer: Trainer, job: TrainJob) -> Any:
-        """Return the rows as the trainer takes them; trials that bin alike share them.
-
-        Where too many ways to bin are in use it waits. None: the search is stopped.
-        """
-        with self._bins:
-            self._bins.wait_for(
-                lambda: self._stops or key in self._in_use or len(self._in_use) < self._most
-            )
-            self._in_use[key] += 1
-            if self._stops:
-                return None
-            if key not in self._binned:
-                for old in [one for one in self._binned if one not in self._in_use]:
-                    if len(self._binned) >= self._most:
-                        del self._binned[old]
-                begun, stage = self._clock(), self._stages[key[1]]
-                # the others wait for it: it has all threads
-                wide = replace(job, threads=job.threads * self._at_once)
-                self._binned[key] = trainer.prepare(stage.train, stage.judge, wide, Alone())
-                mine.bin_s += self._clock() - begun
-            return self._binned[key]
-
-    def _let_go(self, key: tuple[Any, ...]) -> None:
-        with self._bins:
-            self._in_use[key] -= 1
-            if self._in_use[key] <= 0:
-                del self._in_use[key]
-            self._bins.notify_all()
+    def _binned(self, mine: _Running, trainer: Trainer, job: TrainJob, place: int) -> Any:
+        """Return the rows of a stage as the trainer takes them."""
+        begun, stage = self._clock(), self._stages[place]
+        # the others wait for it: it has all threads
+        wide = replace(job, threads=job.threads * self._at_once)
+        binned = trainer.prepare(stage.train, stage.judge, wide, Alone())
+        mine.bin_s += self._clock() - begun
+        return binned
 
 
 def _reason(error: Exception) -> str:

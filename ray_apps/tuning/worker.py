@@ -17,7 +17,7 @@ from arclight.folds import FoldRule
 from arclight.store import Store
 from arclight.study import Study, alone, trials_path
 from arclight.trials import Trials
-from ray_apps.fit import FitRequest, job_of, read_request
+from ray_apps.fit_files import FitRequest, job_of, read_request
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows
 from ray_apps.memory import memory_named

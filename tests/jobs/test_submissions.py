@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,16 @@ def test_a_damaged_record_is_named_and_hides_no_other(
     told = json.loads(capsys.readouterr().out)
     assert [row["job"] for row in told["jobs"]] == [second.id]
     assert [row["job"] for row in told["damaged"]] == [first.id]
+
+
+def test_what_is_no_submission_is_passed_over(loaded: LoadedSpec, store: Store) -> None:
+    made = create_submission(store, loaded, PLACE, attempt=1)
+    folder = store.path("submissions", made.id)
+    shutil.copytree(folder, folder.with_name(f"{made.id}.bak"))
+    (folder.with_name("notes")).mkdir()
+    assert list_jobs(store) == (made.id,)
+    with pytest.raises(MissingError, match="does not exist"):
+        read_submission(store, "flight-delay-0123456789ab")
 
 
 def test_another_spec_profile_or_store_is_another(

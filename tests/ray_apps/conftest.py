@@ -13,7 +13,7 @@ from arclight.progress import silent, silent_tell
 from arclight.store import Store
 from cluster.profiles import Profile
 from cluster.sizing import Crew
-from ray_apps.fit import REQUEST
+from ray_apps.fit_files import REQUEST
 from ray_apps.train import find_origin, fit_request, train_model
 from tests.ray_apps.make_dataset import Made, make_dataset, make_spec
 

@@ -14,7 +14,8 @@ from arclight.folds import fold_rule
 from arclight.progress import silent
 from arclight.spec import Etl, TimeSplit
 from cluster.sizing import Crew
-from ray_apps.fit import OUTCOME, REQUEST, FitOutcome, job_of, run_fit
+from ray_apps.fit import run_fit
+from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, job_of
 from ray_apps.folds import deal
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense, read_shard

@@ -14,7 +14,7 @@ import pytest
 
 from arclight.errors import ArclightError, DataError, EngineError, NoMemoryError
 from cluster.sizing import Crew
-from ray_apps.fit import OUTCOME, REQUEST
+from ray_apps.fit_files import OUTCOME, REQUEST
 from ray_apps.memory import begin_peak, memory_named, peak_bytes
 from ray_apps.shards import read_shard
 from ray_apps.train import fit_request

@@ -6,7 +6,7 @@ import time
 
 from cluster.sizing import Crew
 from ray_apps import ray_task
-from ray_apps.fit import PROGRESS, write_progress
+from ray_apps.fit_files import PROGRESS, write_progress
 
 
 def test_what_a_task_without_a_place_waits_for_is_told(tmp_path, monkeypatch):

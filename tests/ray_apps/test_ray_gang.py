@@ -14,7 +14,7 @@ from arclight.errors import DataError, EngineError, LostWorkerError
 from arclight.progress import silent
 from cluster.profiles import Profile
 from cluster.sizing import Crew
-from ray_apps.fit import OUTCOME
+from ray_apps.fit_files import OUTCOME
 from ray_apps.ray_gang import fit_in_gang
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec

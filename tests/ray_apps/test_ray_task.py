@@ -15,7 +15,8 @@ import pytest
 from arclight.errors import DataError, EngineError
 from arclight.progress import silent
 from cluster.sizing import Crew
-from ray_apps.fit import OUTCOME, run_fit
+from ray_apps.fit import run_fit
+from ray_apps.fit_files import OUTCOME
 from ray_apps.ray_task import END_S, STOP, _ended_on_demand, fit_in_task, fit_worker
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.make_dataset import make_dataset, make_spec

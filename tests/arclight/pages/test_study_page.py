@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from arclight.pages.study_charts import Scale
-from arclight.pages.study_page import _lines, study_page
+from arclight.pages.study_page import _lines, _reasons, study_page
 from arclight.search_space import Choice, FloatRange, IntRange, chart_place, ends_of
 from arclight.study import with_params
 from arclight.train_section import Train
-from arclight.trials import Trial, Trials, seconds_of
+from arclight.trials import LAST_TIME, Trial, Trials, seconds_of
 from arclight.tune_section import Tune
 from tests.arclight.pages.made_up import HOSTILE
 from tests.arclight.pages.made_up_study import made_up_study, made_up_trials
@@ -102,6 +102,15 @@ def test_counts_reasons_and_seconds_are_those_of_the_trials():
     assert spent.waste == pytest.approx(0.2 * states.count("failed"))
     assert 0 < spent.share < 1
     assert f"{spent.training:,.1f}" in page
+
+
+def test_trials_that_took_their_process_with_them_are_one_reason_whatever_is_known_of_each():
+    gone = "its process was gone 3 times before it ended"
+    trials = Trials(Path("none"))
+    for number in range(8):
+        reason = f"{gone}{LAST_TIME}it held {number}.5 GiB" if number < 7 else "another one"
+        trials.ended[number] = Trial(number=number, params={}, state="failed", reason=reason)
+    assert _reasons(trials) == [(f"{gone}{LAST_TIME}it held 0.5 GiB", 7), ("another one", 1)]
 
 
 def test_names_and_reasons_are_text():

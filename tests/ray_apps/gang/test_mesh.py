@@ -104,6 +104,24 @@ def test_a_worker_that_is_gone_in_the_middle_of_a_message_is_named():
     assert told.startswith(("training worker 2 has left", "training worker 2 is gone"))
 
 
+@pytest.mark.parametrize("sizes", [None, [1, 1]])
+def test_a_silent_worker_is_waited_for_once(sizes):
+    heard, waits = threading.Event(), []
+
+    def work(mesh: Mesh) -> None:
+        if mesh.rank:
+            heard.wait(DEADLINE_S)
+            return
+        begun = time.monotonic()
+        with pytest.raises(LostError, match="sent nothing for 2 s"):
+            mesh.exchange([b"x"] * 2, sizes)
+        waits.append(time.monotonic() - begun)
+        heard.set()
+
+    gang_of(2, work, deadline_s=2)
+    assert 1.9 < waits[0] < 3.9
+
+
 def test_a_worker_that_sends_half_a_message_is_silent_after_its_deadline():
     heard = threading.Event()
 
