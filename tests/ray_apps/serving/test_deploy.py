@@ -18,7 +18,7 @@ import pytest
 
 from arclight.bundle import BundleFile
 from arclight.catalog import Catalog
-from arclight.errors import EngineError, IntegrityError, MissingError, RefusedError, SpecError
+from arclight.errors import IntegrityError, MissingError, RefusedError, SpecError
 from arclight.spec import Replicas
 from arclight.store import open_store, sha256_file
 from cluster.profiles import Profile, RayPlace
@@ -440,31 +440,3 @@ def test_a_version_that_does_not_hold_never_listens_and_says_why(
         pytest.fail("started")
     assert all(reason in caught.value.message for reason in reasons), caught.value.message
     assert find_port("127.0.0.1", port) == port
-
-
-@pytest.mark.ray
-@pytest.mark.fault
-def test_a_replica_that_cannot_load_ends_the_start_and_leaves_nothing(
-    tmp_path: Path, small_profile: Profile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The model was sound when the command looked, and is not when the replica does."""
-    catalog = Catalog(open_store(tmp_path / "store"))
-    file = catalog.folder(publish_small_model(catalog)) / "model.ubj"
-    check = deploy.load_endpoints
-
-    def check_then_cut(service: deploy.Service) -> object:
-        checked = check(service)
-        file.write_bytes(b"")
-        return checked
-
-    monkeypatch.setattr(deploy, "load_endpoints", check_then_cut)
-    port = find_port("127.0.0.1", 0)
-    before = set(psutil.Process().children(recursive=True))
-    with (
-        pytest.raises(EngineError, match="Ray Serve did not start delay@1"),
-        served(catalog, ["delay"], profile=small_profile, port=port),
-    ):
-        pytest.fail("started")
-    assert file.stat().st_size == 0
-    assert find_port("127.0.0.1", port) == port
-    assert not set(psutil.Process().children(recursive=True)) - before

@@ -53,3 +53,31 @@ def test_a_proxy_that_dies_at_its_start_ends_the_start_and_leaves_nothing(
     ):
         pytest.fail("started")
     assert not set(psutil.Process().children(recursive=True)) - before
+
+
+@pytest.mark.ray
+@pytest.mark.fault
+def test_a_replica_that_cannot_load_ends_the_start_and_leaves_nothing(
+    tmp_path: Path, small_profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model was sound when the command looked, and is not when the replica does."""
+    catalog = Catalog(open_store(tmp_path / "store"))
+    file = catalog.folder(publish_small_model(catalog)) / "model.ubj"
+    check = deploy.load_endpoints
+
+    def check_then_cut(service: deploy.Service) -> object:
+        checked = check(service)
+        file.write_bytes(b"")
+        return checked
+
+    monkeypatch.setattr(deploy, "load_endpoints", check_then_cut)
+    port = find_port("127.0.0.1", 0)
+    before = set(psutil.Process().children(recursive=True))
+    with (
+        pytest.raises(EngineError, match="Ray Serve did not start delay@1"),
+        served(catalog, ["delay"], profile=small_profile, port=port),
+    ):
+        pytest.fail("started")
+    assert file.stat().st_size == 0
+    assert find_port("127.0.0.1", port) == port
+    assert not set(psutil.Process().children(recursive=True)) - before
