@@ -14,7 +14,16 @@ from arclight.failpoint import FLAG, POINT, arm
 from jobs.cli_cluster import cluster_app
 from jobs.cli_keys import keys_app
 from jobs.guard import guarded
-from jobs.options import MODEL_HELP, JsonOption, ModelRef, ProfileOption, SpecFile, StoreOption
+from jobs.options import (
+    MODEL_HELP,
+    AcceptSchema,
+    JsonOption,
+    ModelRef,
+    NewStudy,
+    ProfileOption,
+    SpecFile,
+    StoreOption,
+)
 
 app = typer.Typer(
     help="Raw tables to a served model: ETL on Spark, training and serving on Ray.",
@@ -23,12 +32,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-AcceptSchema = Annotated[
-    bool, typer.Option("--accept-schema", help="Take changed source columns as the new contract.")
-]
-NewStudy = Annotated[
-    bool, typer.Option("--new-study", help="Begin another search, whatever there is of the last.")
-]
 AutoOption = Annotated[
     bool,
     typer.Option("--auto", help="Choose among all trainers, by spaces of ours."),

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import JsonOption, ProfileOption, SpecFile, StoreOption
+from jobs.options import (
+    AcceptSchema,
+    JsonOption,
+    NewStudy,
+    ProfileOption,
+    SpecFile,
+    StoreOption,
+)
 
 cluster_app = typer.Typer()
 
@@ -21,12 +28,22 @@ def submit(
     ] = False,
     store: StoreOption = None,
     profile: ProfileOption = "local",
+    accept_schema: AcceptSchema = False,
+    new_study: NewStudy = False,
     as_json: JsonOption = False,
 ) -> None:
     """Send a run to a Ray cluster that runs already."""
     from jobs.submit import submit_command
 
-    submit_command(spec, store=store, profile=profile, again=again, as_json=as_json)
+    submit_command(
+        spec,
+        store=store,
+        profile=profile,
+        again=again,
+        accept_schema=accept_schema,
+        new_study=new_study,
+        as_json=as_json,
+    )
 
 
 @cluster_app.command()

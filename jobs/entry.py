@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.store import Store
+    from jobs.submissions import Submission
 
 ENTRYPOINT = "python -m jobs.entry"
 JOB, STORE = "ARCLIGHT_SUBMISSION", "ARCLIGHT_STORE"
@@ -55,21 +56,22 @@ def main() -> int:
 
     def work() -> None:
         nonlocal status
-        store, job = find_job(os.environ)
-        folder = store.path(SHELF, job)
+        store, submission = find_job(os.environ)
+        folder = store.path(SHELF, submission.id)
         profile = place_profile(folder, os.environ)
         command = [
             *(sys.executable, "-m", "jobs.cli", "run", str(folder / SPEC)),
             *("--store", str(store.root), "--profile", str(profile)),
+            *submission.options,
         ]
-        status = supervise(store, job, command)
+        status = supervise(store, submission.id, command)
 
     said = guarded(work)
     return said or status
 
 
-def find_job(variables: Mapping[str, str]) -> tuple[Store, str]:
-    """Return the store and the id that the environment names.
+def find_job(variables: Mapping[str, str]) -> tuple[Store, Submission]:
+    """Return the store and the submission that the environment names.
 
     Raises:
         SpecError: a variable is missing or is no id.
@@ -79,7 +81,7 @@ def find_job(variables: Mapping[str, str]) -> tuple[Store, str]:
         if not variables.get(name):
             raise SpecError(f"variable {name} must be set; start jobs with `arclight submit`.")
     store = open_store(variables[STORE])
-    return store, read_submission(store, variables[JOB]).id
+    return store, read_submission(store, variables[JOB])
 
 
 def place_profile(folder: Path, variables: Mapping[str, str]) -> Path:

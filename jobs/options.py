@@ -23,5 +23,11 @@ ProfileOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
+AcceptSchema = Annotated[
+    bool, typer.Option("--accept-schema", help="Take changed source columns as the new contract.")
+]
+NewStudy = Annotated[
+    bool, typer.Option("--new-study", help="Begin another search, whatever there is of the last.")
+]
 MODEL_HELP = "NAME@VERSION or NAME@ALIAS; NAME alone is its newest version."
 ModelRef = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)]

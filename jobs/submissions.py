@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from arclight.catalog import now
 from arclight.contract import Contract, digest_of
@@ -21,6 +21,7 @@ from arclight.errors import (
 from arclight.store import make_folder, replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from arclight.spec import Spec
@@ -34,6 +35,8 @@ SPEC, PROFILE, LOG = "spec.yaml", "profile.yaml", "job.log"
 KEY_CHARS = 12
 JOB_ID = re.compile(rf"^[a-z0-9][a-z0-9-]{{0,62}}-[0-9a-f]{{{KEY_CHARS}}}(-[1-9][0-9]{{0,5}})?$")
 _CANCEL, _EXIT = "cancel", "exit"
+RunOption = Literal["--accept-schema", "--new-study"]
+"""What a run may be told beside its spec."""
 StateName = Literal[
     "queued", "running", "done", "failed", "cancelled", "lost", "unsent", "unknown"
 ]
@@ -53,6 +56,8 @@ class Submission(Contract):
     profile: str
     jobs_url: str
     made_at: str
+    options: tuple[RunOption, ...] = ()
+    """Of the run."""
 
 
 class CancelRequest(Contract):
@@ -118,17 +123,19 @@ def decide_state(
     return JobState("lost", reason, 1)
 
 
-def key_of(loaded: LoadedSpec, profile: Profile, store: Store) -> str:
+def key_of(
+    loaded: LoadedSpec, profile: Profile, store: Store, options: Sequence[RunOption] = ()
+) -> str:
     """Return what makes two submissions the same one."""
-    return digest_of(
-        {
-            "spec": loaded.spec.digest,
-            "sql": loaded.sql,
-            "sources": {n: loaded.resolve(s.path or "") for n, s in loaded.spec.sources.items()},
-            "profile": profile.digest,
-            "store": str(store.root),
-        }
-    )
+    body: dict[str, Any] = {
+        "spec": loaded.spec.digest,
+        "sql": loaded.sql,
+        "sources": {n: loaded.resolve(s.path or "") for n, s in loaded.spec.sources.items()},
+        "profile": profile.digest,
+        "store": str(store.root),
+    }
+    # not named where there are none: older submissions knew of none
+    return digest_of({**body, "options": sorted(options)} if options else body)
 
 
 def job_id(name: str, key: str, attempt: int) -> str:
@@ -157,10 +164,15 @@ def find_latest(store: Store, name: str, key: str) -> Submission | None:
 
 
 def create_submission(
-    store: Store, loaded: LoadedSpec, profile: Profile, *, attempt: int
+    store: Store,
+    loaded: LoadedSpec,
+    profile: Profile,
+    *,
+    attempt: int,
+    options: Sequence[RunOption] = (),
 ) -> Submission:
     """Write what the job will read, then the record; somebody else's same record is as good."""
-    key = key_of(loaded, profile, store)
+    key = key_of(loaded, profile, store, options)
     submission = Submission(
         id=job_id(loaded.spec.name, key, attempt),
         name=loaded.spec.name,
@@ -170,6 +182,7 @@ def create_submission(
         profile=profile.name,
         jobs_url=str(profile.ray.jobs_url),
         made_at=now(),
+        options=tuple(options),
     )
     folder = store.path(SHELF, submission.id)
     make_folder(folder)

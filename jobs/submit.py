@@ -28,12 +28,13 @@ from jobs.submissions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from arclight.spec_file import LoadedSpec
     from arclight.store import Store
     from cluster.submit_client import JobServer
-    from jobs.submissions import JobState, Submission
+    from jobs.submissions import JobState, RunOption, Submission
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,24 @@ class Sent:
     is_new: bool
 
 
-def submit_command(
-    spec_file: Path, *, store: str | None, profile: str, again: bool, as_json: bool
+def submit_command(  # noqa: PLR0913 -- the options of `submit` and of `run`
+    spec_file: Path,
+    *,
+    store: str | None,
+    profile: str,
+    again: bool,
+    accept_schema: bool,
+    new_study: bool,
+    as_json: bool,
 ) -> None:
     """Submit a spec and say which job it is."""
+    told: dict[RunOption, bool] = {"--accept-schema": accept_schema, "--new-study": new_study}
     loaded = load_spec(spec_file)
     check_without_running(loaded)
     place = load_profile(profile)
     catalog = store_for(store, loaded.folder)
-    sent = submit_spec(catalog.store, loaded, place, again=again)
+    options = tuple(option for option, is_given in told.items() if is_given)
+    sent = submit_spec(catalog.store, loaded, place, again=again, options=options)
     job = sent.submission.id
     if sent.is_new:
         say(f"submit: {job} is with {sent.submission.jobs_url}.", style="green")
@@ -70,9 +80,10 @@ def submit_spec(
     profile: Profile,
     *,
     again: bool = False,
+    options: Sequence[RunOption] = (),
     entrypoint: str = ENTRYPOINT,
 ) -> Sent:
-    """Submit a spec once: the same spec, store and profile is the same job.
+    """Submit a spec once: the same spec, store, profile and options are the same job.
 
     A job whose submission was recorded but never reached the cluster, because a reply was lost or
     this process was killed in between, is sent again under its own id.
@@ -82,6 +93,7 @@ def submit_spec(
         loaded: the spec.
         profile: names the job server and its token.
         again: make a new attempt, if the latest one is over.
+        options: of the run.
         entrypoint: another constant, for tests.
 
     Raises:
@@ -90,15 +102,16 @@ def submit_spec(
         RefusedError: it does not take the token.
     """
     server = job_server(profile)
-    latest = find_latest(store, loaded.spec.name, key_of(loaded, profile, store))
+    latest = find_latest(store, loaded.spec.name, key_of(loaded, profile, store, options))
     if latest is not None:
         state = look(store, latest, server)
         is_unsent = state.name == "unsent"
         if not is_unsent and not (again and state.is_over):
             return Sent(latest, state, is_new=False)
         if not is_unsent:
-            latest = create_submission(store, loaded, profile, attempt=latest.attempt + 1)
-    submission = latest or create_submission(store, loaded, profile, attempt=1)
+            attempt = latest.attempt + 1
+            latest = create_submission(store, loaded, profile, attempt=attempt, options=options)
+    submission = latest or create_submission(store, loaded, profile, attempt=1, options=options)
     is_new = server.submit(
         submission.id,
         entrypoint=entrypoint,

@@ -6,7 +6,6 @@ import os
 import sys
 
 from jobs.entry import find_job, supervise
-from jobs.submissions import read_submission
 
 PROGRAMS = {
     "ends-well": "print('hello from the cluster'); print('\\x1b[31mred')",
@@ -17,6 +16,5 @@ PROGRAMS = {
 ENTRYPOINT = "python -m tests.jobs.small_job"
 
 if __name__ == "__main__":
-    store, job = find_job(os.environ)
-    name = read_submission(store, job).name
-    sys.exit(supervise(store, job, [sys.executable, "-c", PROGRAMS[name]]))
+    store, sent = find_job(os.environ)
+    sys.exit(supervise(store, sent.id, [sys.executable, "-c", PROGRAMS[sent.name]]))

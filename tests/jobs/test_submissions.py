@@ -12,8 +12,10 @@ from arclight.errors import ConflictError, IntegrityError, MissingError, SpecErr
 from arclight.spec_file import LoadedSpec, load_spec
 from arclight.store import Store, open_store
 from cluster.profiles import Profile, RayPlace, load_profile
+from jobs import entry
 from jobs.submissions import (
     ExitRecord,
+    RunOption,
     create_submission,
     decide_state,
     find_latest,
@@ -136,7 +138,33 @@ def test_another_spec_profile_or_store_is_another(
     keys.add(key_of(loaded, PLACE, open_store(tmp_path / "other")))
     (tmp_path / "join.sql").write_text("SELECT 1 AS late FROM flights")
     keys.add(key_of(load_spec(tmp_path / "spec.yaml"), PLACE, store))
-    assert len(keys) == 4
+    keys.add(key_of(loaded, PLACE, store, ("--new-study",)))
+    keys.add(key_of(loaded, PLACE, store, ("--accept-schema", "--new-study")))
+    assert len(keys) == 6
+
+
+@pytest.mark.parametrize("options", [(), ("--new-study",), ("--accept-schema", "--new-study")])
+def test_the_options_of_a_run_go_with_its_job(
+    loaded: LoadedSpec,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[RunOption, ...],
+) -> None:
+    made = create_submission(store, loaded, PLACE, attempt=1, options=options)
+    commands: list[list[str]] = []
+
+    def supervised(_: Store, job: str, command: list[str]) -> int:
+        assert job == made.id
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(entry, "supervise", supervised)
+    monkeypatch.setenv(entry.JOB, made.id)
+    monkeypatch.setenv(entry.STORE, str(store.root))
+    assert entry.main() == 0
+    (command,) = commands
+    assert command[1:4] == ["-m", "jobs.cli", "run"]
+    assert tuple(command[command.index("--profile") + 2 :]) == options
 
 
 def test_a_short_id_of_another_submission_is_a_conflict(loaded: LoadedSpec, store: Store) -> None:
