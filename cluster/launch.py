@@ -86,7 +86,7 @@ def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_variables(folder / TOKEN),
+            env=_variables(folder / TOKEN, temp),
             cwd=folder,
             start_new_session=True,
         )
@@ -122,11 +122,15 @@ def _remove_temp(folder: Path) -> None:
             shutil.rmtree(temp, ignore_errors=True)
 
 
-def _variables(token: Path) -> dict[str, str]:
-    """Return the environment of the head and of the jobs it will run."""
+def _variables(token: Path, temp: str) -> dict[str, str]:
+    """Return the environment of the head and of the jobs it will run.
+
+    Their temporary files go with the head: Ray's dashboard leaves some when it is ended.
+    """
     wanted = {
         **VARIABLES,
         "RAY_AUTH_TOKEN_PATH": str(token),
+        "TMPDIR": os.environ.get("TMPDIR") or temp,
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_S),
         # read when Ray is imported: without it Ray listens on all interfaces
         ENABLE_RAY_CLUSTERS_ENV_VAR: "0",

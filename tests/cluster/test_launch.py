@@ -110,7 +110,10 @@ def test_a_head_that_does_not_start_says_why_and_leaves_nothing(
 
 
 @pytest.mark.ray
-def test_secrets_are_private_whatever_the_umask(tmp_path: Path) -> None:
+def test_secrets_are_private_whatever_the_umask_and_temporary_files_go_with_the_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
     old = os.umask(0)
     try:
         head = start_head(SMALL, tmp_path / "head")
@@ -120,11 +123,14 @@ def test_secrets_are_private_whatever_the_umask(tmp_path: Path) -> None:
         assert (tmp_path / "head").stat().st_mode & 0o777 == 0o700
         for name in (TOKEN, LOG, HEAD):
             assert (tmp_path / "head" / name).stat().st_mode & 0o777 == 0o600
-        assert Path(head.temp_folder).parent.stat().st_mode & 0o777 == 0o700
+        temporary = Path(head.temp_folder).parent
+        assert temporary.stat().st_mode & 0o777 == 0o700
+        assert list(temporary.glob("pymp-*"))  # of Ray's dashboard, which does not remove them
         assert find_head(tmp_path / "head") == head
     finally:
         stop_head(tmp_path / "head")
     assert not psutil.pid_exists(head.pid)
+    assert not temporary.exists()
 
 
 @pytest.mark.ray
