@@ -15,6 +15,7 @@ from arclight.spec import Spec
 from arclight.spec_problem import explain, line_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MAX_BYTES = 256 << 10
@@ -58,8 +59,12 @@ class LoadedSpec:
         return path if "://" in path else str((self.folder / path).resolve())
 
 
-def load_spec(file: Path) -> LoadedSpec:
+def load_spec(file: Path, change: Callable[[dict[str, Any]], None] | None = None) -> LoadedSpec:
     """Read and check a spec file.
+
+    Args:
+        file: YAML.
+        change: changes what it says before it is checked.
 
     Raises:
         MissingError: there is no such file.
@@ -67,6 +72,8 @@ def load_spec(file: Path) -> LoadedSpec:
     """
     root = _compose(_read(file, "spec"), file)
     body = _Builder(file).build(root)
+    if change is not None and isinstance(body, dict):
+        change(body)
     try:
         spec = Spec.model_validate_json(json.dumps(body), by_alias=True, by_name=False)
     except ValidationError as error:

@@ -292,17 +292,26 @@ def check_file(path: Path, *, size_bytes: int, sha256: str) -> None:
     Raises:
         IntegrityError: the file is gone, or its size or bytes are not those published.
     """
+    check_size(path, size_bytes=size_bytes)
+    if sha256_file(path) != sha256:
+        raise IntegrityError(
+            f"'{path}' must have the SHA-256 {sha256[:12]}… as published, but its bytes differ; "
+            "restore it from a backup or publish a new version."
+        )
+
+
+def check_size(path: Path, *, size_bytes: int) -> None:
+    """Check that a stored file is there and as large as its record says.
+
+    Raises:
+        IntegrityError: it is gone, or of another size.
+    """
     if not path.is_file():
         raise IntegrityError(f"'{path}' is recorded but not there; restore it from a backup.")
     found = path.stat().st_size
     if found != size_bytes:
         raise IntegrityError(
             f"'{path}' must have {size_bytes:,} bytes as published, got {found:,}; "
-            "restore it from a backup or publish a new version."
-        )
-    if sha256_file(path) != sha256:
-        raise IntegrityError(
-            f"'{path}' must have the SHA-256 {sha256[:12]}… as published, but its bytes differ; "
             "restore it from a backup or publish a new version."
         )
 

@@ -119,7 +119,8 @@ def open_study(
     """Return the study that a spec goes on with, or a new one.
 
     The newest study of the spec's name is gone on with when data, train section, space and sampler
-    are the same; how many trials and how long may change.
+    are the same; how many trials and how long may change. Where it is another and over, the newest
+    one of which they are the same.
 
     Args:
         store: where it lies, under `studies/NAME`.
@@ -143,6 +144,11 @@ def open_study(
                 f"has another {_difference(newest, asked)}; take that back to go on with it, or "
                 "begin another with --new-study."
             )
+        for number in reversed(studies_of(store, spec.name)):
+            older = find_study(store, f"{spec.name}@{number}")
+            if older.key == asked.key:
+                known = older.model_copy(update={"tune": spec.tune.written_out()})
+                return known, Trials.read(trials_path(store, older))
     record = store.append(
         lambda number: asked.model_copy(update={"number": number}).to_json(),
         lambda r: new is False and Study.from_json(r.text, source=r.path).key == asked.key,

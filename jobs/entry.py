@@ -146,6 +146,9 @@ def supervise(store: Store, job: str, command: Sequence[str]) -> int:
         code = _wait(child, asked)
         pump.join(timeout=5)
     status = code if code >= 0 else 128 - code
+    if status and is_cancelled(store, job):
+        # the signal goes to the whole tree: what came of an engine's end is no news
+        return record_exit(store, job, status=INTERRUPTED, reason="it was cancelled.").status
     return record_exit(store, job, status=status, reason=_reason(code)).status
 
 

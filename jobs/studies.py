@@ -147,14 +147,19 @@ def _row(study: Study, trials: Trials) -> dict[str, Any]:
 
 def _columns(study: Study) -> Sequence[str]:
     own = ("trainer", "parameters") if study.tune.among else study.names
-    return ("trial", study.metric, *study.tune.also, "rounds", "state", *own)
+    return ("trial", study.metric, *study.tune.also, "rounds trained", "state", *own)
 
 
 def _line(study: Study, trial: Trial) -> tuple[object, ...]:
     value = "none" if trial.value is None else f"{trial.value:.5f}"
-    others = [f"{trial.others[n]:,.5g}" if n in trial.others else "none" for n in study.tune.also]
+    others = [_other(trial.others[n]) if n in trial.others else "none" for n in study.tune.also]
     told = (trial.number, value, *others, f"{trial.rounds:,}", trial.state)
     return *told, *_values(study, trial.params)
+
+
+def _other(value: float) -> str:
+    """Return a figure; sizes are whole numbers."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.5g}"
 
 
 def _values(study: Study, params: dict[str, Param]) -> list[object]:

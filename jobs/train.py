@@ -16,6 +16,7 @@ from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, progress, say
 from ray_apps.fit import MEASURED_TRAIN_ROWS
+from ray_apps.predictor import check_bundle_files
 from ray_apps.train import check_training, find_origin, model_key, train_model
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def train_step(
     key = model_key(manifest, spec, origin)
     known = run.catalog.find_model(spec.name, key)
     if known is not None:
+        check_bundle_files(run.catalog.folder(known), known)
         run.skip("train", key=key, result=known.ref)
         say(
             f"train: dataset, parameters and code are unchanged: model {known.ref} stands "

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from arclight.dataset_spec import check_built_from
 from arclight.errors import SpecError
-from arclight.spec import Spec
 from arclight.spec_file import load_spec
 from arclight.study import open_study, trials_path, with_params
 from arclight.trials import Trials
@@ -55,9 +51,12 @@ def tune_command(
     Raises:
         SpecError: the spec has no tune section.
     """
-    loaded = load_spec(spec_file)
-    if asked.auto:
-        loaded = replace(loaded, spec=_among_all(loaded.spec))
+    try:
+        loaded = load_spec(spec_file, _among_all if asked.auto else None)
+    except SpecError as error:
+        if not asked.auto or error.message.startswith("--auto"):
+            raise
+        raise SpecError(f"with --auto: {error.message}") from error
     if loaded.spec.tune is None:
         raise SpecError(
             f"{loaded.where('tune')}: 'tune' must say what is searched; see docs/spec.md, or "
@@ -89,6 +88,12 @@ def tune_step(
     """
     run, spec = context.run, context.loaded.spec
     study, trials = open_study(run.catalog.store, manifest, spec, new=new_study)
+    if len(trials.ended) > study.tune.trials:
+        say(
+            f"tune: study {study.ref} has {len(trials.ended):,} trials, more than tune.trials "
+            f"({study.tune.trials:,}); all of them count. --new-study begins another.",
+            style="yellow",
+        )
     if trials.is_over_for(study.tune):
         found = result_of(study, trials)
         run.skip("tune", key=study.key, result=study.ref)
@@ -133,22 +138,19 @@ def tune_step(
     return train_step(replace(context, loaded=told), manifest, found), found
 
 
-def _among_all(spec: Spec) -> Spec:
-    """Return a spec that searches among all trainers, for as long as its own search would.
+def _among_all(body: dict[str, Any]) -> None:
+    """Have a spec search among all trainers, for as long as its own search would.
 
     Raises:
         SpecError: something else that it says stands in the way.
     """
-    body = json.loads(spec.model_dump_json(by_alias=True))
-    own = {name: v for name, v in (body["tune"] or {}).items() if name not in ASKED_ANEW}
+    own = body.get("tune") or {}
+    if not isinstance(own, dict):
+        return  # which is told as it is
     if own.get("population"):
         raise SpecError(
             "--auto chooses among trainers, but tune.population is of networks alone; leave out "
             "--auto, or population and its scheduler."
         )
-    body["tune"] = {**own, "trainers": "auto"}
-    try:
-        return Spec.model_validate_json(json.dumps(body))
-    except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise SpecError(f"--auto, on the spec as it is: {why}") from error
+    kept = {name: value for name, value in own.items() if name not in ASKED_ANEW}
+    body["tune"] = {**kept, "trainers": "auto"}

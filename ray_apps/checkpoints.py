@@ -47,6 +47,8 @@ class CheckpointRecord(Contract):
     threads: int
     device: Literal["cpu", "cuda"] = "cpu"
     bins: Literal["memory", "disk"] = "memory"
+    processor: str = ""
+    """Records of older releases have none, and then it is another one."""
     resumed: tuple[Resumed, ...]
     """How this training had gone on before."""
     folder: InnerPath

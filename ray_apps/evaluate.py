@@ -18,6 +18,7 @@ from arclight.report import evaluate_predictions
 from cluster.machine import look_at_machine
 from ray_apps.predictor import load_predictor
 from ray_apps.shards import Reader, labels_of, open_split, stored_features
+from ray_apps.versions import CODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ray_apps.predictor import Predictor, Scores
     from ray_apps.shards import Doubles
 
-CODE = ("arclight", "ray_apps")
 SEED = 0
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from arclight.bundle import CrossValidation, Resumed, Transfer
 from arclight.catalog import Catalog
 from arclight.errors import IntegrityError
-from arclight.lineage import code_digest, library_versions, python_version
+from arclight.lineage import library_versions, processor_name
 from arclight.spec_field import parse_duration_s
 from arclight.store import Store, replace_file
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints, Keeper
@@ -42,7 +42,12 @@ from ray_apps.fit_files import (
 )
 from ray_apps.folds import FoldJob, check_folds, deal, fold_figures, told_until
 from ray_apps.gang import Alone
-from ray_apps.gang.proofs import prove_rows, prove_same_model, prove_same_versions
+from ray_apps.gang.proofs import (
+    check_versions,
+    prove_rows,
+    prove_same_model,
+    prove_same_versions,
+)
 from ray_apps.golden import golden_rows
 from ray_apps.judgement import judge_model, valid_scores
 from ray_apps.memory import memory_named
@@ -51,6 +56,7 @@ from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.imbalance import even_out
 from ray_apps.trainers.labels import check_labels
+from ray_apps.versions import versions_of_code, versions_that_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,8 +70,6 @@ if TYPE_CHECKING:
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Fitted
 
-CODE = ("arclight", "ray_apps")
-"""The packages whose code decides what a model is."""
 MEASURED_TRAIN_ROWS = 100_000
 
 
@@ -86,8 +90,8 @@ def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:
     request = read_request(FitRequest, folder / REQUEST, f"training worker {gang.rank + 1}")
     pa.set_cpu_count(max(1, request.threads))
     catalog = Catalog(Store(Path(request.store)))
-    versions = {"Python": python_version(), "Arclight's code": code_digest(CODE)[:12]}
-    prove_same_versions(gang, {**versions, **library_versions()})
+    prove_same_versions(gang, {**versions_of_code(), **library_versions()})
+    check_versions(request.versions, versions_that_count(request.train.trainer))
     place = _place(folder, catalog, request)
     with memory_named(place.manifest, gang.rank, gang.world):
         _fit(folder, place, gang, tick)
@@ -191,6 +195,7 @@ def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
         resumed=begun.resumed,
         cross_validation=folds,
         transfer=transfer,
+        processor=processor_name(),
         trouble=begun.keeper.trouble,
         seconds={**seconds, "folds": done - start, "judge": time.monotonic() - done},
     )
@@ -209,8 +214,9 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
     resumed: tuple[Resumed, ...] = ()
     if found is not None:
         record, trainer = found.record, load_trainer(request.train.trainer)
-        then = (record.workers, record.threads, record.device, record.bins)
-        same = then == (1, job.threads, job.device, request.bins) and job.workers == 1
+        then = (record.workers, record.threads, record.device, record.bins, record.processor)
+        now = (1, job.threads, job.device, request.bins, processor_name())
+        same = then == now and job.workers == 1
         again = Resumed(
             rounds=record.rounds,
             workers=job.workers,
@@ -225,6 +231,7 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
         threads=job.threads,
         device=job.device,
         bins=request.bins,
+        processor=processor_name(),
         resumed=resumed,
         folder="-",
         files=(),

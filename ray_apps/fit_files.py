@@ -58,6 +58,8 @@ class FitRequest(Contract):
     """NAME@N of the model it starts from; nothing: from scratch."""
     init_digest: str = ""
     """Of that model."""
+    versions: dict[str, str] = {}
+    """That the command runs of what decides a model: a worker that trains it must run them too."""
     keeps: bool = True
     """Whether it leaves in the store where it would go on."""
 
@@ -77,6 +79,8 @@ class FitOutcome(Contract):
     resumed: tuple[Resumed, ...] = ()
     cross_validation: CrossValidation | None = None
     transfer: Transfer | None = None
+    processor: str
+    """Of the first worker."""
     trouble: str = ""
     """Why the last checkpoint could not be written; nothing when it could."""
     seconds: dict[str, float]

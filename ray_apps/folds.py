@@ -85,7 +85,10 @@ def deal(train: Shard, rule: FoldRule, gang: Gang) -> Deal:
 def check_folds(
     train: Shard, dealt: Deal, job: TrainJob, gang: Gang, field: str = "train.folds"
 ) -> None:
-    """Refuse folds that cannot be trained or judged, before anything is trained.
+    """Refuse folds that cannot be trained or have no rows to be judged on, before any training.
+
+    A figure that is undefined on a fold's rows costs the fold its figure; but a search
+    (`tune.folds`) needs all of them.
 
     Args:
         train: this worker's rows of train.
@@ -103,7 +106,8 @@ def check_folds(
             learn, judge = dealt.parts(train, number)
             for shard, use in ((learn, "learn from"), (judge, "be judged on")):
                 check_rows(shard, f"to {use}", gang)
-            check_labels(learn.label, judge.label, job, gang)
+            judged = judge if field == "tune.folds" else learn
+            check_labels(learn.label, judged.label, job, gang, judged="judged rows")
             even_out(learn, job, gang)
         except DataError as error:
             raise DataError(f"{where}: {error.message}") from error

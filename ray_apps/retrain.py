@@ -14,11 +14,11 @@ from arclight.train_section import Costs, Train
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew
 from ray_apps.finetune import check_init
-from ray_apps.fit import CODE
 from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, FitRequest
 from ray_apps.predictor import check_bundle_files
-from ray_apps.train import LIBRARY, check_request, run_crew
+from ray_apps.train import check_request, run_crew
 from ray_apps.trainers import load_trainer
+from ray_apps.versions import CODE, LIBRARY, NUMBERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,6 @@ NEAR = 1e-3
 """How far a metric may be from the recorded one where other bytes are to be expected."""
 IN_UNITS = ("rmse", "mae", "median_absolute_error", "log_loss")
 FOLD = "fold "
-NUMBERS = ("numpy", "pyarrow")
-"""What every trainer's numbers go through."""
 
 
 class RetrainReport(Contract):

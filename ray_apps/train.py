@@ -16,7 +16,6 @@ from arclight.lineage import (
     Lineage,
     code_digest,
     library_versions,
-    processor_name,
     python_version,
 )
 from arclight.progress import silent_tell
@@ -28,10 +27,11 @@ from cluster.sizing import Crew
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.crews import check_device, first_crew, next_crew
 from ray_apps.finetune import as_learned, find_init, init_model
-from ray_apps.fit import CODE, run_fit
+from ray_apps.fit import run_fit
 from ray_apps.fit_files import BINS, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of
 from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
+from ray_apps.versions import CODE, LIBRARY, versions_that_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from arclight.spec import Spec
     from arclight.train_section import Train
     from cluster.profiles import Profile
-
-LIBRARY = {"xgboost": ("xgboost-cpu", "xgboost"), "lightgbm": ("lightgbm",), "torch": ("torch",)}
 
 
 def model_key(manifest: DatasetManifest, spec: Spec, origin: ModelBundle | None = None) -> str:
@@ -133,6 +131,8 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
 
     try:
         with checkpoints.in_use():
+            if there := checkpoints.rounds():
+                tell(f"Going on after round {there:,}, where an earlier command was.")
             go_on_after_losses(attempt, checkpoints, tell)
             done = (work / OUTCOME).read_bytes()
             outcome = FitOutcome.from_json(done, source=str(work / OUTCOME))
@@ -204,6 +204,7 @@ def fit_request(
         device=crew.device,
         bins=crew.bins,
         folds=fold_rule(spec, manifest),
+        versions=versions_that_count(spec.train.trainer),
     )
 
 
@@ -340,7 +341,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             device="cuda" if made.crew.gpus else None,
             bins="disk" if made.crew.bins == "disk" else None,
             params_after=dict(spec.train.params_after) or None,
-            processor=processor_name(),
+            processor=outcome.processor,
         ),
         resumed=outcome.resumed,
         cross_validation=outcome.cross_validation,

@@ -62,9 +62,13 @@ def plan_etl(loaded: LoadedSpec) -> EtlPlan:
     body = {
         "name": spec.name,
         "task": spec.task,
-        "sources": {n: s.model_dump(mode="json") for n, s in spec.sources.items()},
+        # where they lie, however that is written: a submitted spec says it otherwise
+        "sources": {
+            name: {**source.model_dump(mode="json"), "path": loaded.resolve(source.path or "")}
+            for name, source in spec.sources.items()
+        },
         "sql": loaded.sql,
-        "etl": spec.etl.model_dump(mode="json"),
+        "etl": spec.etl.model_dump(mode="json", exclude={"sql", "sql_file"}),
         "features": spec.features.model_dump(mode="json"),
         "segments": spec.evaluate.segments,
         "files": digests,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SLICES = 12
 """Parameters with a chart of their own, the first of the importance."""
 LISTED = 500
+AGAIN = 20
 REASONS = 5
 
 
@@ -192,6 +193,10 @@ def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
             if one.params
         ),
     ]
+    again = sorted(number for number, times in trials.attempts.items() if times > 1)
+    if again:
+        which = ", ".join(map(str, again[:AGAIN])) + (", …" if len(again) > AGAIN else "")
+        facts.append(("begun again, since their process was gone", f"trials {which}"))
     state = "over" if trials.over is not None else f"open, {count(len(trials.begun))} begun"
     return [*facts, ("state", state)]
 

@@ -43,6 +43,21 @@ def prove_same_versions(gang: Gang, mine: Mapping[str, str]) -> None:
         )
 
 
+def check_versions(wanted: Mapping[str, str], mine: Mapping[str, str]) -> None:
+    """Refuse to train with other versions than the command says that the model was made with.
+
+    Raises:
+        RefusedError: one differs; the first one is named.
+    """
+    for name, version in sorted(wanted.items()):
+        if mine.get(name, "none") != version:
+            raise RefusedError(
+                f"the training workers must run {printable(name)} {printable(version)} as the "
+                f"command does, but have {printable(mine.get(name, 'none'))}; install the same "
+                "constraints.txt on every node."
+            )
+
+
 def prove_rows(gang: Gang, manifest: DatasetManifest, shards: Sequence[Shard]) -> None:
     """Refuse to train unless all workers together hold each published row exactly once.
 

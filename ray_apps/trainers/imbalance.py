@@ -68,11 +68,15 @@ def refuse_weights(params: Mapping[str, object], job: TrainJob) -> None:
         job: what to fit.
 
     Raises:
-        SpecError: one is set together with down- or upsampling.
+        SpecError: one is set together with weights, or with down- or upsampling.
     """
-    if job.imbalance not in SAMPLED:
-        return
-    for name in (*WEIGHING, "base_score", "linear_tree"):
+    for name in WEIGHING if job.imbalance == "weight" else ():
+        if name in params:
+            raise SpecError(
+                f"train.params: {name} must not be set with imbalance: weight, which weighs the "
+                "classes itself; leave one of them out."
+            )
+    for name in (*WEIGHING, "base_score", "linear_tree") if job.imbalance in SAMPLED else ():
         if name in params:
             raise SpecError(
                 f"train.params: {name} must not be set with imbalance: {job.imbalance}, after "

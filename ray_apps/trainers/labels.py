@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _RANKED = ("auc", "average_precision", "macro_auc")
 
 
-def check_labels(train: Doubles, valid: Doubles, job: TrainJob, gang: Gang) -> None:
+def check_labels(
+    train: Doubles, valid: Doubles, job: TrainJob, gang: Gang, judged: str = "valid split"
+) -> None:
     """Refuse labels a model must not be trained on; LightGBM takes any without a word.
 
     Values are checked by every worker, classes by all of them together.
@@ -26,22 +28,22 @@ def check_labels(train: Doubles, valid: Doubles, job: TrainJob, gang: Gang) -> N
     Raises:
         DataError: a label is NaN, infinite or in no class, or all are of one class.
     """
-    for split, labels in (("train", train), ("valid", valid)):
+    for split, labels in (("train split", train), (judged, valid)):
         wrong = int(np.count_nonzero(~_allowed(labels, job)))
         if wrong:
             rule = _RULES[job.task].format(classes=job.classes)
             raise DataError(
                 f"every label of a {job.task} task must be {rule}, but {wrong:,} of "
-                f"{len(labels):,} rows of the {split} split are not; clean them in etl.sql."
+                f"{len(labels):,} rows of the {split} are not; clean them in etl.sql."
             )
     if job.task == "regression":
         return
-    for split, labels in (("train", train), ("valid", valid)):
+    for split, labels in (("train split", train), (judged, valid)):
         counts = class_counts(labels, job, gang)
         found = np.flatnonzero(counts)
-        if len(found) < 2 and (split == "train" or job.metric in _RANKED):
+        if len(found) < 2 and (split != judged or job.metric in _RANKED):
             raise DataError(
-                f"the {split} split must have rows of two classes at least, but all "
+                f"the {split} must have rows of two classes at least, but all "
                 f"{counts.sum():,} are of class {found[0]}; split otherwise or add data."
             )
 

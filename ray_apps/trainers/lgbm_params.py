@@ -26,6 +26,17 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
         "quantile",
     ),
 }  # fmt: skip
+OBJECTIVE_ALIASES = {
+    **dict.fromkeys(
+        ("regression_l2", "l2", "mean_squared_error", "mse", "l2_root", "root_mean_squared_error",
+         "rmse"),
+        "regression",
+    ),
+    **dict.fromkeys(("l1", "mean_absolute_error", "mae"), "regression_l1"),
+    "mean_absolute_percentage_error": "mape",
+    "softmax": "multiclass",
+}  # fmt: skip
+"""The library's other names for objectives."""
 BOOSTINGS = ("gbdt",)
 ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
 """What its data-parallel learner has not, by the value that it has."""
@@ -60,6 +71,7 @@ def params_of(job: TrainJob, gang: Gang) -> dict[str, Any]:
     # not bundled: rows counted row by row are as fast, and bins then say all that features say
     params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0], "enable_bundle": False}
     params |= {aliases[name]: value for name, value in job.params.items()}
+    params["objective"] = OBJECTIVE_ALIASES.get(params["objective"], params["objective"])
     params |= {
         "num_threads": job.threads,
         "seed": job.seed,
@@ -112,7 +124,7 @@ def check_names(job: TrainJob) -> None:
                 f"and served, got '{printable(value)}'.{goss}"
             )
         allowed = OBJECTIVES[job.task] if main == "objective" else None
-        if allowed is not None and value not in allowed:
+        if allowed is not None and OBJECTIVE_ALIASES.get(str(value), value) not in allowed:
             raise SpecError(
                 f"train.params: {name} '{printable(value)}' must be one of {', '.join(allowed)} "
                 f"for a {job.task} task.{nearest(str(value), allowed)}"

@@ -15,11 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from arclight.errors import EngineError
-from ray_apps.gang.totals import highest, total
+from ray_apps.gang.totals import added, highest, total
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.torch_adam import AdamW
 from ray_apps.trainers.torch_file import Network
-from ray_apps.trainers.torch_nets import HEAD, build, lower_names, set_dropout, shift_scores
+from ray_apps.trainers.torch_nets import (
+    HEAD,
+    build,
+    empty_levels,
+    lower_names,
+    set_dropout,
+    shift_scores,
+)
 from ray_apps.trainers.torch_params import outputs_of, params_at
 from ray_apps.trainers.torch_rows import sent
 from ray_apps.trainers.torch_scores import score_rows
@@ -55,6 +62,8 @@ class Growing:
         self._before = data.init.rounds if data.init else 0
         if data.init is not None:
             _take_over(self._net, data.init.net, job)
+        else:
+            empty_levels(self._net, _levels_of_all(data, gang))
         _take_first_ones(self._net, gang)
         self._net.to(self._device)
         self._forward = torch.compile(self._net) if params.compile else self._net
@@ -64,6 +73,7 @@ class Growing:
         most = int(highest(gang, mine)[0])
         self._rows = -(-params.batch(int(total(gang, mine)[0])) // gang.world)
         self._steps = -(-most // self._rows)
+        self._row_weight, self._clip_by = _weights_of_all(data, gang)
         self._history = list(data.start.history)
         self._best = _copy(self._net)
         if data.start.model:
@@ -137,12 +147,17 @@ class Growing:
         return self._now.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def _step(self, places: Tensor, rate: float) -> None:
-        """Take one step by the mean gradient of the rows of all workers."""
+        """Take one step by the mean gradient of the rows of all workers.
+
+        Weighted rows are divided by what as many rows weigh on the average of train, not by what
+        they weigh themselves: else a rare class would push with full strength only where a step
+        has none of the other.
+        """
         taken = self._data.train.take(places)
         *seen, label, weight = (sent(one, self._device) for one in taken)
         for one in self._parameters:
             one.grad = torch.zeros_like(one)
-        whole = weight.sum()
+        rows = torch.tensor(float(len(places)), device=self._device)
         if len(places):
             is_short = self._params.precision == "bf16"
             with torch.autocast(self._device.type, torch.bfloat16, enabled=is_short):
@@ -151,9 +166,9 @@ class Growing:
             loss.backward()  # type: ignore[no-untyped-call]
         grads = [one.grad for one in self._parameters if one.grad is not None]
         if self._gang.world > 1:
-            whole = _add_up(grads, whole, self._gang)
-        torch._foreach_div_(grads, whole.clamp_min(1e-12))  # no number leaves a GPU in a step
-        nn.utils.clip_grad_norm_(self._parameters, self._now.clip)
+            rows = _add_up(grads, rows, self._gang)
+        torch._foreach_div_(grads, rows * self._row_weight)
+        nn.utils.clip_grad_norm_(self._parameters, self._now.clip * self._clip_by)
         self._adam.step(grads, rate)
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -232,13 +247,34 @@ def _losses(outputs: Tensor, label: Tensor, job: TrainJob) -> Tensor:
     return functional.mse_loss(found, label, reduction="none")
 
 
-def _add_up(grads: list[Tensor], weight: Tensor, gang: Gang) -> Tensor:
-    """Leave the sum of all workers' gradients in each, and return the sum of their weights.
+def _levels_of_all(data: TorchData, gang: Gang) -> Tensor:
+    """Return which levels of all category features some row of train has, on any worker."""
+    columns = zip(data.train.codes.numpy().T, data.inputs.levels, strict=True)
+    found = [np.bincount(codes, minlength=levels) > 0 for codes, levels in columns]
+    mine = np.concatenate(found) if found else np.zeros(0, np.bool_)
+    return torch.from_numpy(highest(gang, mine.astype(np.int64)) > 0)
+
+
+def _weights_of_all(data: TorchData, gang: Gang) -> tuple[float, float]:
+    """Return what a row of train weighs on the average, and how much wider a step's gradient is.
+
+    Over all workers. A mean of rows that weigh unlike varies by the root of their mean square in
+    place of their mean; clipped where others are it would lose most of the few heavy ones.
+    """
+    weight = data.train.weight.numpy().astype(np.float64)
+    whole, squares, rows = added(
+        gang, np.array([weight.sum(), np.square(weight).sum(), len(weight)])
+    )
+    return float(whole / rows), float(np.sqrt(squares * rows) / whole)
+
+
+def _add_up(grads: list[Tensor], rows: Tensor, gang: Gang) -> Tensor:
+    """Leave the sum of all workers' gradients in each, and return the sum of their rows.
 
     Every worker adds up one part of all numbers, in the order of ranks, and gives it to the
     others: so all have the same bits.
     """
-    mine = torch.cat([*(grad.ravel() for grad in grads), weight.ravel()]).cpu().numpy()
+    mine = torch.cat([*(grad.ravel() for grad in grads), rows.ravel()]).cpu().numpy()
     parts = np.array_split(mine, gang.world)
     found = gang.exchange([part.tobytes() for part in parts])
     part = np.sum([np.frombuffer(one, np.float32) for one in found], axis=0, dtype=np.float32)
@@ -248,7 +284,7 @@ def _add_up(grads: list[Tensor], weight: Tensor, gang: Gang) -> Tensor:
     for grad in grads:
         grad.copy_(summed[at : at + grad.numel()].view_as(grad))
         at += grad.numel()
-    return summed[-1].to(weight.device)
+    return summed[-1].to(rows.device)
 
 
 def _seed(seed: int, number: int, rank: int) -> int:

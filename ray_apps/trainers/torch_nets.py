@@ -95,6 +95,21 @@ def set_dropout(net: nn.Module, share: float) -> None:
             one.dropout = share
 
 
+def empty_levels(net: nn.Module, is_there: Tensor) -> None:
+    """Give levels that no row of train has the vector of those never seen.
+
+    Nothing would ever move the one they begin with.
+
+    Args:
+        net: fresh.
+        is_there: which levels some row has, those of one feature after another's: [levels].
+    """
+    for one in net.modules():
+        if isinstance(one, _Categories):
+            with torch.no_grad():
+                one.table.weight[~is_there] = 0.0
+
+
 class _Dropout(nn.Dropout):
     """Drops numbers at random, on cores with fewer draws than torch takes.
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from arclight.errors import DataError, SpecError
+from ray_apps.gang.totals import added
 from ray_apps.lean import all_imports
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost
@@ -205,16 +206,10 @@ def _label_scale(label: Doubles, job: TrainJob, gang: Gang) -> tuple[float, floa
     """Return mean and standard deviation of a regression's label over all workers."""
     if job.task != "regression":
         return 0.0, 1.0
-    rows, whole = _sum_up(np.array([len(label), label.sum()]), gang)
+    rows, whole = added(gang, np.array([len(label), label.sum()]))
     mean = whole / rows
-    (squares,) = _sum_up(np.array([np.square(label - mean).sum()]), gang)
+    (squares,) = added(gang, np.array([np.square(label - mean).sum()]))
     return float(mean), float(np.sqrt(squares / rows)) or 1.0
-
-
-def _sum_up(mine: Doubles, gang: Gang) -> Doubles:
-    """Return the sums over all workers, added in the order of ranks."""
-    found = gang.exchange([mine.astype(np.float64).tobytes()] * gang.world)
-    return np.sum([np.frombuffer(part) for part in found], axis=0)  # type: ignore[no-any-return]
 
 
 @contextmanager

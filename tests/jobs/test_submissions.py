@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,20 @@ def test_the_options_of_a_run_go_with_its_job(
     (command,) = commands
     assert command[1:4] == ["-m", "jobs.cli", "run"]
     assert tuple(command[command.index("--profile") + 2 :]) == options
+
+
+def test_a_job_whose_engine_ended_before_it_was_cancelled_all_the_same(
+    loaded: LoadedSpec, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal goes to the whole tree, and a JVM is quicker to end."""
+    job = create_submission(store, loaded, PLACE, attempt=1).id
+    monkeypatch.setattr(entry, "_SIGNALS", ())
+    answers = iter([False, True])
+    monkeypatch.setattr(entry, "is_cancelled", lambda *_: next(answers))
+    assert entry.supervise(store, job, [sys.executable, "-c", "raise SystemExit(1)"]) == 130
+    ended = read_exit(store, job)
+    assert ended is not None
+    assert (ended.status, ended.reason) == (130, "it was cancelled.")
 
 
 def test_a_short_id_of_another_submission_is_a_conflict(loaded: LoadedSpec, store: Store) -> None:

@@ -55,6 +55,29 @@ def test_a_search_gives_a_model_whose_record_says_where_it_comes_from(made, tmp_
     other = SPEC.replace("[2, 5]", "[2, 4]")
     assert typed(made, tmp_path, capsys, text=other)[1]["search"]["study"] == "demo@2"
     assert typed(made, tmp_path, capsys, "--new-study")[1]["search"]["study"] == "demo@3"
+    # of studies that are alike the newest is the one, though another one is newer still
+    assert typed(made, tmp_path, capsys, text=other, trials="6")[1]["search"]["study"] == "demo@2"
+    typed(made, tmp_path, capsys, "--new-study", text=SPEC.replace("[2, 5]", "[3, 4]"))
+    status, body, said = typed(made, tmp_path, capsys, trials="4")
+    assert (status, body["search"]["study"], body["search"]["trials"]) == (0, "demo@3", 5)
+    assert "study demo@3 has 5 trials, more than tune.trials (4); all of them count" in said
+
+
+def test_a_damaged_model_does_not_stand(made, tmp_path, capsys):
+    train = SPEC[: SPEC.index("tune:")]
+    (tmp_path / "spec.yaml").write_text(train)
+    command = ("train", tmp_path / "spec.yaml", "--store", str(made.catalog.store.root))
+    assert arclight(*command) == 0
+    assert arclight(*command) == 0
+    bundle = made.catalog.model("demo")
+    file = made.catalog.folder(bundle) / bundle.model_file
+    content = bytearray(file.read_bytes())
+    content[500] ^= 1
+    file.chmod(0o600)
+    file.write_bytes(content)
+    capsys.readouterr()
+    assert arclight(*command) == 1
+    assert "must have the SHA-256" in capsys.readouterr().err
 
 
 def test_a_study_that_is_not_over_is_not_left_for_another_in_silence(made, tmp_path, capsys):
@@ -131,6 +154,12 @@ def test_auto_searches_among_all_trainers_and_trains_what_it_chose(made, tmp_pat
     page = (trials_path(made.catalog.store, study).parent / "study.html").read_text()
     assert 'id="trainers"' in page
     assert f"Parameters of {bundle.trainer}" in page
+    # limits without a space are a section for it
+    limits = SPEC[: SPEC.index("tune:")] + "tune: {trials: 3, sampler: random}\n"
+    status, body, _ = typed(made, tmp_path, capsys, "--auto", "--new-study", text=limits)
+    assert (status, body["search"]["trials"]) == (0, 3)
+    status, _, said = typed(made, tmp_path, capsys, text=limits)
+    assert (status, "a search must have a space" in said) == (2, True)
     # without a section it is there as well
     text = SPEC[: SPEC.index("tune:")]
     status, _, said = typed(made, tmp_path, capsys, text=text)

@@ -14,9 +14,11 @@ import pytest
 
 from arclight.bundle import FoldFigure
 from arclight.errors import ArclightError, ConflictError, DataError, LostWorkerError
+from arclight.lineage import processor_name
 from arclight.progress import silent, silent_tell
 from arclight.store import Store
 from arclight.sweep import find_leftovers, remove
+from ray_apps import fit
 from ray_apps.checkpoints import CheckpointRecord, Checkpoints
 from ray_apps.losses import PATIENCE, go_on_after_losses
 from ray_apps.train import model_key, train_model
@@ -221,6 +223,22 @@ def test_threads_of_another_number_go_on_and_the_record_says_that_bytes_may_diff
         made.catalog, made.manifest, spec, profile=two, run_folder=tmp_path, tick=silent
     )
     assert [(r.rounds, r.workers, r.exact) for r in again.resumed] == [(8, 1, False)]
+
+
+@pytest.mark.parametrize("other", ["", "another processor"])
+def test_the_record_says_which_processor_trained_and_that_another_one_went_on(
+    tmp_path, monkeypatch, other
+):
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    spec = make_spec(early_stopping=None, checkpoint_every="0s")
+    killed(made, spec, tmp_path, "8")
+    if other:
+        monkeypatch.setattr(fit, "processor_name", lambda: other)
+    told = []
+    again = train(made, spec, tmp_path, tell=told.append)
+    assert told == ["Going on after round 8, where an earlier command was."]
+    assert [(r.rounds, r.exact) for r in again.resumed] == [(8, not other)]
+    assert again.settings.processor == (other or processor_name())
 
 
 def test_E17_a_full_disk_costs_checkpoints_and_not_the_training(tmp_path):

@@ -164,6 +164,19 @@ def test_a_fold_that_cannot_be_judged_costs_its_figure_and_not_the_model(tmp_pat
     assert "of 3 folds by time" in str(found)
 
 
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_a_fold_of_one_class_costs_its_figure_and_not_the_model(tmp_path, world, name):
+    """A class that comes late: the first block that is judged has none of it."""
+    labels = (np.arange(2400) % 3 == 0) & ((np.arange(2400) < 500) | (np.arange(2400) > 1300))
+    made = make_dataset(tmp_path / "store", label={"train": labels.astype(float)}, by_time=True)
+    spec = make_spec(trainer=name, folds=3, metric="auc")
+    found = _folds_of(made, spec.model_copy(update={"etl": BY_TIME}), tmp_path / "fit", world)
+    assert found.folds[0].value is None
+    assert "metric 'auc' must be defined" in found.folds[0].reason
+    assert found.folds[-1].value > 0.3
+
+
 def test_only_one_folds_binned_rows_are_in_memory(tmp_path, monkeypatch):
     made, alive, seen = make_dataset(tmp_path / "store"), weakref.WeakSet(), []
     prepare = LgbmTrainer.prepare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 
 from arclight.errors import DataError, RefusedError, SchemaError, SpecError
 from arclight.spec_file import load_spec
+from jobs.submissions import _portable
 from spark.etl_plan import plan_etl
 from tests.spark.etl_case import make_case, rows
 
@@ -354,6 +356,20 @@ def test_unchanged_inputs_have_the_same_key_and_changed_ones_another(tmp_path: P
     assert plan_etl(load_spec(case.spec_file())).key == first
     case.write("t", rows(101))
     assert plan_etl(load_spec(case.spec_file())).key != first
+
+
+@pytest.mark.parametrize("how", ["sql", "sql_file", "neither"])
+def test_a_submitted_spec_has_the_key_that_it_has_here(tmp_path: Path, how: str):
+    """There its paths are absolute, and its SQL stands in it."""
+    case = make_case(tmp_path, rows(100))
+    (tmp_path / "join.sql").write_text("SELECT * FROM t WHERE n > 1")
+    told = {"sql": "SELECT * FROM t WHERE n > 1", "sql_file": "join.sql"}
+    case.body["etl"] |= {how: told[how]} if how in told else {}
+    here = load_spec(case.spec_file())
+    sent = tmp_path / "elsewhere" / "spec.yaml"
+    sent.parent.mkdir()
+    sent.write_text(json.dumps(_portable(here)))
+    assert plan_etl(load_spec(sent)).key == plan_etl(here).key
 
 
 def test_e18_the_same_key_published_twice_is_one_version(session: SparkSession, tmp_path: Path):

@@ -113,6 +113,15 @@ def test_trials_that_took_their_process_with_them_are_one_reason_whatever_is_kno
     assert _reasons(trials) == [(f"{gone}{LAST_TIME}it held 0.5 GiB", 7), ("another one", 1)]
 
 
+def test_trials_whose_process_was_gone_are_named():
+    study = made_up_study(60)
+    trials = made_up_trials(study)
+    assert "process was gone" not in study_page(study, trials)
+    trials.attempts = {0: 1, 7: 2, 12: 3}
+    assert "begun again, since their process was gone" in study_page(study, trials)
+    assert "trials 7, 12" in study_page(study, trials)
+
+
 def test_names_and_reasons_are_text():
     page = page_of()
     assert HOSTILE not in page

@@ -302,6 +302,16 @@ def test_another_version_on_one_worker_is_refused_with_both_named():
     assert "worker 2 must run xgboost 3.2.0 as worker 1 does, but has 3.1.0;" in told[0]
 
 
+def test_a_worker_that_has_other_versions_than_the_command_trains_nothing(shared, tmp_path):
+    made = shared("binary")
+    request = fit_request(made.catalog, made.manifest, make_spec(trainer="lightgbm"), Crew(1, 1))
+    assert request.versions["lightgbm"] == lgb.__version__
+    other = {**request.versions, "lightgbm": "4.0.0"}
+    (tmp_path / REQUEST).write_text(request.model_copy(update={"versions": other}).to_json())
+    with pytest.raises(RefusedError, match=r"must run lightgbm 4\.0\.0 as the command does, but"):
+        run_fit(tmp_path, silent)
+
+
 def test_weights_and_classes_are_those_of_all_workers():
     labels = [np.array([0.0, 0, 0]), np.array([1.0])]
     job = make_job(imbalance="weight")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
@@ -60,6 +62,24 @@ def test_scores_are_probabilities_of_the_data_as_it_is(name, how, flip, tmp_path
     plain = fit(name, job_of(rounds=rounds), train_rows, valid)
     assert fitted.valid == pytest.approx(plain.valid, abs=0.012)
     assert measure("binary", "auc", label, scores) > 0.8
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["rare ones", "rare zeros"])
+def test_a_network_s_scores_are_probabilities_where_a_class_is_rare(flip, tmp_path):
+    """Most steps have none of its rows, a few have one that weighs as much as hundreds."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30_000, 1)).astype(np.float32)
+    label = (rng.random(30_000) < 1 / (1 + np.exp(5.5 - x[:, 0]))).astype(np.float64)
+    assert label.mean() < 0.008
+    label = 1 - label if flip else label
+    rows = Shard((pa.table({"f0": x[:, 0]}),), (label,))
+    job = make_job(
+        categorical=(), rounds=10, early_stopping=None, metric="log_loss", imbalance="upsample"
+    )
+    evened, job = even_out(rows, replace(job, params={"learning_rate": 0.003}), Alone())
+    scores = load("torch", fit("torch", job, evened, rows), tmp_path).predict(x)
+    rare = (1 - label, 1 - scores) if flip else (label, scores)
+    assert rare[1].mean() == pytest.approx(rare[0].mean(), rel=0.12)
 
 
 def fit_evened(name, evened, valid, job):
@@ -140,6 +160,15 @@ def test_parameters_that_weigh_classes_are_refused_by_name(name, param):
     trainer.check_params(job_of(params=param))
     with pytest.raises(SpecError, match=f"{next(iter(param))} must not be set with imbalance: up"):
         trainer.check_params(job_of(params=param, imbalance="upsample"))
+
+
+@pytest.mark.parametrize(
+    ("name", "param"),
+    [("lightgbm", {"is_unbalance": True}), ("xgboost", {"scale_pos_weight": 2.0})],
+)
+def test_classes_are_not_weighed_twice(name, param):
+    with pytest.raises(SpecError, match=f"{next(iter(param))} must not be set with .* weight, wh"):
+        load_trainer(name).check_params(job_of(params=param, imbalance="weight"))
 
 
 @pytest.mark.parametrize("shift", [-20.0, -0.5, 3.0, 20.0])

@@ -123,6 +123,20 @@ def test_codes_that_train_never_had_are_one_and_null_is_another():
 
 
 @pytest.mark.parametrize("net", NETS)
+def test_a_level_between_others_that_no_row_has_is_as_one_never_seen(net, tmp_path):
+    rng = np.random.default_rng(0)
+    codes = rng.choice([0, 2, 3, 9], 600).astype(np.int32)
+    table = pa.table({"f0": rng.standard_normal(600).astype(np.float32), "f1": codes})
+    rows = Shard((table,), ((codes == 2).astype(np.float64),))
+    job = make_job(categorical=(1,), codes=(12,), rounds=3, params={"net": net, "heads": 2})
+    model = load("torch", fit("torch", job, rows, rows), tmp_path)
+    places = np.array([[0.5, code] for code in (1, 4, 8, 50, 2)], np.float32)
+    *absent, unseen, known = model.predict(places)
+    assert absent == [unseen] * 3
+    assert abs(known - unseen) > 1e-3
+
+
+@pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_every_net_learns_every_task(net, task, tmp_path):
     params = {"net": net, "width": 16, "heads": 2, "depth": 1, "batch_rows": 64}

@@ -621,3 +621,12 @@ def fitted_scores(trainer, fitted, table):
         path = Path(folder) / f"model{trainer.suffix}"
         path.write_bytes(fitted.model)
         return trainer.load(path, threads=1).predict(dense(table))
+
+
+@pytest.mark.parametrize(("other", "main"), [("l1", "regression_l1"), ("rmse", "regression")])
+def test_another_name_of_an_objective_is_that_objective(other, main):
+    train, valid = make_shard(500, task="regression"), make_shard(200, seed=1, task="regression")
+    jobs = [make_job("regression", rounds=3, params={"objective": name}) for name in (other, main)]
+    first, second = (fit("lightgbm", job, train, valid) for job in jobs)
+    assert first.model == second.model
+    assert first.params["objective"] == main
