@@ -18,7 +18,8 @@ def asked_of(loaded: LoadedSpec) -> dict[str, str]:
     Not where the sources lie: the same tables may be found under another path.
     """
     spec = loaded.spec
-    etl, features = (part.model_dump(mode="json") for part in (spec.etl, spec.features))
+    etl = spec.etl.model_dump(mode="json", exclude={"sql_file"})  # wherever the SQL stands
+    features = spec.features.model_dump(mode="json")
     values = {
         "task": spec.task,
         "sources": sorted(spec.sources),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from arclight.contract import Contract, digest_of
 from arclight.errors import (
     ConflictError,
+    IntegrityError,
     MissingError,
     RefusedError,
     printable,
@@ -145,8 +146,10 @@ def open_study(
                 "begin another with --new-study."
             )
         for number in reversed(studies_of(store, spec.name)):
-            older = find_study(store, f"{spec.name}@{number}")
-            if older.key == asked.key:
+            older = None
+            with contextlib.suppress(IntegrityError):  # a damaged one is none to go on with
+                older = find_study(store, f"{spec.name}@{number}")
+            if older is not None and older.key == asked.key:
                 known = older.model_copy(update={"tune": spec.tune.written_out()})
                 return known, Trials.read(trials_path(store, older))
     record = store.append(

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arclight.errors import EngineError, RefusedError, SpecError
+from arclight.errors import DataError, MissingError, RefusedError, SpecError
 from arclight.expression import compile_expression
 from arclight.spec_file import load_spec
 from cluster.profiles import load_profile
@@ -42,7 +42,7 @@ def rows_command(
         raise RefusedError(f"output '{output}' exists; nothing is overwritten: name a new folder.")
     plan = plan_etl(loaded)
     with (
-        _scratch() as (logs, files),
+        _scratch(output) as (logs, files),
         spark_session(place, log_folder=logs, local_folder=files) as session,
         progress("rows") as tick,
     ):
@@ -55,15 +55,22 @@ def rows_command(
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[tuple[Path, Path]]:
-    """Give a folder for Spark's log and one for its files; the log stays where Spark failed."""
-    folder = Path(tempfile.mkdtemp(prefix="arclight-rows-"))
+def _scratch(output: Path) -> Iterator[tuple[Path, Path]]:
+    """Give a folder for Spark's log and one for its files, on the disk that the rows go to.
+
+    The log stays where something failed that nobody foresaw.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}-", dir=output.parent))
     logs, files = folder / "logs", folder / "files"
     for one in (logs, files):
         one.mkdir()
     try:
         yield logs, files
-    except EngineError:
+    except (SpecError, DataError, RefusedError, MissingError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except Exception:
         shutil.rmtree(files, ignore_errors=True)
         say(f"rows: Spark's log stays in '{logs}'.")
         raise

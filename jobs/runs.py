@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.catalog import Catalog
-from arclight.errors import ArclightError, ConflictError, MissingError, printable
+from arclight.errors import (
+    ArclightError,
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    printable,
+)
 from arclight.journal import Journal, read_entries
 from arclight.store import Store, discard, find_store, make_folder, open_private, open_store
 from jobs.signing import signer_here, trust_here
@@ -124,6 +130,19 @@ def open_run(catalog: Catalog, loaded: LoadedSpec) -> Iterator[Run]:
         run.journal.note("run", "done")
     finally:
         run.journal.close()
+
+
+@contextmanager
+def or_another(way: str) -> Iterator[None]:
+    """Say of what is damaged, and would stand for its inputs, how another one is made.
+
+    Raises:
+        IntegrityError: as it came, with the way behind it.
+    """
+    try:
+        yield
+    except IntegrityError as error:
+        raise IntegrityError(f"{error.message} {way}.") from error
 
 
 def read_journal(store: Store, run_id: str) -> list[Entry]:

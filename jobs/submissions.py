@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import model_serializer
+
 from arclight.catalog import now
 from arclight.contract import Contract, digest_of
 from arclight.errors import (
@@ -23,6 +25,8 @@ from arclight.store import make_folder, replace_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from pydantic import SerializerFunctionWrapHandler
 
     from arclight.spec import Spec
     from arclight.spec_file import LoadedSpec
@@ -58,6 +62,11 @@ class Submission(Contract):
     made_at: str
     options: tuple[RunOption, ...] = ()
     """Of the run."""
+
+    @model_serializer(mode="wrap")
+    def _as_older_releases_read_it(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return body if self.options else {n: v for n, v in body.items() if n != "options"}
 
 
 class CancelRequest(Contract):

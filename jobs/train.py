@@ -13,7 +13,7 @@ from arclight.train_section import ELSEWHERE
 from cluster.profiles import load_profile
 from cluster.ray_session import ray_session
 from jobs.check import check_without_running
-from jobs.runs import Context, open_run, store_for
+from jobs.runs import Context, open_run, or_another, store_for
 from jobs.say import answer, progress, say
 from ray_apps.fit import MEASURED_TRAIN_ROWS
 from ray_apps.predictor import check_bundle_files
@@ -55,7 +55,8 @@ def train_step(
     key = model_key(manifest, spec, origin)
     known = run.catalog.find_model(spec.name, key)
     if known is not None:
-        check_bundle_files(run.catalog.folder(known), known)
+        with or_another("Another train.seed makes another model"):
+            check_bundle_files(run.catalog.folder(known), known)
         run.skip("train", key=key, result=known.ref)
         say(
             f"train: dataset, parameters and code are unchanged: model {known.ref} stands "

@@ -144,7 +144,7 @@ def _among_all(body: dict[str, Any]) -> None:
     Raises:
         SpecError: something else that it says stands in the way.
     """
-    own = body.get("tune") or {}
+    own = {} if body.get("tune") is None else body["tune"]
     if not isinstance(own, dict):
         return  # which is told as it is
     if own.get("population"):

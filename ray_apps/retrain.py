@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from arclight.contract import Contract
 from arclight.errors import IntegrityError, RefusedError
-from arclight.lineage import code_digest, library_versions, processor_name, python_version
+from arclight.lineage import code_digest, library_versions, python_version
 from arclight.store import discard, make_folder, open_private, sha256_file
 from arclight.train_section import Costs, Train
 from cluster.machine import look_at_machine
@@ -18,7 +18,7 @@ from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, FitRequest
 from ray_apps.predictor import check_bundle_files
 from ray_apps.train import check_request, run_crew
 from ray_apps.trainers import load_trainer
-from ray_apps.versions import CODE, LIBRARY, NUMBERS
+from ray_apps.versions import CODE, LIBRARY, NUMBERS, versions_that_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def retrain_model(
             model=bundle.ref,
             metric=bundle.metric,
             same_bytes=sha256_file(work / outcome.model_file) == digests[bundle.model_file],
-            changed=_changed(bundle),
+            changed=_changed(bundle, outcome.processor),
             recorded=_figures(bundle.train_metrics, bundle.cross_validation),
             found=_figures(outcome.train_metrics, outcome.cross_validation),
         )
@@ -205,6 +205,7 @@ def _request(
         device=settings.device or "cpu",
         bins=settings.bins or "memory",
         folds=None if bundle.cross_validation is None else bundle.cross_validation.rule,
+        versions=versions_that_count(bundle.trainer),
     )
 
 
@@ -218,8 +219,8 @@ def _figures(metrics: dict[str, float], folds: CrossValidation | None) -> dict[s
     return {**metrics, **by_fold}
 
 
-def _changed(bundle: ModelBundle) -> tuple[str, ...]:
-    """Return what makes other bytes likely."""
+def _changed(bundle: ModelBundle, processor: str) -> tuple[str, ...]:
+    """Return what makes other bytes likely, of a training on a processor now."""
     made, now = bundle.lineage, library_versions()
     found = [
         f"{name} {made.libraries.get(name, 'none')}, now {now.get(name, 'none')}"
@@ -227,8 +228,8 @@ def _changed(bundle: ModelBundle) -> tuple[str, ...]:
         if made.libraries.get(name) != now.get(name)
     ]
     was = bundle.settings.processor if bundle.settings is not None else None
-    if was != processor_name():
-        found.append(f"processor {was}, now {processor_name()}")
+    if was != processor:
+        found.append(f"processor {was}, now {processor}")
     if made.python != python_version():
         found.append(f"Python {made.python}, now {python_version()}")
     if made.code_digest != code_digest(CODE):

@@ -23,6 +23,7 @@ from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.tuning.ask import check_sampler
 from ray_apps.tuning.networks import Networks
 from ray_apps.tuning.worker import REQUEST, SearchRequest, run_search
+from ray_apps.versions import versions_that_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,7 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
             fit=fit_request(catalog, manifest, spec, crew),
             at_once=_at_once(spec, crew.threads),
             folds=fold_rule(spec, manifest, "tune"),
+            versions={name: versions_that_count(name) for name in study.candidates},
             since=since,
         )
         work = run_folder / "search" / uuid.uuid4().hex[:8]

@@ -130,8 +130,9 @@ def check_names(job: TrainJob) -> None:
                 f"for a {job.task} task.{nearest(str(value), allowed)}"
             )
 
-    refuse_weights(seen, job)
-    check_by_feature({main: job.params[name] for main, name in seen.items()}, job)
+    by_main_name = {main: job.params[name] for main, name in seen.items()}
+    refuse_weights(by_main_name, job)
+    check_by_feature(by_main_name, job)
 
 
 def check_init(job: TrainJob, objective: str) -> None:

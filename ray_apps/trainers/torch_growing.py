@@ -157,7 +157,7 @@ class Growing:
         *seen, label, weight = (sent(one, self._device) for one in taken)
         for one in self._parameters:
             one.grad = torch.zeros_like(one)
-        rows = torch.tensor(float(len(places)), device=self._device)
+        rows = weight.new_full((), len(places))  # no copy that a GPU would wait for
         if len(places):
             is_short = self._params.precision == "bf16"
             with torch.autocast(self._device.type, torch.bfloat16, enabled=is_short):

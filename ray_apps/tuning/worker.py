@@ -19,7 +19,7 @@ from arclight.study import Study, alone, trials_path
 from arclight.trials import Trials
 from ray_apps.fit_files import FitRequest, job_of, read_request
 from ray_apps.gang import Alone
-from ray_apps.gang.proofs import prove_rows
+from ray_apps.gang.proofs import check_versions, prove_rows
 from ray_apps.memory import memory_named
 from ray_apps.shards import Reader, read_shard
 from ray_apps.trainers import load_trainer
@@ -27,6 +27,7 @@ from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
 from ray_apps.tuning.networks import Networks
 from ray_apps.tuning.stages import stages_of
+from ray_apps.versions import versions_that_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ class SearchRequest(Contract):
     at_once: int
     folds: FoldRule | None = None
     """That a trial learns and is judged on."""
+    versions: dict[str, dict[str, str]] = {}
+    """Trainer -> what the command runs of what decides its models."""
     since: float
     """When the search began, in seconds since 1970: a worker that is lost takes its time."""
 
@@ -104,6 +107,8 @@ def run_host(
     """
     request = request_of(folder)
     fit, study, gang = request.fit, request.study, Alone()
+    for name, versions in request.versions.items():
+        check_versions(versions, versions_that_count(name))
     catalog = Catalog(Store(Path(fit.store)))
     manifest = catalog.dataset(fit.dataset)
     if manifest.content_digest != fit.dataset_digest:

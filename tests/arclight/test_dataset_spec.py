@@ -42,9 +42,16 @@ def test_another_spec_is_refused_with_the_first_field(tmp_path, old, new, field)
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("rounds: 10", "rounds: 20"), ("path: t.parquet", "path: moved/t.parquet")]
+    ("old", "new"),
+    [
+        ("rounds: 10", "rounds: 20"),
+        ("path: t.parquet", "path: moved/t.parquet"),
+        ("drop: [leak]", "drop: [leak], sql: SELECT * FROM t"),
+        ("drop: [leak]", "drop: [leak], sql_file: join.sql"),
+    ],
 )
 def test_what_does_not_decide_about_rows_may_change(tmp_path, old, new):
+    (tmp_path / "join.sql").write_text("SELECT * FROM t")
     manifest = make_manifest().model_copy(update={"asked": asked_of(loaded(tmp_path, SPEC))})
     check_built_from(manifest, loaded(tmp_path, SPEC.replace(old, new)))
 

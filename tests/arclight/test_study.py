@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -191,6 +192,17 @@ def test_where_it_is_trained_is_no_part_of_a_study_or_a_model(tmp_path, where):
     same, _ = open_study(store, manifest, spec_of(**where))
     assert (same.ref, same.key) == (study.ref, study.key)
     assert model_key(manifest, spec_of(**where)) == model_key(manifest, spec_of())
+
+
+def test_a_damaged_older_study_is_none_to_go_on_with(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    for seed in (1, 2):
+        study, trials = open_study(store, manifest, spec_of(seed=seed))
+        trials.close(study.tune)
+    record = Path(store.record(1, "studies", study.name, "versions").path)
+    record.chmod(0o600)
+    record.write_text("")
+    assert open_study(store, manifest, spec_of(seed=3))[0].number == 3
 
 
 def test_fields_that_came_later_change_no_key_of_an_older_study(tmp_path, monkeypatch):

@@ -152,6 +152,7 @@ def test_the_options_of_a_run_go_with_its_job(
     options: tuple[RunOption, ...],
 ) -> None:
     made = create_submission(store, loaded, PLACE, attempt=1, options=options)
+    assert ("options" in json.loads(made.to_json())) == bool(options)  # older releases know none
     commands: list[list[str]] = []
 
     def supervised(_: Store, job: str, command: list[str]) -> int:

@@ -77,7 +77,12 @@ def test_a_damaged_model_does_not_stand(made, tmp_path, capsys):
     file.write_bytes(content)
     capsys.readouterr()
     assert arclight(*command) == 1
-    assert "must have the SHA-256" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "must have the SHA-256" in said
+    assert "Another train.seed makes another model." in said
+    # what it says is a way
+    (tmp_path / "spec.yaml").write_text(train.replace("rounds: 12", "rounds: 12, seed: 7"))
+    assert arclight(*command) == 0
 
 
 def test_a_study_that_is_not_over_is_not_left_for_another_in_silence(made, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from arclight.bundle import Resumed
 from arclight.errors import IntegrityError, RefusedError, SpecError
+from arclight.lineage import processor_name
 from arclight.progress import silent
 from ray_apps.retrain import RetrainReport, _changed, retrain_model
 from ray_apps.train import train_model
@@ -163,8 +164,9 @@ def test_what_a_gpu_trained_is_not_trained_again_on_cores(trained, tmp_path, mon
     made, bundle = trained("binary", "xgboost")
     settings = bundle.settings.model_copy(update={"device": "cuda"})
     other = bundle.model_copy(update={"settings": settings})
-    assert "a GPU adds up in an order of its own" in _changed(other)
-    assert not _changed(bundle)
+    assert "a GPU adds up in an order of its own" in _changed(other, processor_name())
+    assert not _changed(bundle, processor_name())
+    assert "processor" in _changed(bundle, "another one")[0]
     with pytest.raises(RefusedError, match=r"was trained on a GPU .* built for cores"):
         again(made, other, tmp_path)
     monkeypatch.setattr(XgbTrainer, "why_no_gpu", lambda _self: None)

@@ -38,6 +38,7 @@ from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
 from ray_apps.tuning.stages import Stage
+from ray_apps.versions import versions_that_count
 from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import make_job, make_shard
@@ -480,6 +481,16 @@ class TestTrials:
             "its process was gone 3 times before it ended, the last time: Ray lost the training "
             "worker; it held 2.5 GiB."
         )
+
+    def test_a_worker_of_another_release_makes_no_trial(self, fresh, tmp_path, monkeypatch):
+        spec = spec_of("lightgbm", tune={"trials": 2})
+        monkeypatch.setattr(
+            tune, "versions_that_count", lambda name: {**versions_that_count(name), name: "1.0"}
+        )
+        with pytest.raises(RefusedError, match=r"must run lightgbm 1\.0 as the command does, but"):
+            searched(fresh, spec, tmp_path)
+        _, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
+        assert trials.begun == {}
 
     def test_what_is_wrong_with_the_data_ends_the_search_and_no_trial(self, fresh, tmp_path):
         trainer = type(load_trainer("xgboost"))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
+from arclight.bundle import WEIGHING
 from arclight.errors import DataError, SpecError
 from arclight.metrics import measure
 from ray_apps.gang import Alone
@@ -169,6 +170,8 @@ def test_parameters_that_weigh_classes_are_refused_by_name(name, param):
 def test_classes_are_not_weighed_twice(name, param):
     with pytest.raises(SpecError, match=f"{next(iter(param))} must not be set with .* weight, wh"):
         load_trainer(name).check_params(job_of(params=param, imbalance="weight"))
+    plain = {next(iter(param)): WEIGHING[next(iter(param))]}
+    load_trainer(name).check_params(job_of(params=plain, imbalance="weight"))
 
 
 @pytest.mark.parametrize("shift", [-20.0, -0.5, 3.0, 20.0])
