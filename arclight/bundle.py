@@ -188,7 +188,8 @@ class Transfer(Contract):
             return f"{said}; from scratch there is no figure: {self.scratch_reason}"
         if self.scratch is None:
             return said
-        said += f", {_figure(self.scratch)} from scratch"
+        kept = "" if self.scratch_rounds is None else f" ({self.scratch_rounds:,} rounds)"
+        said += f", {_figure(self.scratch)} from scratch{kept}"
         if self.gain is None:
             return said
         low, high = self.gain

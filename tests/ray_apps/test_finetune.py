@@ -519,7 +519,7 @@ def test_what_a_record_says():
     assert told.is_negative  # of a loss less is better
     assert told.shown_new == "test"
     assert str(told) == (
-        "0.4000 after starting from a@1 (0.5000 as it was), 0.3000 from scratch; "
+        "0.4000 after starting from a@1 (0.5000 as it was), 0.3000 from scratch (4 rounds); "
         "negative transfer: difference +0.0500 to +0.2000 (95%)"
     )
     assert not told.model_copy(update={"gain": (-0.1, 0.2)}).is_negative
