@@ -176,4 +176,6 @@ def test_U1_a_node_is_lost_while_a_search_runs_on_three(tmp_path):
     assert told["hosts"] == [0, 1, 2]
     assert told["nodes"] == 3
     assert (told["ended"], told["states"]) == (40, ["complete"])
-    assert any("go to the others" in note for note in told["notes"])
+    # all nodes are of one machine here, and the one that decides may be on the one that is lost
+    said = ("go to the others", "lost the process that decides")
+    assert any(text in note for note in told["notes"] for text in said)
