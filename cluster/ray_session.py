@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
 import tempfile
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
 from arclight.errors import EngineError, RefusedError, printable
+from arclight.store import held
 from cluster.environment import environment
 from cluster.machine import look_at_machine
 from cluster.signals import kept_signals
@@ -40,10 +39,6 @@ MAX_TEMP_PATH = 43
 MAX_PARENT_PATH = MAX_TEMP_PATH - 23
 SHORT_TEMP = Path("/tmp")  # noqa: S108 -- only a private 0700 folder is made in it
 TEMP_PREFIX = "arc-"
-OWNER = "owner"
-"""Locked by the process whose folder it is."""
-FRESH_S = 60.0
-"""A folder without it is left alone for so long: its process may be about to lock it."""
 RAY_FOLDER = "r"
 EXIT_TIMEOUT_S = 5
 STARTS = 2
@@ -125,7 +120,13 @@ def refuse_unsafe_variables(variables: Iterable[str]) -> None:
 @contextmanager
 def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None) -> Iterator[str]:
     folder = _short_folder(temp_folder)
-    owner = _own(folder)
+    with held(folder), _cluster_in(folder, profile, log_folder) as address:
+        yield address
+
+
+@contextmanager
+def _cluster_in(folder: Path, profile: Profile, log_folder: Path) -> Iterator[str]:
+    """Run a cluster in a folder that is gone in the end."""
     token = create_token(folder / "token")
     variables = {**VARIABLES, **LOCAL_VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}
     machine = look_at_machine(folder)
@@ -147,7 +148,6 @@ def _local_cluster(profile: Profile, log_folder: Path, temp_folder: Path | None)
     finally:
         _keep_logs(folder, log_folder)
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(owner)
 
 
 def _start_again(sizes: Sizes, gpus: int, folder: Path, before: set[psutil.Process]) -> str:
@@ -289,36 +289,18 @@ def _fits(parent: Path) -> bool:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove folders that a killed process of this user has left."""
+    """Remove folders that a killed process of this user has left.
+
+    Nobody holds them: the number of a process of another container means nothing here.
+    """
     for folder in parent.glob(f"{TEMP_PREFIX}*-*"):
         pid = folder.name.removeprefix(TEMP_PREFIX).split("-")[0]
         with suppress(FileNotFoundError):  # its own command has just ended
             owned = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
-            is_gone = pid.isdigit() and not psutil.pid_exists(int(pid))
-            if owned and is_gone and not _is_owned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _own(folder: Path) -> int:
-    """Hold a folder until the descriptor that is returned is closed, or this process is gone."""
-    descriptor = os.open(folder / OWNER, os.O_CREAT | os.O_RDWR, 0o600)
-    with suppress(OSError):  # a file system without locks: then its number alone tells
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _is_owned(folder: Path) -> bool:
-    """Say whether a process holds a folder: one of another container has a number of its own."""
-    if not (folder / OWNER).exists():  # it is new, or of an older release
-        return time.time() - folder.lstat().st_mtime < FRESH_S
-    descriptor = os.open(folder / OWNER, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+            if owned and pid.isdigit() and not psutil.pid_exists(int(pid)):
+                with held(folder, alone=True) as is_ours:
+                    if is_ours:
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _with_descendants(roots: set[psutil.Process]) -> set[psutil.Process]:

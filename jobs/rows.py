@@ -65,19 +65,17 @@ def _scratch(output: Path) -> Iterator[tuple[Path, Path]]:
     logs, files = folder / "logs", folder / "files"
     for one in (logs, files):
         one.mkdir()
+    taken_away = folder
     try:
         yield logs, files
     except (SpecError, DataError, RefusedError, MissingError):
-        shutil.rmtree(folder, ignore_errors=True)
         raise
     except Exception:
-        shutil.rmtree(files, ignore_errors=True)
+        taken_away = files
         say(f"rows: Spark's log stays in '{logs}'.")
         raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(taken_away, ignore_errors=True)
 
 
 def _check_condition(where: str, schema: pa.Schema) -> None:

@@ -143,6 +143,11 @@ def read_request(kind: type[Request], path: Path, who: str) -> Request:
         ) from error
 
 
+def read_outcome(folder: Path) -> FitOutcome:
+    """Return what a training left in a folder."""
+    return FitOutcome.from_json((folder / OUTCOME).read_bytes(), source=str(folder / OUTCOME))
+
+
 def write_progress(folder: Path, rank: int = 0) -> Tick:
     """Return a tick that leaves a worker's progress in a folder, a few times a second."""
     last, name = 0.0, progress_of(rank)

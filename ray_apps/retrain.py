@@ -14,7 +14,7 @@ from arclight.train_section import Costs, Train
 from cluster.machine import look_at_machine
 from cluster.sizing import Crew
 from ray_apps.finetune import check_init
-from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, FitRequest
+from ray_apps.fit_files import REQUEST, FitRequest, read_outcome
 from ray_apps.predictor import check_bundle_files
 from ray_apps.train import check_request, run_crew
 from ray_apps.trainers import load_trainer
@@ -108,7 +108,7 @@ def retrain_model(
             stream.write(request.to_json().encode())
         crew = Crew(request.workers, request.threads, int(request.device == "cuda"))
         run_crew(request.train, crew, work, tick)
-        outcome = FitOutcome.from_json((work / OUTCOME).read_bytes(), source=str(work / OUTCOME))
+        outcome = read_outcome(work)
         digests = {file.path: file.sha256 for file in bundle.files}
         return RetrainReport(
             model=bundle.ref,

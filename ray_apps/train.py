@@ -28,7 +28,7 @@ from ray_apps.checkpoints import Checkpoints
 from ray_apps.crews import check_device, first_crew, next_crew
 from ray_apps.finetune import as_learned, find_init, init_model
 from ray_apps.fit import run_fit
-from ray_apps.fit_files import BINS, OUTCOME, REQUEST, FitOutcome, FitRequest, job_of
+from ray_apps.fit_files import BINS, REQUEST, FitOutcome, FitRequest, job_of, read_outcome
 from ray_apps.losses import go_on_after_losses
 from ray_apps.trainers import load_trainer
 from ray_apps.versions import CODE, LIBRARY, versions_that_count
@@ -134,9 +134,7 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
             if there := checkpoints.rounds():
                 tell(f"Going on after round {there:,}, where an earlier command was.")
             go_on_after_losses(attempt, checkpoints, tell)
-            done = (work / OUTCOME).read_bytes()
-            outcome = FitOutcome.from_json(done, source=str(work / OUTCOME))
-            learned = as_learned(manifest, origin, spec.train.init)
+            outcome, learned = read_outcome(work), as_learned(manifest, origin, spec.train.init)
             made = _Made(work, outcome, crew, key, learned, origin, found)
             published = _publish(catalog, manifest, spec, made)
             checkpoints.clear()

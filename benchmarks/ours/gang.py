@@ -17,7 +17,7 @@ from arclight.train_section import Train
 from benchmarks.crew import Crew, crew_of
 from benchmarks.ingest_job import PARAMS
 from ray_apps.fit import run_fit
-from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, FitRequest
+from ray_apps.fit_files import REQUEST, FitOutcome, FitRequest, read_outcome
 from ray_apps.gang import Alone
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.trainers import load_trainer
@@ -93,7 +93,7 @@ class GangSide:
         key, folder = secrets.token_bytes(KEY_BYTES), self._folder(number)
         doors = self._crew.ask("opened")
         self._crew.ask("fit", folder=str(folder), doors=doors, key=key)
-        return FitOutcome.from_json((folder / OUTCOME).read_bytes(), source=OUTCOME)
+        return read_outcome(folder)
 
     def facts(self, result: FitOutcome) -> dict[str, Any]:
         """Return the metric over the valid rows of all workers."""

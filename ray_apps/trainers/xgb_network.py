@@ -16,7 +16,7 @@ from xgboost.collective import CommunicatorContext
 from xgboost.core import XGBoostError
 from xgboost.tracker import RabitTracker
 
-from arclight.errors import EngineError, printable
+from arclight.errors import DataError, DivergedError, EngineError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,14 +52,21 @@ def network(gang: Gang) -> Iterator[None]:
         return json.dumps(tracker.worker_args()).encode()
 
     found = json.loads(gang.agree(b"", start))
+    no_figure: DataError | DivergedError | None = None
     try:
         with CommunicatorContext(**found, dmlc_task_id=f"{gang.rank:06d}", dmlc_timeout=SILENCE_S):
-            yield
+            try:
+                yield
+            except (DataError, DivergedError) as error:
+                # which every worker comes to alike: the tracker must be there until all have left
+                no_figure = error
         for tracker in trackers:
             tracker.wait_for(timeout=SILENCE_S)
     except XGBoostError as error:
         said = gang.agree(first_line(error).encode(), _each, kind=b"f").decode()
         raise EngineError(f"XGBoost failed: {said}; see the run's log.") from error
+    if no_figure is not None:
+        raise no_figure
 
 
 def first_line(error: Exception) -> str:

@@ -16,11 +16,11 @@ import pytest
 import ray
 
 from arclight.errors import MissingError, RefusedError
+from arclight.store import held
 from cluster.profiles import Profile, RayPlace
 from cluster.ray_session import (
     TEMP_PREFIX,
     VARIABLES,
-    _own,
     _sweep,
     ray_session,
     refuse_unsafe_variables,
@@ -171,18 +171,14 @@ def test_a_killed_driver_leaves_no_cluster_and_the_next_start_sweeps(tmp_path: P
 
 def test_a_folder_that_another_container_s_process_holds_stays(tmp_path: Path) -> None:
     """Its number means nobody here; containers may share a folder for temporary files."""
-    folders = {name: tmp_path / f"{TEMP_PREFIX}999999999-{name}" for name in ("held", "left")}
-    folders |= {name: tmp_path / f"{TEMP_PREFIX}999999999-{name}" for name in ("new", "old")}
-    for folder in folders.values():
+    theirs, left = (tmp_path / f"{TEMP_PREFIX}999999999-{name}" for name in ("held", "left"))
+    for folder in (theirs, left):
         folder.mkdir()
-    owner = _own(folders["held"])
-    os.close(_own(folders["left"]))
-    os.utime(folders["old"], (1, 1))
+    with held(theirs):
+        _sweep(tmp_path)
+        assert (theirs.exists(), left.exists()) == (True, False)
     _sweep(tmp_path)
-    assert {name for name, folder in folders.items() if folder.exists()} == {"held", "new"}
-    os.close(owner)
-    _sweep(tmp_path)
-    assert not folders["held"].exists()
+    assert not theirs.exists()
 
 
 def listening_addresses(process: psutil.Process) -> list[str]:

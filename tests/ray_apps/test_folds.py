@@ -15,7 +15,7 @@ from arclight.progress import silent
 from arclight.spec import Etl, TimeSplit
 from cluster.sizing import Crew
 from ray_apps.fit import run_fit
-from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome, job_of
+from ray_apps.fit_files import REQUEST, job_of, read_outcome
 from ray_apps.folds import deal
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense, read_shard
@@ -98,7 +98,7 @@ def _folds_of(made, spec, folder, world):
         run_fit(folder, silent)
     else:
         gang_of(world, partial(run_fit, folder, silent), deadline_s=60)
-    outcome = FitOutcome.from_json((folder / OUTCOME).read_bytes(), source="outcome")
+    outcome = read_outcome(folder)
     return outcome.cross_validation
 
 

@@ -20,7 +20,7 @@ from arclight.errors import DataError, EngineError, IntegrityError, RefusedError
 from arclight.progress import silent
 from cluster.sizing import Crew
 from ray_apps.fit import run_fit
-from ray_apps.fit_files import OUTCOME, REQUEST, FitOutcome
+from ray_apps.fit_files import REQUEST, read_outcome
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import prove_rows, prove_same_versions
 from ray_apps.gang.totals import from_first, highest, to_first, total
@@ -51,7 +51,7 @@ def outcomes(made, spec, folder, world, origin=None):
         run_fit(folder, silent)
     else:
         gang_of(world, partial(run_fit, folder, silent), deadline_s=60)
-    return FitOutcome.from_json((folder / OUTCOME).read_bytes(), source="outcome")
+    return read_outcome(folder)
 
 
 JUDGED = [
