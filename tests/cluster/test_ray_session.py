@@ -19,6 +19,7 @@ from arclight.errors import MissingError, RefusedError
 from arclight.store import held
 from cluster.profiles import Profile, RayPlace
 from cluster.ray_session import (
+    SHORT_TEMP,
     TEMP_PREFIX,
     VARIABLES,
     _sweep,
@@ -149,11 +150,19 @@ def test_two_clusters_at_once_and_each_ends_for_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_killed_driver_leaves_no_cluster_and_the_next_start_sweeps(tmp_path: Path) -> None:
-    """Ray's two agents stay a minute longer, trying to report to a control store that is gone."""
-    driver = start(tmp_path)
+def test_a_killed_driver_leaves_no_cluster_and_the_next_start_sweeps(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Ray's two agents stay a minute longer, trying to report to a control store that is gone.
+
+    Any start in the same folder for temporary files sweeps: these two have one of their own.
+    """
+    own = tempfile.TemporaryDirectory(prefix="s-", dir=SHORT_TEMP)
+    request.addfinalizer(own.cleanup)
+    driver = start(tmp_path, own.name)
     assert driver.stdout is not None
     folder = Path(driver.stdout.readline().split()[1]).parent
+    assert folder.parent == Path(own.name)
     children = psutil.Process(driver.pid).children(recursive=True)
     assert len(children) > 3
     agents = {child for child in children if AGENT in child.name()}
@@ -164,7 +173,7 @@ def test_a_killed_driver_leaves_no_cluster_and_the_next_start_sweeps(tmp_path: P
     for agent in agents:
         agent.kill()
     assert folder.exists()
-    with start(tmp_path) as following:
+    with start(tmp_path, own.name) as following:
         following.communicate("\n", timeout=60)
     assert not folder.exists()
 
@@ -189,9 +198,10 @@ def listening_addresses(process: psutil.Process) -> list[str]:
     return []
 
 
-def start(log_folder: Path) -> subprocess.Popen[str]:
+def start(log_folder: Path, temp_folder: str | None = None) -> subprocess.Popen[str]:
     log_folder.mkdir(exist_ok=True)
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    variables |= {} if temp_folder is None else {"TMPDIR": temp_folder}
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", DRIVER, str(log_folder)]
     return subprocess.Popen(
