@@ -41,7 +41,8 @@ class Passing:
     def __init__(self, scheduler: Scheduler, rounds: int, *, higher: bool) -> None:
         self._scheduler, self._sign = scheduler, 1.0 if higher else -1.0
         self._rungs = () if scheduler in ("none", "population") else rungs_of(rounds)
-        self._seen: dict[tuple[int, int], list[float]] = {}
+        self._seen: dict[tuple[int, int], dict[int, float]] = {}
+        """(bracket, rung) -> trial -> figure: one that is made again counts once."""
 
     def rungs(self, number: int) -> tuple[int, ...]:
         """Return the rungs of a trial by its number; of Hyperband each bracket begins higher."""
@@ -56,12 +57,13 @@ class Passing:
             value: a finite figure.
         """
         mine = self._sign * value
-        others = self._seen.setdefault((self._bracket(number), rung), [])
-        others.append(mine)
+        seen = self._seen.setdefault((self._bracket(number), rung), {})
+        seen[number] = mine
+        others = [figure for other, figure in seen.items() if other != number]
         if self._scheduler == "median":
-            return len(others) <= MEDIAN_AFTER or mine >= float(np.median(others[:-1]))
+            return len(others) < MEDIAN_AFTER or mine >= float(np.median(others))
         place = sum(other > mine for other in others)
-        return place < max(1, len(others) // ETA)
+        return place < max(1, len(seen) // ETA)
 
     def recall(self, trial: Trial) -> None:
         """Take in a trial that ended before, as if it came by again."""
@@ -69,7 +71,7 @@ class Passing:
         for rung in self.rungs(trial.number):
             if rung in at:
                 key = (self._bracket(trial.number), rung)
-                self._seen.setdefault(key, []).append(self._sign * at[rung])
+                self._seen.setdefault(key, {})[trial.number] = self._sign * at[rung]
 
     def _bracket(self, number: int) -> int:
         brackets = min(3, len(self._rungs)) if self._scheduler == "hyperband" else 1

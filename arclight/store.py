@@ -28,6 +28,7 @@ from arclight.errors import (
     ConflictError,
     IntegrityError,
     MissingError,
+    RefusedError,
     SpecError,
     printable,
 )
@@ -255,6 +256,43 @@ def replace_file(path: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def held_file(path: Path) -> Iterator[bool]:
+    """Hold a file, which is made if it is not there, for the length of a block.
+
+    On a shared file system it is held against other machines too: NFS hands on the lock of a file
+    that is open for writing, that of a folder it keeps to the machine.
+
+    Yields:
+        Whether it is held; if not, somebody else holds it.
+
+    Raises:
+        RefusedError: the file system has no locks.
+        ArclightError: the file cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ArclightError(
+            f"'{path}' must be a file that can be written, but {error.strerror}; free space in "
+            "the store or mend its rights."
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = True
+        except BlockingIOError:
+            is_held = False
+        except OSError as error:
+            raise RefusedError(
+                f"'{path}' must lie on a file system with locks ({error.strerror}): nothing else "
+                "keeps a second command away; mount it with them or use --store FOLDER."
+            ) from error
+        yield is_held
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -19,13 +19,13 @@ from arclight.errors import (
 )
 from arclight.folds import fold_rule
 from arclight.population import leg_of
-from arclight.store import held, make_folder
+from arclight.store import held_file, make_folder
 from arclight.train_section import ELSEWHERE, Train
-from arclight.trials import BUDGET, Trial, Trials
+from arclight.trials import BUDGET, Trial, Trials, order_of
 from arclight.tune_section import TRAINER, Candidate, Tune
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from arclight.manifest import DatasetManifest
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from arclight.spec import Spec
     from arclight.store import Store
 
-STUDIES, TRIALS = "studies", "trials.jsonl"
+STUDIES, TRIALS, LOCK = "studies", "trials.jsonl", ".lock"
 
 
 class Study(Contract):
@@ -55,6 +55,10 @@ class Study(Contract):
     tune: Tune
     row_groups: int = 0
     """Of train."""
+    shuffles: bool = False
+    """Whether a grid's points are tried in an order by chance; those of older studies are not."""
+    asked_by: str = ""
+    """The submission that began it by `--new-study`: its other attempts go on with it."""
 
     def height(self, trainer: str) -> int:
         """Return how far a trial of a trainer goes that is never stopped, in `tune.unit`."""
@@ -75,12 +79,16 @@ class Study(Contract):
         generation that is whole.
         """
         found = trials.ranked(self.metric)
+        return sorted(found, key=self._precedence(trials))
+
+    def _precedence(self, trials: Trials) -> Callable[[Trial], tuple[int, ...]]:
+        """Return what trials stand in order of before their figures."""
         if self.train.early_stopping is not None:
-            return found
+            return lambda _: ()
         if (count := self.tune.population) is None:
-            return sorted(found, key=lambda trial: trial.state != "complete")
+            return lambda trial: (trial.state != "complete",)
         made = Counter(number // count for number in trials.ended)
-        return sorted(found, key=lambda t: (made[t.number // count] < count, -(t.number // count)))
+        return lambda t: (made[t.number // count] < count, -(t.number // count))
 
     def why_ranked(self, trials: Trials) -> str:
         """Return a sentence where trials do not stand in the order of their figures alone."""
@@ -91,11 +99,17 @@ class Study(Contract):
 
     def is_on_the_way(self, trial: Trial) -> bool:
         """Say whether a model by a trial is trained beyond what the trial's figure is of."""
-        return self.train.early_stopping is None and trial.state == "stopped"
+        if self.train.early_stopping is not None:
+            return False
+        if (count := self.tune.population) is not None:
+            return trial.number // count + 1 < self.tune.generations
+        return trial.state == "stopped"
 
     def best(self, trials: Trials) -> Trial | None:
         """Return the trial that a model is trained by; None without a figure."""
-        return next(iter(self.ranked(trials)), None)
+        known, first = trials.with_figure, self._precedence(trials)
+        order = order_of(self.metric)
+        return min(known, key=lambda trial: (first(trial), order(trial)), default=None)
 
     @property
     def candidates(self) -> dict[str, Candidate]:
@@ -115,7 +129,7 @@ class Study(Contract):
 
 
 def open_study(
-    store: Store, manifest: DatasetManifest, spec: Spec, *, new: bool = False
+    store: Store, manifest: DatasetManifest, spec: Spec, *, new: bool = False, asked_by: str = ""
 ) -> tuple[Study, Trials]:
     """Return the study that a spec goes on with, or a new one.
 
@@ -128,46 +142,29 @@ def open_study(
         manifest: the dataset.
         spec: has a tune section.
         new: begin a new one, whatever there is.
+        asked_by: the submission that asks, if one does: what an attempt of it began anew its
+            later attempts go on with.
 
     Raises:
         RefusedError: the newest study is not over, and is another; what differs is named.
+        IntegrityError: its record or its trials are damaged.
     """
     assert spec.tune is not None
-    asked = _study(manifest, spec)
-    newest = newest_study(store, spec.name)
-    if newest is not None and not new:
-        trials = Trials.read(trials_path(store, newest))
-        if newest.key == asked.key:
-            return newest.model_copy(update={"tune": spec.tune.written_out()}), trials
-        if trials.over is None:
-            raise RefusedError(
-                f"tune: study {newest.ref} is not over ({len(trials.ended):,} trials ended) and "
-                f"has another {_difference(newest, asked)}; take that back to go on with it, or "
-                "begin another with --new-study."
-            )
-        for number in reversed(studies_of(store, spec.name)):
-            older = None
-            with contextlib.suppress(IntegrityError):  # a damaged one is none to go on with
-                older = find_study(store, f"{spec.name}@{number}")
-            if older is not None and older.key == asked.key:
-                known = older.model_copy(update={"tune": spec.tune.written_out()})
-                return known, Trials.read(trials_path(store, older))
+    asked, known = _study(manifest, spec), None
+    if not new:
+        _check_newest(store, asked)
+        known = _newest_like(store, asked)
+    elif asked_by:
+        asked = asked.model_copy(update={"asked_by": asked_by})
+        known = _newest_like(store, asked)
+    if known is not None:
+        return _with_trials(store, known, spec.tune)
     record = store.append(
         lambda number: asked.model_copy(update={"number": number}).to_json(),
         lambda r: new is False and Study.from_json(r.text, source=r.path).key == asked.key,
         STUDIES, spec.name, "versions",
     )  # fmt: skip
-    study = Study.from_json(record.text, source=record.path)
-    study = study.model_copy(
-        update={"tune": spec.tune.written_out()}
-    )  # its budget may be another by now
-    return study, Trials.read(trials_path(store, study))
-
-
-def newest_study(store: Store, name: str) -> Study | None:
-    """Return the newest study of a name, if there is one."""
-    numbers = studies_of(store, name)
-    return find_study(store, f"{name}@{numbers[-1]}") if numbers else None
+    return _with_trials(store, Study.from_json(record.text, source=record.path), spec.tune)
 
 
 def studies_of(store: Store, name: str) -> tuple[int, ...]:
@@ -201,9 +198,10 @@ def alone(path: Path, study: Study) -> Iterator[None]:
 
     Raises:
         ConflictError: another command makes some now.
+        RefusedError: the store's file system has no locks.
     """
     make_folder(path.parent)
-    with held(path.parent, alone=True) as is_mine:
+    with held_file(path.with_name(LOCK)) as is_mine:
         if not is_mine:
             raise ConflictError(
                 f"tune: study {study.ref} is being searched by another command; wait for it, stop "
@@ -256,6 +254,54 @@ def leg_in(study: Study, trials: Trials, trial: Trial) -> Leg:
     return leg_of(study.tune, rounds, trial.number, trial.params, trial.parent, ended)
 
 
+def newest_study(store: Store, name: str) -> Study | None:
+    """Return the newest study of a name, if there is one."""
+    numbers = studies_of(store, name)
+    try:
+        return find_study(store, f"{name}@{numbers[-1]}") if numbers else None
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"tune: the newest study, {name}@{numbers[-1]}, must have a record that can be "
+            f"read, but that in '{store.path(STUDIES, name, 'versions')}' cannot; restore it, or "
+            "begin another study with --new-study."
+        ) from error
+
+
+def _check_newest(store: Store, asked: Study) -> None:
+    """Refuse to leave a study that is not over for another one.
+
+    Raises:
+        RefusedError: what differs is named.
+        IntegrityError: the record or the trials of the newest study are damaged.
+    """
+    newest = newest_study(store, asked.name)
+    if newest is None or newest.key == asked.key:
+        return
+    trials = Trials.read(trials_path(store, newest))
+    if trials.over is None:
+        raise RefusedError(
+            f"tune: study {newest.ref} is not over ({len(trials.ended):,} trials ended) and "
+            f"has another {_difference(newest, asked)}; take that back to go on with it, or "
+            "begin another with --new-study."
+        )
+
+
+def _newest_like(store: Store, asked: Study) -> Study | None:
+    """Return the newest study that is what is asked for, by the same submission if by one."""
+    for number in reversed(studies_of(store, asked.name)):
+        with contextlib.suppress(IntegrityError):  # a damaged one is none to go on with
+            known = find_study(store, f"{asked.name}@{number}")
+            if known.key == asked.key and asked.asked_by in ("", known.asked_by):
+                return known
+    return None
+
+
+def _with_trials(store: Store, study: Study, tune: Tune) -> tuple[Study, Trials]:
+    """Return a study with the budget that it has by now, and its trials."""
+    now = study.model_copy(update={"tune": tune.written_out()})
+    return now, Trials.read(trials_path(store, study))
+
+
 def _may_change(tune: Tune) -> set[str]:
     """Return what of a search may change while it goes on: of a population not its generations."""
     return BUDGET - {"trials"} if tune.population else BUDGET
@@ -294,6 +340,7 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
         train=train,
         tune=asked,
         row_groups=sum(len(file.row_groups) for file in manifest.files_of("train")),
+        shuffles=True,
     )
 
 

@@ -19,6 +19,7 @@ from arclight.search_space import Param
 from arclight.store import flush_folder, make_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from arclight.tune_section import Tune
@@ -74,6 +75,8 @@ class Trials:
     """Number -> why its process was gone, where that is known of the last time that it began."""
     over: dict[str, Any] | None = None
     """The budget that the search was over for; None while it is not."""
+    budget: dict[str, Any] | None = None
+    """What the search may spend; None where an older release did not write it."""
 
     @classmethod
     def read(cls, path: Path) -> Trials:
@@ -98,6 +101,11 @@ class Trials:
     def next_number(self) -> int:
         """The number of the next new trial, from 0."""
         return max((*self.ended, *self.begun), default=-1) + 1
+
+    def allow(self, tune: Tune) -> None:
+        """Note what the search may spend from now on."""
+        if self.budget != budget_of(tune):
+            self._write({"budget": budget_of(tune)})
 
     def begin(self, number: int, params: dict[str, Param]) -> None:
         """Note that a trial begins.
@@ -129,13 +137,12 @@ class Trials:
 
     def ranked(self, metric: str) -> list[Trial]:
         """Return the trials that have a figure, the best first, of equal ones the older."""
-        sign = -1 if METRICS[metric].higher_is_better else 1
-        known = [trial for trial in self.ended.values() if trial.value is not None]
-        return sorted(known, key=lambda t: (sign * (t.value or 0.0), t.number))
+        return sorted(self.with_figure, key=order_of(metric))
 
-    def best(self, metric: str) -> Trial | None:
-        """Return the trial with the best figure; None without one."""
-        return next(iter(self.ranked(metric)), None)
+    @property
+    def with_figure(self) -> list[Trial]:
+        """The trials that have a figure."""
+        return [trial for trial in self.ended.values() if trial.value is not None]
 
     def _write(self, body: dict[str, Any], *, is_lasting: bool = True) -> None:
         """Append one line, on the disk before this returns if it is to last.
@@ -183,8 +190,10 @@ class Trials:
             trial = Trial.model_validate_json(json.dumps(body["ended"]))
             self.begun.pop(trial.number, None)
             self.ended[trial.number] = trial
+        elif "budget" in body:
+            self.budget = dict(body["budget"])
         else:
-            self.over = dict(body["over"])
+            self.over = self.budget = dict(body["over"])
 
 
 @dataclass(frozen=True)
@@ -222,6 +231,12 @@ def seconds_of(trials: Trials) -> Seconds:
         judging=sum(t.judge_s for t in ended),
         waste=sum(t.train_s for t in ended if t.state == "failed"),
     )
+
+
+def order_of(metric: str) -> Callable[[Trial], tuple[float, int]]:
+    """Return what trials that have a figure stand in order of: the best first, then the older."""
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    return lambda trial: (sign * (trial.value or 0.0), trial.number)
 
 
 def budget_of(tune: Tune) -> dict[str, Any]:

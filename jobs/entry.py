@@ -23,11 +23,13 @@ from cluster.profiles import HOST_PORT
 from jobs.guard import INTERRUPTED, guarded
 from jobs.say import say
 from jobs.submissions import (
+    ASKED_BY,
     LOG,
     PROFILE,
     SHELF,
     SPEC,
     is_cancelled,
+    job_id,
     read_exit,
     read_submission,
     record_exit,
@@ -64,6 +66,7 @@ def main() -> int:
             *("--store", str(store.root), "--profile", str(profile)),
             *submission.options,
         ]
+        os.environ[ASKED_BY] = job_id(submission.name, submission.key, 1)
         status = supervise(store, submission.id, command)
 
     said = guarded(work)

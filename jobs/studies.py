@@ -136,7 +136,7 @@ def _row(study: Study, trials: Trials) -> dict[str, Any]:
         "sampler": study.tune.sampler,
         "scheduler": study.tune.scheduler,
         "trials": len(trials.ended),
-        "asked": (trials.over or {}).get("trials", study.tune.trials),
+        "asked": (trials.budget or {}).get("trials", study.tune.trials),
         "stopped": sum(t.state == "stopped" for t in ended),
         "failed": sum(t.state == "failed" for t in ended),
         "metric": study.metric,

@@ -39,6 +39,8 @@ SPEC, PROFILE, LOG = "spec.yaml", "profile.yaml", "job.log"
 KEY_CHARS = 12
 JOB_ID = re.compile(rf"^[a-z0-9][a-z0-9-]{{0,62}}-[0-9a-f]{{{KEY_CHARS}}}(-[1-9][0-9]{{0,5}})?$")
 _CANCEL, _EXIT = "cancel", "exit"
+ASKED_BY = "ARCLIGHT_ASKED_BY"
+"""Variable with the id of a submission's first attempt, of which all are one."""
 RunOption = Literal["--accept-schema", "--new-study"]
 """What a run may be told beside its spec."""
 StateName = Literal[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from jobs.check import check_without_running
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, progress, say
 from jobs.studies import LiveTable, say_best, write_study_page
+from jobs.submissions import ASKED_BY
 from jobs.train import train_step, workers
 from ray_apps.tune import check_space, result_of, search
-from ray_apps.tuning.ask import LEARNING, STARTUP
+from ray_apps.tuning.ask import LEARNING, STARTUP, points_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +89,8 @@ def tune_step(
         RefusedError: the newest study is not over and is another one, or no trial gave a figure.
     """
     run, spec = context.run, context.loaded.spec
-    study, trials = open_study(run.catalog.store, manifest, spec, new=new_study)
+    asked_by = os.environ.get(ASKED_BY, "") if new_study else ""
+    study, trials = open_study(run.catalog.store, manifest, spec, new=new_study, asked_by=asked_by)
     if len(trials.ended) > study.tune.trials:
         say(
             f"tune: study {study.ref} has {len(trials.ended):,} trials, more than tune.trials "
@@ -102,10 +105,18 @@ def tune_step(
         check_space(spec, len(manifest.plan.features))
         if trials.ended:
             say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
+        elif new_study:
+            say(f"tune: study {study.ref} begins; without --new-study the same command goes on.")
         if study.tune.sampler in LEARNING and study.tune.trials <= STARTUP:
             say(
                 f"tune: the first {STARTUP} trials are by chance, so that with "
                 f"{study.tune.trials:,} {study.tune.sampler} does not come to its turn.",
+                style="yellow",
+            )
+        if study.tune.sampler == "grid" and study.tune.trials < points_of(study.tune):
+            say(
+                f"tune: {study.tune.trials:,} of the grid's {points_of(study.tune):,} points are "
+                "tried, by chance; set tune.trials for more.",
                 style="yellow",
             )
         shown = progress("tune", LiveTable(run.catalog.store, study))

@@ -24,7 +24,7 @@ from arclight.pareto import figures_of, front
 from arclight.population import line_of
 from arclight.study import leg_in, trained_by, with_params
 from arclight.train_section import ELSEWHERE
-from arclight.trials import LAST_TIME, seconds_of
+from arclight.trials import LAST_TIME, budget_of, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,6 +176,8 @@ def _states(trials: Trials) -> str:
 
 def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
     tune, train = study.tune, study.train
+    budget = trials.budget or budget_of(tune)
+    seconds = budget["time_limit_s"]
     facts = [
         *(
             ("trainer", f"{name}, at most {count(one.rounds)} rounds, seed {train.seed}")
@@ -184,8 +186,8 @@ def _asked(study: Study, trials: Trials) -> list[tuple[str, str]]:
         ("sampler", tune.sampler),
         ("scheduler", _scheduler(study)),
         *([("folds", f"{tune.folds}, of train")] if tune.folds else []),
-        ("trials asked for", count((trials.over or {}).get("trials", tune.trials))),
-        ("seconds allowed", "no limit" if tune.time_limit_s is None else count(tune.time_limit_s)),
+        ("trials asked for", count(budget["trials"])),
+        ("seconds allowed", "no limit" if seconds is None else count(seconds)),
         ("dataset", study.dataset),
         *(
             (f"kept fixed for {name}", ", ".join(f"{k} {v}" for k, v in one.params.items()))

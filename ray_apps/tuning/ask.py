@@ -32,13 +32,18 @@ STARTUP = 10
 """Trials by chance before the others are learned from."""
 LEARNING = ("tpe", "gp", "cma_es", "evolution")
 """Samplers that learn from them."""
+PASSING = 4
+"""Trials that Optuna's study holds for nothing, for each that it learns from."""
 
 
 def trials_of(tune: Tune) -> int:
     """Return how many trials a search makes: a grid has no more than its points."""
-    if tune.sampler != "grid":
-        return tune.trials
-    return min(tune.trials, sum(_points(space) for space in _spaces(tune).values()))
+    return min(tune.trials, points_of(tune)) if tune.sampler == "grid" else tune.trials
+
+
+def points_of(tune: Tune) -> int:
+    """Return how many points a grid has, of all trainers."""
+    return sum(_points(space) for space in _spaces(tune).values())
 
 
 def check_sampler(tune: Tune) -> None:
@@ -51,6 +56,11 @@ def check_sampler(tune: Tune) -> None:
         _optuna()
     if tune.sampler == "cma_es":
         check_cma_es()
+    if tune.sampler == "quasi_random" and importlib.util.find_spec("scipy") is None:
+        raise SpecError(
+            "tune.sampler: quasi_random needs scipy; run `pip install 'arclight[tune]'`, or use "
+            "random."
+        )
     if tune.sampler == "gp" and importlib.util.find_spec("torch") is None:
         raise SpecError(
             "tune.sampler: gp needs torch; run `pip install 'arclight[torch]'`, or use tpe."
@@ -64,18 +74,25 @@ class Asker:
         tune: the space and how it is searched.
         seed: of the search.
         higher: whether a higher figure is better.
+        shuffles: a grid's points are tried in an order by chance, not as they lie.
 
     Raises:
         SpecError: the sampler needs a package that is not there.
     """
 
-    def __init__(self, tune: Tune, *, seed: int, higher: bool) -> None:
+    def __init__(self, tune: Tune, *, seed: int, higher: bool, shuffles: bool = True) -> None:
         self._tune, self._seed, self._higher = tune, seed, higher
         self._spaces = _spaces(tune)
+        self._orders = {
+            name: _Shuffled(_points(space), np.random.default_rng([seed, *name.encode()]))
+            for name, space in self._spaces.items()
+            if tune.sampler == "grid" and shuffles
+        }
         self._axes = max(map(len, self._spaces.values())) + bool(tune.among)
         check_sampler(tune)
         self._known: Any = None  # Optuna's study
         self._told: list[int] = []
+        self._passing = 0
         self._sobol: Any = None
         self._cma_es = CmaEs()
 
@@ -121,9 +138,14 @@ class Asker:
         while names := [name for name, size in sizes.items() if size > begun]:
             rounds = min(sizes[name] for name in names) - begun
             if number < rounds * len(names):
-                trainer = names[number % len(names)]
                 place = begun + number // len(names)
-                return self._named(trainer, _grid_point(self._spaces[trainer], place))
+                if not self._orders:
+                    trainer = names[number % len(names)]
+                    return self._named(trainer, _grid_point(self._spaces[trainer], place))
+                # another one begins each turn: brackets go by a trial's number too
+                trainer = names[(number + place) % len(names)]
+                at = self._orders[trainer].at(place)
+                return self._named(trainer, _grid_point(self._spaces[trainer], at))
             number, begun = number - rounds * len(names), begun + rounds
         raise IndexError(number)
 
@@ -166,7 +188,8 @@ class Asker:
         """Let Optuna answer, by a study of what is known.
 
         What runs now, and the answer itself, are in that study as failed from then on, which no
-        sampler looks at: to make the study anew would take ten times as long as an answer.
+        sampler learns from: to make the study anew would take ten times as long as an answer. It
+        is made anew once they outnumber what is known: each answer goes through all of them.
         """
         optuna = _optuna()
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
@@ -189,6 +212,9 @@ class Asker:
             found = self._answer(study)
             for passing in range(first, first + len(running) + 1):
                 study.tell(passing, state=optuna.trial.TrialState.FAIL)
+            self._passing += len(running) + 1
+            if self._passing > PASSING * (STARTUP + len(ended)):
+                self._known = None
         return found
 
     def _answer(self, study: Any) -> dict[str, Param]:
@@ -209,13 +235,38 @@ class Asker:
         numbers = [trial.number for trial in ended]
         all_count = self._tune.sampler == "gp"
         if self._known is None or numbers[: len(self._told)] != self._told:
-            self._known, self._told = (
+            self._known, self._told, self._passing = (
                 known_study(self._tune, (), higher=self._higher, all_count=all_count, weighs=True),
                 [],
+                0,
             )
         tell(self._known, self._tune, ended[len(self._told) :], all_count=all_count)
         self._told = numbers
         return self._known
+
+
+class _Shuffled:
+    """The numbers below a count in an order by chance, of which the first are drawn as needed.
+
+    Fisher and Yates' shuffle, with the places that it has changed alone: a grid may have more
+    points than there is memory.
+    """
+
+    def __init__(self, count: int, rng: np.random.Generator) -> None:
+        self._count, self._rng = count, rng
+        self._drawn: list[int] = []
+        self._moved: dict[int, int] = {}
+
+    def at(self, place: int) -> int:
+        """Return the number at a place."""
+        for first in range(len(self._drawn), place + 1):
+            # 128 bits: a count may be beyond 64
+            other = first + int.from_bytes(self._rng.bytes(16), "big") % (self._count - first)
+            kept = self._moved.pop(first, first)
+            self._drawn.append(kept if other == first else self._moved.get(other, other))
+            if other != first:
+                self._moved[other] = kept
+        return self._drawn[place]
 
 
 def known_study(
@@ -281,7 +332,7 @@ def _optuna() -> Any:
     except ImportError as error:
         raise SpecError(
             "tune.sampler: tpe and gp need Optuna; run `pip install 'arclight[tune]'`, or use "
-            "random or quasi_random."
+            "random."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -87,7 +87,9 @@ class Controller:
     ) -> None:
         self._study, self._trials, self._clock = study, trials, clock
         self._higher = METRICS[study.metric].higher_is_better
-        self._asker = Asker(study.tune, seed=study.train.seed, higher=self._higher)
+        self._asker = Asker(
+            study.tune, seed=study.train.seed, higher=self._higher, shuffles=study.shuffles
+        )
         # trials are compared with those of the same trainer: a round is another thing to each
         self._passing = passing_of(study)
         for trial in sorted(trials.ended.values(), key=lambda t: t.number):

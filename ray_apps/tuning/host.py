@@ -65,6 +65,8 @@ class _Running:
     spent: Spent = field(default_factory=Spent)
     points: list[tuple[int, float]] = field(default_factory=list)
     rounds: int = 0
+    heard_s: float = math.nan
+    """When it ended a round last, or began."""
     before: int = 0
     """Rounds of the stages before this one."""
     asked: set[int] = field(default_factory=set)
@@ -166,7 +168,7 @@ class Host:
         """Make one trial after another."""
         mine: _Running | None = None
         try:
-            while not self._stops and (asked := self._controller.next(self._rank)) is not None:
+            while not self._is_over() and (asked := self._controller.next(self._rank)) is not None:
                 mine = self._live[asked[0]] = _Running(*asked, self._clock())
                 trial = self._make(mine)
                 if self._live.pop(mine.number, None) is None:
@@ -200,12 +202,14 @@ class Host:
             return
         now = self._clock()
         for mine in list(self._live.values()):
-            if now - mine.begun_s > limit + HUNG_S:  # never of one that has not begun
+            # never of one that has not begun
+            if now - max(mine.begun_s + limit, mine.heard_s) > HUNG_S:
                 if self._live.pop(mine.number, None) is None:
                     continue  # it came back just now
                 self._stop()
                 reason = (
-                    f"did not come back from round {mine.rounds + 1:,} in {limit + HUNG_S:,.0f} s"
+                    f"did not come back from round {mine.rounds + 1:,} in "
+                    f"{max(limit, mine.heard_s - mine.begun_s) + HUNG_S:,.0f} s"
                 )
                 self._controller.end(
                     Trial(
@@ -294,7 +298,9 @@ class Host:
         return {n: sum(one[n] for one in counted) / len(counted) for n in names}
 
     def _fit(self, mine: _Running, name: str, place: int, job: TrainJob) -> Fitted | None:
-        """Train one stage of a trial; None: the search is stopped."""
+        """Train one stage of a trial; None: the search was over before its turn came."""
+        if self._is_over():
+            return None
         trainer = self._trainers[name]
         key = (name, place, *trainer.bin_key(job))
         try:
@@ -303,7 +309,10 @@ class Host:
                 return None
             # networks draw from one generator in a process: one after another
             with self._network if name == "torch" else contextlib.nullcontext():
-                mine.begun_s = self._clock() - mine.spent_s
+                if self._is_over():
+                    return None
+                mine.heard_s = self._clock()
+                mine.begun_s = mine.heard_s - mine.spent_s
                 mine.before, mine.best = mine.rounds, math.nan
                 watch = self._watch(mine, name, job)
                 try:
@@ -377,7 +386,7 @@ class Host:
             history: Sequence[float],
             model: Callable[[], bytes] | None,  # noqa: ARG001 -- the protocol's
         ) -> bool:
-            mine.rounds = mine.before + len(history)
+            mine.rounds, mine.heard_s = mine.before + len(history), self._clock()
             last = history[-1]
             if not math.isfinite(last):
                 return True  # the trainer says what became of it
@@ -422,6 +431,9 @@ class Host:
         if tune.trial_limit_s is not None and spent >= tune.trial_limit_s:
             return f"a trial's {tune.trial_limit_s:,} s are over"
         return ""
+
+    def _is_over(self) -> bool:
+        return self._stops or self._is_late()
 
     def _is_late(self) -> bool:
         limit = self._study.tune.time_limit_s

@@ -33,7 +33,7 @@ def importance_of(study: Study, trials: Trials) -> dict[str, float] | None:
         parameter -> a part of 1; None with too few trials, without Optuna, and of a population,
         where a figure is of all that a network had, and its parameters of the last generation.
     """
-    ranked = trials.ranked(study.metric)
+    ranked = study.ranked(trials)
     if not ranked or study.tune.population is not None:
         return None
     trainer, _ = trained_by(study.train, study.tune, ranked[0].params)

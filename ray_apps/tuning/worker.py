@@ -82,9 +82,9 @@ def deciding(folder: Path) -> Iterator[Controller]:
     study = request.study
     path = trials_path(Store(Path(request.fit.store)), study)
     with alone(path, study):
-        yield Controller(
-            study, Trials.read(path), spent_s=request.spent_s
-        )  # fmt: skip
+        trials = Trials.read(path)
+        trials.allow(study.tune)
+        yield Controller(study, trials, spent_s=request.spent_s)
 
 
 def run_host(

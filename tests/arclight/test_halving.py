@@ -56,6 +56,20 @@ def test_the_median_of_those_before_is_to_be_reached():
     assert passing.passes(6, 1, 0.3)
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_trial_that_comes_by_again_counts_once(scheduler):
+    """Its host was lost, or the search: those after it are judged as if nothing had been."""
+    values = [0.9, 0.1, 0.2, 0.3, 0.4]
+    undisturbed, disturbed = (Passing(scheduler, 81, higher=True) for _ in range(2))
+    for passing, times in ((undisturbed, 1), (disturbed, 3)):
+        for number, value in enumerate(values):
+            for _ in range(times):
+                passing.passes(number, 1, value)
+    for number, value in enumerate([0.85, 0.25, 0.5, 0.15], len(values)):
+        told = [passing.passes(number, 1, value) for passing in (undisturbed, disturbed)]
+        assert told[0] == told[1]
+
+
 def test_without_a_scheduler_nobody_is_looked_at():
     assert Passing("none", 300, higher=True).rungs(0) == ()
 

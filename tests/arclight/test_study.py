@@ -71,7 +71,8 @@ def test_the_best_is_first_and_of_equal_ones_the_older(tmp_path):
         trials.end(ended(number, value, state="failed" if value is None else "complete"))
     assert [t.number for t in trials.ranked("auc")] == [1, 3, 0, 4]
     assert [t.number for t in trials.ranked("log_loss")] == [4, 0, 1, 3]
-    assert trials.best("auc").number == 1
+    study, _ = open_study(open_store(tmp_path / "store"), make_manifest(), spec_of())
+    assert study.best(trials) == study.ranked(trials)[0] == trials.ended[1]
 
 
 def test_the_same_search_goes_on_and_its_budget_may_change(tmp_path):
@@ -117,6 +118,40 @@ def test_U4_another_search_is_refused_while_one_is_not_over(tmp_path, tune, trai
     Trials.read(trials_path(store, second)).close(second.tune)
     assert open_study(store, manifest, spec_of())[0].number in (1, 3)
     assert trials.over is None
+
+
+def test_what_a_submission_began_anew_its_next_attempt_goes_on_with(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    open_study(store, manifest, spec_of())
+
+    def anew(asked_by):
+        return open_study(store, manifest, spec_of(), new=True, asked_by=asked_by)[0].number
+
+    assert [anew("demo-abc"), anew("demo-abc"), anew("demo-def"), anew(""), anew("")] == [
+        2, 2, 3, 4, 5,
+    ]  # fmt: skip
+    assert anew("demo-abc") == 2
+    assert open_study(store, manifest, spec_of())[0].number == 5
+
+
+def test_a_damaged_newest_study_is_told_and_another_may_begin(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    open_study(store, manifest, spec_of())
+    (tmp_path / "studies/demo/versions/1.json").write_text("")
+    with pytest.raises(IntegrityError, match=r"study, demo@1, .* another study with --new-study"):
+        open_study(store, manifest, spec_of())
+    assert open_study(store, manifest, spec_of(), new=True)[0].number == 2
+
+
+def test_the_file_says_what_a_search_may_spend_now(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    _, trials = open_study(store, manifest, spec_of({"trials": 12}))
+    for count in (12, 12, 30):
+        trials.allow(spec_of({"trials": count}).tune)
+        assert Trials.read(trials.path).budget["trials"] == count
+    assert len(trials.path.read_text().splitlines()) == 2
+    trials.close(spec_of({"trials": 30, "time_limit_s": 9}).tune)
+    assert Trials.read(trials.path).budget["time_limit_s"] == 9
 
 
 def test_an_older_study_is_gone_on_with_by_the_budget_of_now(tmp_path):

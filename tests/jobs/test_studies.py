@@ -53,7 +53,7 @@ def test_studies_are_listed_with_their_best_and_whether_they_are_over(store, cap
     assert [(r["study"], r["state"], r["trials"]) for r in rows] == [
         ("flights@1", "over", 20), ("flights@2", "open", 3),
     ]  # fmt: skip
-    assert rows[0]["best"] == trials.best("auc").value
+    assert rows[0]["best"] == trials.ranked("auc")[0].value
     assert rows[0]["failed"] == 1
     assert "flights@2" in typed(store, capsys, "flights")[2]
 
@@ -70,7 +70,7 @@ def test_a_study_is_shown_and_its_page_written(store, capsys):
     assert (status, out) == (0, "")
     assert str(page) in said
     assert "open: 20 of 20 trials ended, 1 begun" in said
-    assert f"{trials.best('auc').value:.5f}" in said
+    assert f"{trials.ranked('auc')[0].value:.5f}" in said
     assert "What decided" in page.read_text()
 
 
@@ -109,7 +109,7 @@ def test_the_live_table_has_the_best_and_those_that_run(store, monkeypatch):
     monkeypatch.setattr(studies_job, "Trials", counting(reads))
     draw = LiveTable(store, study)
     first = list(draw().columns[0].cells)
-    assert first[0] == str(trials.best("auc").number)
+    assert first[0] == str(trials.ranked("auc")[0].number)
     assert "running" not in list(draw().columns[3].cells)
     draw()
     assert len(reads) == 1  # the file did not change

@@ -28,7 +28,7 @@ from arclight.progress import silent, silent_tell
 from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
 from arclight.study import newest_study, open_study, trials_path, with_params
 from arclight.trials import Trial, Trials
-from arclight.tune_section import Tune
+from arclight.tune_section import Candidate, Tune
 from ray_apps import tune
 from ray_apps.gang import Alone
 from ray_apps.trainers import Fitted, load_trainer
@@ -36,7 +36,7 @@ from ray_apps.trainers.boosting import boost
 from ray_apps.tune import check_space, search
 from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
-from ray_apps.tuning.host import Host
+from ray_apps.tuning.host import Host, _Running
 from ray_apps.tuning.stages import Stage
 from ray_apps.versions import versions_that_count
 from tests.ray_apps.conftest import ONE_CORE, train_here
@@ -163,6 +163,60 @@ class TestAsking:
         points = [tuple(asker.ask(n, [], {}).values()) for n in range(6)]
         assert sorted(points) == [(a, c) for a in (1, 2, 3) for c in ("x", "y")]
         assert trials_of(tune.model_copy(update={"trials": 4})) == 4
+        # a study of an older release goes on as it began
+        older = Asker(tune, seed=0, higher=True, shuffles=False)
+        assert [tuple(older.ask(n, [], {}).values()) for n in range(6)] == sorted(points)
+
+    def test_a_part_of_a_grid_is_from_all_over_it(self):
+        """The first parameters by name would have their first values alone."""
+        axis = Choice(choice=(1, 2, 3))
+        tune = Tune.model_construct(
+            sampler="grid", trials=12, space=dict.fromkeys("abcdefgh", axis)
+        )
+        for seed in range(5):
+            asker = Asker(tune, seed=seed, higher=True)
+            points = [asker.ask(n, [], {}) for n in range(24)]
+            assert all({p[name] for p in points} == {1, 2, 3} for name in "abcdefgh")
+            # of Hyperband's brackets as well, which go by a trial's number
+            assert all(len({p["h"] for p in points[bracket::3]}) > 1 for bracket in range(3))
+            assert points == [
+                Asker(tune, seed=seed, higher=True).ask(n, [], {}) for n in range(24)
+            ]
+        huge = tune.model_copy(update={"space": {f"p{n}": axis for n in range(60)}})
+        assert len({str(Asker(huge, seed=0, higher=True).ask(n, [], {})) for n in range(9)}) == 9
+
+    def test_trainers_of_a_grid_are_in_all_brackets(self):
+        space = {"a": IntRange(bounds=(1, 9))}
+        among = {n: Candidate(space=space) for n in ("lightgbm", "torch", "xgboost")}
+        tune = Tune.model_construct(sampler="grid", trials=27, trainers=among, space={})
+        asker = Asker(tune, seed=0, higher=True)
+        points = [asker.ask(n, [], {}) for n in range(27)]
+        assert len({tuple(p.values()) for p in points}) == 27
+        assert all(len({p["trainer"] for p in points[b::3]}) == 3 for b in range(3))
+
+    @pytest.mark.parametrize("sampler", ["tpe", "gp"])
+    def test_what_ran_meanwhile_is_held_for_a_while(self, sampler, monkeypatch):
+        """Each answer goes through all that Optuna holds; the answers stay what they are."""
+        space = {"u": FloatRange(bounds=(0.0, 1.0))}
+        known = [
+            Trial(number=n, params={"u": n / 12}, state="complete", value=-abs(n / 12 - 0.4))
+            for n in range(12)
+        ]
+        running = {n: {"u": n / 100} for n in range(90, 98)}
+
+        def asked(passing):
+            monkeypatch.setattr("ray_apps.tuning.ask.PASSING", passing)
+            asker, held = self.asker(sampler, space=space), []
+            found = []
+            for number in range(30):
+                found.append(asker.ask(number, known, running))
+                held.append(0 if asker._known is None else len(asker._known.trials))
+            return found, max(held)
+
+        found, held = asked(4)
+        for_ever, all_of_them = asked(1000)
+        assert found == for_ever
+        assert held <= 12 + 4 * (10 + 12) < all_of_them
 
     @pytest.mark.parametrize("sampler", ["tpe", "cma_es", "evolution"])
     def test_it_comes_nearer_to_what_was_good(self, sampler):
@@ -325,7 +379,7 @@ class TestTrials:
                 "max_depth": {"int": [2, 5]}}}  # fmt: skip
         _, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
         assert len(trials.ended) == 8
-        assert [job.params["max_bin"] for job in made] == [16, 64]
+        assert sorted(job.params["max_bin"] for job in made) == [16, 64]
 
     def test_asha_stops_most_and_keeps_the_best(self, fresh, tmp_path):
         tune = {"trials": 20, "scheduler": "asha"}
@@ -356,8 +410,9 @@ class TestTrials:
         tune = {"sampler": "grid", "trials": 9, "space": {"max_depth": {"int": [2, 5]}}}
         found, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
         assert (found.trials, found.failed) == (4, 1)
-        assert trials.ended[0].reason == "no more of it."
-        assert trials.ended[0].value is None
+        (failed,) = [t for t in ended(trials) if t.state == "failed"]
+        assert (failed.params["max_depth"], failed.value) == (2, None)
+        assert failed.reason == "no more of it."
         assert found.params["max_depth"] in (3, 4, 5)
 
     def test_U2_when_all_fail_the_first_reason_is_told(self, fresh, tmp_path, monkeypatch):
@@ -631,6 +686,75 @@ def run_with_clock(root, spec):
 
     run_host(study, trials, Ticking(), make_job(rounds=9), clock=lambda: now[0])
     return [trial for _, trial in sorted(trials.ended.items())]
+
+
+class Waiting:
+    """A library whose rounds take as long as it is told, once so many trials have begun."""
+
+    bin_key = staticmethod(lambda _: ())
+    prepare = staticmethod(lambda *_: object())
+
+    def __init__(self, trials, count, clock, round_s):
+        self.trials, self.count = trials, count
+        self.clock, self.round_s, self.rounds = clock, round_s, 0
+
+    def fit(self, _data, job, _gang, watch):
+        while len(self.trials.begun) < self.count:
+            time.sleep(0.01)
+        history = []
+        for _ in range(job.rounds):
+            self.clock.pass_by(self.round_s)
+            self.rounds += 1
+            history.append(0.5)
+            if not watch(history, None):
+                break
+        return Fitted(b"", len(history), history[-1], {})
+
+
+class SharedClock:
+    """Seconds that pass when somebody says so."""
+
+    def __init__(self):
+        self.now, self.lock = 0.0, threading.Lock()
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        with self.lock:
+            self.now += seconds
+
+
+def test_trials_that_wait_when_the_time_is_over_are_left(tmp_path):
+    """They would train a round each, one network after another, and be stopped for good."""
+    made = make_dataset(tmp_path / "store", rows=SMALL)
+    tune = {"trials": 20, "scheduler": "none", "time_limit_s": 5}
+    study, trials = open_study(made.catalog.store, made.manifest, spec_of("torch", tune, rounds=3))
+    clock = SharedClock()
+    library = Waiting(trials, 8, clock, round_s=2.0)
+    run_host(study, trials, library, make_job(rounds=3), at_once=8, clock=clock)
+    assert library.rounds == 3
+    assert [(t.rounds, t.state) for t in ended(trials)] == [(3, "stopped")]
+    again = Trials.read(trials.path)
+    assert len(again.begun) == 7  # they are trained by the next command
+    assert all(again.attempts[number] == 0 for number in again.begun)
+
+
+def test_slow_rounds_are_no_trial_that_hangs(tmp_path):
+    """Each of them ends within a minute, the one that gives the figure after the limit as well."""
+    made = make_dataset(tmp_path / "store", rows=SMALL)
+    tune = {"trials": 1, "scheduler": "none", "trial_limit_s": 60}
+    study, trials = open_study(made.catalog.store, made.manifest, spec_of(tune=tune))
+    clock = SharedClock()
+    host = Host(study, Controller(study, trials), {}, (), at_once=1, clock=clock)
+    number, params = host._controller.next(0)
+    host._live[number] = _Running(number, params, 0.0, begun_s=0.0, heard_s=100.0, rounds=2)
+    clock.pass_by(159.0)
+    host._end_hung()
+    clock.pass_by(2.0)
+    with pytest.raises(LostWorkerError, match="from round 3 in 160 s"):
+        host._end_hung()
+    assert trials.ended[number].state == "failed"
 
 
 @pytest.mark.parametrize("scheduler", ["none", "asha"])

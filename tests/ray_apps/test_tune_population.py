@@ -233,7 +233,7 @@ def test_a_store_without_room_for_networks_costs_time_alone(found, tmp_path, mon
 
 def test_networks_stay_while_a_search_may_go_on(tmp_path):
     made = make_dataset(tmp_path / "store", rows=ROWS)
-    searched(made, population({"target": 0.0}), tmp_path)
+    searched(made, population({"target": 0.0}, early_stopping=5), tmp_path)
     assert list((made.catalog.store.root / "checkpoints").rglob("model"))
 
 
@@ -241,7 +241,7 @@ def test_networks_of_another_study_are_not_gone_on_with(found, tmp_path):
     """Of the same name and number: its store was restored from an older backup."""
     *_, undisturbed = found
     made = make_dataset(tmp_path / "store", rows=ROWS)
-    other = population({"target": 0.0, "trials": 8}, seed=2)
+    other = population({"target": 0.0, "trials": 8}, seed=2, early_stopping=5)
     searched(made, other, tmp_path)
     shutil.rmtree(made.catalog.store.root / "studies")
     _, trials = searched(made, population(), tmp_path)
@@ -263,6 +263,18 @@ def test_without_early_stopping_the_newest_generation_is_chosen_from(early_stopp
     trials.ended[7] = trial_of(7, 0.7)
     assert study.best(trials).number == best
     assert len(study.ranked(trials)) == 8
+    # of four generations the second: its model would be trained on
+    assert study.is_on_the_way(study.best(trials)) is (early_stopping is None)
+    last = trial_of(15, 0.9)
+    assert not study.is_on_the_way(last)
+
+
+def test_a_target_that_a_network_has_on_the_way_is_none_yet(tmp_path):
+    """Without early stopping its model is trained to the last round."""
+    made = make_dataset(tmp_path / "store", rows=ROWS)
+    found, trials = searched(made, population({"target": 0.0}), tmp_path)
+    assert found.trial in range(12, 16)
+    assert len(trials.ended) >= 13
 
 
 def test_a_limit_of_time_counts_what_is_new(found):

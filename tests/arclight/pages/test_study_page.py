@@ -33,7 +33,7 @@ def test_the_best_trial_is_a_section_that_a_spec_takes():
     text = re.search(r"<pre[^>]*>(.*?)</pre>", page, re.S)[1]
     train = yaml.safe_load(text.replace("&lt;", "<").replace("&gt;", ">")
                            .replace("&#34;", '"').replace("&#39;", "'"))["train"]  # fmt: skip
-    best = trials.best("auc")
+    best = trials.ranked("auc")[0]
     assert train["trainer"] == "lightgbm"
     assert train["params"]["min_data_in_leaf"] == 50
     assert train["params"]["num_leaves"] == best.params["num_leaves"]
@@ -133,7 +133,7 @@ def test_names_and_reasons_are_text():
 def test_the_line_of_the_history_ends_at_the_best(metric):
     study = made_up_study(40, metric=metric)
     trials = made_up_trials(study)
-    best = trials.best(metric)
+    best = trials.ranked(metric)[0]
     values = [t.value for t in trials.ended.values() if t.value is not None]
     assert best.value == (max(values) if metric == "auc" else min(values))
     assert f"is that of trial {best.number}" in study_page(study, trials)
