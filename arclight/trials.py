@@ -77,6 +77,8 @@ class Trials:
     """The budget that the search was over for; None while it is not."""
     budget: dict[str, Any] | None = None
     """What the search may spend; None where an older release did not write it."""
+    _bytes: int = field(default=0, compare=False)
+    _lines: int = field(default=0, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> Trials:
@@ -86,16 +88,32 @@ class Trials:
             IntegrityError: another line cannot be read.
         """
         found = cls(path)
-        text = path.read_bytes() if path.is_file() else b""
-        for number, line in enumerate(text[: text.rfind(b"\n") + 1].splitlines(), 1):
+        found.read_on()
+        return found
+
+    def read_on(self) -> None:
+        """Read what somebody else has written since this was read.
+
+        Raises:
+            IntegrityError: a line that is whole cannot be read.
+        """
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self._bytes)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            self._lines += 1
             try:
-                found._take(json.loads(line))
+                self._take(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise IntegrityError(
-                    f"line {number} of '{path}' must be a trial as it was written, but cannot be "
-                    "read; restore the file from a backup or begin anew with --new-study."
+                    f"line {self._lines} of '{self.path}' must be a trial as it was written, but "
+                    "cannot be read; restore the file from a backup or begin anew with "
+                    "--new-study."
                 ) from error
-        return found
+        self._bytes += len(whole)
 
     @property
     def next_number(self) -> int:

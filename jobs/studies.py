@@ -84,14 +84,11 @@ class LiveTable:
     """Draws a study as it is now: its best trials, and those that run."""
 
     def __init__(self, store: Store, study: Study) -> None:
-        self._study, self._path, self._size = study, trials_path(store, study), -1
-        self._trials = Trials(self._path)
+        self._study, self._trials = study, Trials(trials_path(store, study))
 
     def __call__(self) -> Table:
-        """Return the table; the file is read when it has grown."""
-        size = self._path.stat().st_size if self._path.is_file() else 0
-        if size != self._size:
-            self._trials, self._size = Trials.read(self._path), size
+        """Return the table; of the file what is new is read."""
+        self._trials.read_on()
         study, trials = self._study, self._trials
         lines = [_line(study, trial) for trial in study.ranked(trials)[:SHOWN]]
         lines += [

@@ -56,7 +56,7 @@ def tune_command(
     try:
         loaded = load_spec(spec_file, _among_all if asked.auto else None)
     except SpecError as error:
-        if not asked.auto or error.message.startswith("--auto"):
+        if not asked.auto or error.message.startswith("--auto") or _is_plain(spec_file, error):
             raise
         raise SpecError(f"with --auto: {error.message}") from error
     if loaded.spec.tune is None:
@@ -147,6 +147,15 @@ def tune_step(
     train = with_params(spec.train, spec.tune, found.params, found.params_after)
     told = replace(context.loaded, spec=spec.model_copy(update={"train": train}))
     return train_step(replace(context, loaded=told), manifest, found), found
+
+
+def _is_plain(spec_file: Path, error: SpecError) -> bool:
+    """Say whether a spec is wrong in the same way without --auto."""
+    try:
+        load_spec(spec_file)
+    except SpecError as plain:
+        return plain.message == error.message
+    return False
 
 
 def _among_all(body: dict[str, Any]) -> None:

@@ -55,6 +55,25 @@ def test_a_line_that_was_cut_off_is_none_and_the_next_one_is_whole(tmp_path, cut
     assert Trials.read(path).begun == {0: {"a": 0}, 1: {"a": 1}, 2: {"a": 5}}
 
 
+def test_what_another_writes_is_read_on_line_by_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    watching, writing = Trials.read(path), Trials.read(path)
+    for number in range(3):
+        writing.begin(number, {"a": number})
+        watching.read_on()
+        assert watching == writing
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"begun": 3, "par')  # it is being written
+    watching.read_on()
+    assert list(watching.begun) == [0, 1, 2]
+    Trials.read(path).begin(4, {"a": 4})  # by one that goes on after a kill
+    watching.read_on()
+    assert list(watching.begun) == [0, 1, 2, 4]
+    path.write_bytes(path.read_bytes() + b"{}\n")
+    with pytest.raises(IntegrityError, match="line 5 of"):
+        watching.read_on()
+
+
 def test_a_changed_line_is_named(tmp_path):
     path = tmp_path / "t.jsonl"
     trials = Trials.read(path)

@@ -186,3 +186,9 @@ def test_auto_on_a_spec_that_it_contradicts(made, tmp_path, capsys, change, told
     status, _, said = typed(made, tmp_path, capsys, "--auto", text=text, trials="12")
     assert status == 2
     assert re.search(told, said)
+
+
+def test_what_is_wrong_without_auto_as_well_is_told_as_ever(made, tmp_path, capsys):
+    text = SPEC.replace("rounds: 12", "runds: 12")
+    status, _, said = typed(made, tmp_path, capsys, "--auto", text=text)
+    assert (status, "'train.runds' is not a field" in said, "--auto" in said) == (2, True, False)
