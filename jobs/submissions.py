@@ -41,6 +41,8 @@ JOB_ID = re.compile(rf"^[a-z0-9][a-z0-9-]{{0,62}}-[0-9a-f]{{{KEY_CHARS}}}(-[1-9]
 _CANCEL, _EXIT = "cancel", "exit"
 ASKED_BY = "ARCLIGHT_ASKED_BY"
 """Variable with the id of a submission's first attempt, of which all are one."""
+# Signs that JSON leaves as they are, and YAML refuses or takes for the end of a line.
+_NOT_IN_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 RunOption = Literal["--accept-schema", "--new-study"]
 """What a run may be told beside its spec."""
 StateName = Literal[
@@ -197,7 +199,8 @@ def create_submission(
     )
     folder = store.path(SHELF, submission.id)
     make_folder(folder)
-    _write_once(folder / SPEC, json.dumps(_portable(loaded), ensure_ascii=False, indent=1))
+    text = json.dumps(_portable(loaded), ensure_ascii=False, indent=1)
+    _write_once(folder / SPEC, _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text))
     _write_once(folder / PROFILE, json.dumps(profile.model_dump(mode="json"), indent=1))
     store.publish(1, submission.to_json(), SHELF, submission.id)
     return read_submission(store, submission.id)
@@ -206,16 +209,17 @@ def create_submission(
 def _portable(loaded: LoadedSpec) -> dict[str, object]:
     """Return a spec that means the same anywhere: absolute paths, the SQL inside."""
     spec: Spec = loaded.spec
-    body: dict[str, object] = spec.model_dump(mode="json", exclude_none=True)
+    # with nulls: of train.early_stopping null is a value, and left out it is another
+    body: dict[str, object] = spec.model_dump(mode="json")
     sources = {
         name: source.model_copy(update={"path": loaded.resolve(source.path)})
         if source.path is not None
         else source
         for name, source in spec.sources.items()
     }
-    body["sources"] = {n: s.model_dump(mode="json", exclude_none=True) for n, s in sources.items()}
+    body["sources"] = {n: s.model_dump(mode="json") for n, s in sources.items()}
     etl = spec.etl.model_copy(update={"sql": loaded.sql, "sql_file": None})
-    body["etl"] = etl.model_dump(mode="json", exclude_none=True)
+    body["etl"] = etl.model_dump(mode="json")
     return body
 
 

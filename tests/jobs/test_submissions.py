@@ -96,6 +96,35 @@ def test_what_the_job_reads_means_the_same_anywhere(loaded: LoadedSpec, store: S
     assert all(p.stat().st_mode & 0o077 == 0 for p in [folder, *folder.iterdir()])
 
 
+ODD = "".join(map(chr, (0, 7, 9, 10, 13, 27, 127, *range(128, 161), 0x2028, 0x2029, 0xFEFF)))
+
+
+@pytest.mark.parametrize("sign", [*ODD, "\ufffd", "\ufffe", "\uffff", "😀", "\\", '"', "'"])
+def test_the_spec_that_a_job_reads_is_the_one_that_was_sent(
+    store: Store, tmp_path: Path, sign: str
+) -> None:
+    """Any text, and a null whose default is another: the cluster must train the same model."""
+    body = {
+        "name": "odd",
+        "task": "binary",
+        "sources": {"f": {"path": "/data/f", "format": "csv", "options": {"nullValue": sign}}},
+        "etl": {
+            "sql": f"SELECT f.*, ' {sign} ' AS a, '{sign}{sign}' AS b FROM f",
+            "label": "late",
+            "checks": [{"name": "c", "expect": f"carrier = 'a {sign} b'", "else": "warn"}],
+        },
+        "features": {"derive": {f"a {sign} b": "x"}},
+        "train": {"early_stopping": None, "params": {"eta": 1e-05}},
+    }
+    file = tmp_path / "odd.yaml"
+    file.write_text(json.dumps(body, ensure_ascii=sign != "😀"))  # YAML takes no half of a pair
+    here = load_spec(file)
+    job = create_submission(store, here, PLACE, attempt=1).id
+    there = load_spec(store.path("submissions", job, "spec.yaml"))
+    assert here.spec.train.early_stopping is None
+    assert (there.spec, there.sql) == (here.spec, here.sql)
+
+
 def test_the_same_again_is_the_same_submission(loaded: LoadedSpec, store: Store) -> None:
     first = create_submission(store, loaded, PLACE, attempt=1)
     assert create_submission(store, loaded, PLACE, attempt=1) == first
