@@ -72,10 +72,24 @@ class SourceTable:
     counted: Observation | None
 
     def row_count(self) -> int:
-        """Return the rows read; after the scan."""
+        """Return the rows read; after the scan.
+
+        Spark leaves the scan's count out with a part of the plan that gives no row or no column;
+        then the source's rows are counted by themselves.
+
+        Raises:
+            DataError, SchemaError: a row of a source that was left out cannot be read.
+        """
         if self.rows is not None or self.counted is None:
             return self.rows or 0
-        return int(self.counted.get.get("rows", 0))
+        try:
+            return int(self.counted.get["rows"])
+        except JVM_ERRORS:
+            pass
+        try:
+            return int(self.table.count())
+        except JVM_ERRORS as error:
+            raise explain_rows(error, f"source '{self.name}' cannot be read") from error
 
 
 _LOOKED_AT = 1000

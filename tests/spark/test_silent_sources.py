@@ -58,6 +58,24 @@ def test_a_source_that_the_sql_leaves_out_is_refused(session: SparkSession, tmp_
         case.build(session)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT t.*, m.v FROM t LEFT JOIN (SELECT * FROM more WHERE v > 9) m USING (id)",
+     "SELECT DISTINCT t.* FROM t LEFT JOIN more USING (id)",
+     "SELECT * FROM t WHERE id NOT IN (SELECT id FROM more WHERE 1 = 0)"],
+)  # fmt: skip
+def test_a_source_that_spark_leaves_out_is_counted_all_the_same(
+    session: SparkSession, tmp_path: Path, sql: str
+):
+    case = make_case(tmp_path, rows(300), sql=sql)
+    case.body["sources"]["more"] = {"path": "m.csv", "format": "csv", "schema": "id bigint, v int"}
+    (tmp_path / "m.csv").write_text("1,2\n2,3\n")
+    assert case.build(session).ledger.sources == {"t": 300, "more": 2}
+    (tmp_path / "m.csv").write_text("1,2\n2,3,4\n")
+    with pytest.raises(DataError, match=r"m\.csv' holds a record"):
+        case.build(session)
+
+
 def test_signs_of_variables_in_the_sql_are_text(session: SparkSession, tmp_path: Path):
     case = make_case(
         tmp_path, rows(300), sql="SELECT *, '${env:HOME}' AS home, '${gone}' AS gone FROM t"
