@@ -94,7 +94,12 @@ _NODES: dict[type[exp.Expr], tuple[str, str]] = {
     exp.Command: ("a command", "only a SELECT is run"),
 }
 _STARTS = (TokenType.SELECT, TokenType.WITH, TokenType.L_PAREN, TokenType.FROM)
-_MOVING = ("now", "today", "tomorrow", "yesterday")
+_MOVING = re.compile(r"\s*(now|today|tomorrow|yesterday)(\s+\S+)?\s*", re.IGNORECASE)
+TIME_OF_DAY = re.compile(
+    r"\s*(T\d{1,2}|T?\d{1,2}:\d{1,2}(:\d{1,2}([.,]\d*)?)?)"
+    r"\s*(Z|(UTC|GMT|UT)?[-+]\S+|UTC|GMT|[A-Za-z]+/\S+)?\s*"
+)
+"""A text without a date; where it is made a time, Spark takes the day of the run."""
 # A second net under the parser, which may take for a comment what Spark takes for code
 _CODE_CALLS = re.compile(
     r"\b(reflect|java_method|try_reflect|call_function)`?\s*\(", re.IGNORECASE
@@ -149,6 +154,19 @@ def check_all_read(sql: str, sources: Collection[str]) -> None:
                 f"The SQL must read every source, but reads '{printable(source, 80)}' nowhere; "
                 "join it, or take it out of sources."
             )
+
+
+def refuse_moving(text: str) -> None:
+    """Refuse a text, made a date or a time by the SQL, that the clock of the run decides.
+
+    Raises:
+        SpecError: it is `now` or its like, or a time of day.
+    """
+    if _MOVING.fullmatch(text) or TIME_OF_DAY.fullmatch(text):
+        raise SpecError(
+            f"The SQL must not use '{printable(text, 60)}' as a date or a time, because "
+            f"{_REPLAY}; write out which day it is."
+        )
 
 
 def _check_statement(sql: str, tokens: Sequence[Token]) -> None:
@@ -226,8 +244,8 @@ def _check_node(node: exp.Expr, sources: Collection[str]) -> None:
 def _check_moving(node: exp.Expr) -> None:
     text = node.this
     is_text = isinstance(text, exp.Literal) and bool(text.args.get("is_string"))
-    if is_text and str(text.this).strip().lower() in _MOVING:
-        raise _refused(f"'{text.this}' as a date", _REPLAY)
+    if is_text and not node.is_type("time"):
+        refuse_moving(str(text.this))
 
 
 def _check_table(table: exp.Expr, sources: Collection[str]) -> None:

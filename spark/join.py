@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -10,12 +12,12 @@ from pyspark.sql import types as T
 
 from arclight.errors import SpecError
 from arclight.schema import ARROW_TYPES
-from arclight.sql_guard import check_all_read, check_select
+from arclight.sql_guard import check_all_read, check_select, refuse_moving
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error
 from spark.columns import check_distinct, check_dropped, check_indexes, nested_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
@@ -59,7 +61,8 @@ def join_sources(
         The table and its raw schema.
 
     Raises:
-        SpecError: the SQL is no single SELECT over the sources, or Spark refuses it.
+        SpecError: the SQL is no single SELECT over the sources, makes a date or a time of a text
+            that the clock decides, or Spark refuses it.
         SchemaError: two columns share a name, or a column is nested or a pandas index and not
             dropped.
     """
@@ -71,8 +74,11 @@ def join_sources(
     try:
         joined = session.sql(sql)
         fields = joined.schema.fields
+        plan = json.loads(joined._jdf.queryExecution().analyzed().toJSON())
     except JVM_ERRORS as error:
         raise SpecError(f"etl.sql: {describe_spark_error(error)}") from error
+    for text in _texts_as_times(plan):
+        refuse_moving(text)
     check_distinct([field.name for field in fields])
     check_dropped([field.name for field in fields], drop)
     check_indexes([field.name for field in fields if field.name not in (*drop, *key)])
@@ -83,6 +89,33 @@ def join_sources(
         columns.append(column.alias(field.name))
         raw.append((field.name, ARROW_TYPES[kind]))
     return joined.select(*columns), pa.schema(raw)
+
+
+def _texts_as_times(plan: Any) -> Iterator[str]:
+    """Yield the texts that Spark makes a date or a time of, as it does beside one unasked.
+
+    Args:
+        plan: as Spark writes it in JSON, where a tree is a list in which the first child of a
+            node follows it.
+    """
+    if isinstance(plan, dict):
+        plan = list(plan.values())
+    if not isinstance(plan, list):
+        return
+    for node, child in itertools.pairwise(plan):
+        if isinstance(node, dict) and isinstance(child, dict) and _makes_a_time(node):
+            is_text = child["class"].endswith(".Literal") and child["dataType"] == "string"
+            if is_text and child["value"] is not None:
+                yield child["value"]
+    for part in plan:
+        yield from _texts_as_times(part)
+
+
+def _makes_a_time(node: dict[str, Any]) -> bool:
+    kind = str(node.get("class")).rpartition(".")[2]
+    return kind in ("ParseToDate", "ParseToTimestamp") or (
+        kind == "Cast" and node["dataType"] in ("date", "timestamp", "timestamp_ntz")
+    )
 
 
 def _is_nested(field: T.StructField) -> bool:

@@ -28,6 +28,7 @@ from arclight.errors import (
     printable,
 )
 from arclight.schema import Column, SourceContract
+from arclight.sql_guard import TIME_OF_DAY
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
 from spark.badrecord import explain_rows, wrong_header
 from spark.csv_header import refuse_packed
@@ -94,7 +95,6 @@ class SourceTable:
 
 _LOOKED_AT = 1000
 """Rows of a text file in which times without a date are looked for."""
-_TIME_OF_DAY = re.compile(r"\s*T?\d{1,2}:\d{1,2}(:\d{1,2}([.,]\d*)?)?\s*")
 
 
 def read_source(
@@ -216,7 +216,7 @@ def _refuse_times_of_day(
         raise explain_rows(error, f"source '{name}' cannot be read") from error
     for row in rows:
         for column, value in zip(times, row, strict=True):
-            if value is not None and _TIME_OF_DAY.fullmatch(value):
+            if value is not None and TIME_OF_DAY.fullmatch(value):
                 raise SpecError(
                     f"source '{name}': '{printable(value)}' in column '{printable(column)}' "
                     "has no date, and Spark would take that of the day of the run; give the "

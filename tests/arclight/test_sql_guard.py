@@ -30,6 +30,8 @@ SOURCES = ("flights", "weather")
         "FROM flights SELECT a",
         "WITH RECURSIVE a AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM a) SELECT * FROM a",
         "SELECT unix_timestamp(t), date '2020-01-01' FROM flights",
+        "SELECT timestamp '2020-01-01 12:30', timestamp 'epoch', time '12:30' FROM flights",
+        "SELECT * FROM flights WHERE due = 'today' AND at = '12:30'",
     ],
 )
 def test_one_select_over_the_sources_is_accepted(sql: str) -> None:
@@ -81,7 +83,11 @@ def test_one_select_over_the_sources_is_accepted(sql: str) -> None:
         ("SELECT current_date FROM flights", "same rows"),
         ("SELECT CURRENT_TIMESTAMP() FROM flights", "same rows"),
         ("SELECT unix_timestamp() FROM flights", "same rows"),
-        ("SELECT date 'today' FROM flights", "same rows"),
+        ("SELECT date 'today' FROM flights", "'today' as a date or a time"),
+        ("SELECT CAST(' Now ' AS timestamp) FROM flights", "same rows"),
+        ("SELECT CAST('today CET' AS date) FROM flights", "same rows"),
+        ("SELECT timestamp '12:30' FROM flights", "'12:30' as a date or a time.* which day"),
+        ("SELECT 'T1:2:3.4 Europe/Berlin'::timestamp FROM flights", "same rows"),
         ("SELECT shuffle(array(1, 2)) FROM flights", "same rows"),
         ("SELECT monotonically_increasing_id() FROM flights", "same rows"),
         ("SELECT spark_partition_id(), input_file_name() FROM flights", "same rows"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,30 @@ def test_a_source_that_spark_leaves_out_is_counted_all_the_same(
     (tmp_path / "m.csv").write_text("1,2\n2,3,4\n")
     with pytest.raises(DataError, match=r"m\.csv' holds a record"):
         case.build(session)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["at < 'now'", "at = ' Today '", "day IN ('2013-01-01', 'tomorrow')",
+     "datediff('today', at) > 0", "to_date('yesterday') > day", "try_to_timestamp('now') > at",
+     "coalesce(at, 'now') IS NULL",
+     "at BETWEEN '2013-01-01' AND 'now'", "hour('12:30') > 1", "at > '12:30 UTC'",
+     "day IN (SELECT day FROM t WHERE day < 'today')"],
+)  # fmt: skip
+def test_a_text_that_becomes_a_time_may_not_hang_on_the_clock(
+    session: SparkSession, tmp_path: Path, condition: str
+):
+    at = pa.array([dt.datetime(2013, 1, 1, tzinfo=dt.UTC)] * 300)
+    table = rows(300, c=pa.array(["today", "now", "12:30"] * 100), at=at, day=at.cast("date32"))
+    case = make_case(tmp_path, table, sql=f"SELECT * FROM t WHERE {condition}")
+    with pytest.raises(SpecError, match=r"must not use '.*' as a date or a time"):
+        case.build(session)
+
+
+def test_words_of_the_clock_are_text_beside_text(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path, rows(300, c=pa.array(["today", "now", "12:30"] * 100)))
+    case.body["etl"]["sql"] = "SELECT * FROM t WHERE c = 'today' OR c > 'now' OR c IN ('12:30')"
+    assert case.build(session).ledger.stages[0].rows_in == 200
 
 
 def test_signs_of_variables_in_the_sql_are_text(session: SparkSession, tmp_path: Path):
