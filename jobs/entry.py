@@ -37,6 +37,7 @@ from jobs.submissions import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from io import RawIOBase
     from pathlib import Path
 
     from arclight.store import Store
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 ENTRYPOINT = "python -m jobs.entry"
 JOB, STORE = "ARCLIGHT_SUBMISSION", "ARCLIGHT_STORE"
 MAX_LOG_BYTES = 64 << 20
+_FULL = b"[the log ends here: it is full]\n"
+_GAP = b"\n[lines are missing here: there was no room for them]\n"
 PASS_ON_S = 5.0
 ANSWER_S = 3.0
 _POLL_S = 0.5
@@ -126,24 +129,25 @@ def supervise(store: Store, job: str, command: Sequence[str]) -> int:
         return ended.status
     if is_cancelled(store, job):
         return record_exit(store, job, status=INTERRUPTED, reason="cancelled in time.").status
-    try:
-        child = subprocess.Popen(  # noqa: S603 -- an argument list of ours, no shell
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except OSError as error:
-        reason = f"the command did not start: {printable(error)}"
-        return record_exit(store, job, status=1, reason=reason).status
-    asked = threading.Event()
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: asked.set())
-    stream = child.stdout
-    if stream is None:
-        raise ArclightError("a job's output must be a pipe; report it.")
-    with (store.path(SHELF, job) / LOG).open("ab") as log:
-        (store.path(SHELF, job) / LOG).chmod(0o600)
+    path = store.path(SHELF, job) / LOG
+    with path.open("ab", buffering=0) as log:  # before the command: none runs unwatched
+        path.chmod(0o600)
+        try:
+            child = subprocess.Popen(  # noqa: S603 -- an argument list of ours, no shell
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except OSError as error:
+            reason = f"the command did not start: {printable(error)}"
+            return record_exit(store, job, status=1, reason=reason).status
+        asked = threading.Event()
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: asked.set())
+        stream = child.stdout
+        if stream is None:
+            raise ArclightError("a job's output must be a pipe; report it.")
         pump = threading.Thread(target=_keep, args=(stream, log), daemon=True)
         pump.start()
         code = _wait(child, asked)
@@ -170,16 +174,25 @@ def _wait(child: subprocess.Popen[bytes], asked: threading.Event) -> int:
     return child.wait()
 
 
-def _keep(stream: IO[bytes], log: IO[bytes]) -> None:
-    """Write output to the job's log, up to its limit, and to our own output."""
-    size = 0
+def _keep(stream: IO[bytes], log: RawIOBase) -> None:
+    """Write output to the job's log, up to its limit, and to our own output.
+
+    It is read to its end even where neither can be written: a command that nobody reads from
+    waits for ever.
+    """
+    size, gap = 0, b""
     for line in stream:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+        with suppress(OSError):
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
         if size < MAX_LOG_BYTES:
             size += len(line)
-            log.write(line if size < MAX_LOG_BYTES else b"[the log ends here: it is full]\n")
-            log.flush()
+            text = gap + (line if size < MAX_LOG_BYTES else _FULL)
+            try:
+                is_whole = log.write(text) == len(text)
+            except OSError:
+                is_whole = False
+            gap = b"" if is_whole else _GAP
 
 
 def _reason(code: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -210,6 +211,39 @@ def test_a_job_whose_engine_ended_before_it_was_cancelled_all_the_same(
     ended = read_exit(store, job)
     assert ended is not None
     assert (ended.status, ended.reason) == (130, "it was cancelled.")
+
+
+SMALL_LOG = """
+import resource, sys
+from arclight.store import open_store
+from jobs.entry import supervise
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+supervise(open_store(sys.argv[1]), sys.argv[2], [sys.executable, "-c", sys.argv[3]])
+"""
+MUCH = """
+import os, resource
+for number in range(4000):
+    print(f"{number:0100d}", flush=True)
+resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+print("the last line")
+"""
+
+
+def test_a_job_whose_output_cannot_be_written_goes_on_to_its_end(
+    loaded: LoadedSpec, store: Store
+) -> None:
+    """No room for its log, then room again; and what this process itself says goes nowhere."""
+    job = create_submission(store, loaded, PLACE, attempt=1).id
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-c", SMALL_LOG, str(store.root), job, MUCH]
+        subprocess.run(command, stdout=full, timeout=60, check=False)
+    ended = read_exit(store, job)
+    assert ended is not None
+    assert (ended.status, ended.reason) == (0, "it ended well.")
+    kept = store.path("submissions", job, "job.log").read_text()
+    assert kept.startswith("0" * 100 + "\n")
+    assert kept.count("[lines are missing here: there was no room for them]\n") == 1
+    assert kept.endswith("\nthe last line\n")
 
 
 def test_a_short_id_of_another_submission_is_a_conflict(loaded: LoadedSpec, store: Store) -> None:
