@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from arclight.spec_file import LoadedSpec
 
 _TAIL = 64 << 10
+LOGGED = ("delta", "iceberg")
+"""Formats whose reader takes a table's folder and finds its files by a log in there."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class SourceFiles:
 
     Attributes:
         path: absolute path or URI, None for jdbc.
-        files: local files, sorted; empty for a source that is not on a mounted file system.
+        files: local files, sorted; empty for a source that is not on a mounted file system, or
+            whose reader lists them itself.
         size_bytes: of all files, None when unknown.
         digest: of names, sizes, times of change and last bytes; None when it cannot be known,
             and then a dataset is built again each time.
@@ -43,7 +46,8 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
     """List a source's files and take their digest.
 
     The last 64 KiB are read of each file: in Parquet they hold the footer with every column's
-    statistics, so a file changed in place is seen even when its size and time were kept.
+    statistics, so a file changed in place is seen even when its size and time were kept. Of a
+    table with a log every file counts, hidden or not: a commit may add to the log alone.
 
     Raises:
         MissingError: nothing lies at the path.
@@ -53,7 +57,8 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
         return SourceFiles(path=source.path, files=(), size_bytes=None, digest=None)
     path = loaded.resolve(source.path)
     try:
-        files = _list(Path(path))
+        is_logged = source.format in LOGGED
+        files = _list(Path(path), all_names=is_logged)
         entries = [_entry(file) for file in files]
     except OSError as error:
         raise DataError(
@@ -69,7 +74,7 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
         raise DataError(f"source '{name}': the folder '{path}' holds no file to read.")
     return SourceFiles(
         path=path,
-        files=tuple(files),
+        files=() if is_logged else tuple(files),
         size_bytes=sum(size for _, size, _, _ in entries),
         digest=digest_of(entries),
     )
@@ -78,20 +83,26 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
 def is_unchanged(found: SourceFiles, name: str, source: Source, loaded: LoadedSpec) -> bool:
     """Say whether a source's rows are those that were found; a file more is none of them.
 
-    Where folders carry values the engine lists the files itself, so that one more is read.
+    Where folders carry values, or a log lists the files, the engine does so itself, and one more
+    is read.
     """
     if found.digest is None:
         return True
     try:
-        if any("=" in part for file in found.files for part in file.parent.parts):
+        if not found.files or any("=" in p for file in found.files for p in file.parent.parts):
             return look_at(name, source, loaded).digest == found.digest
         return digest_of([_entry(file) for file in found.files]) == found.digest
     except (OSError, DataError, MissingError):
         return False
 
 
-def _list(path: Path) -> list[Path]:
-    """Return data files at a file, below a folder, or matching a pattern; hidden ones left out."""
+def _list(path: Path, *, all_names: bool = False) -> list[Path]:
+    """Return data files at a file, below a folder, or matching a pattern; hidden ones left out.
+
+    Args:
+        path: where they lie.
+        all_names: list hidden ones below a folder too.
+    """
     if path.is_file():
         if _is_hidden(path.name):
             raise DataError(
@@ -100,7 +111,7 @@ def _list(path: Path) -> list[Path]:
             )
         return [path]
     if path.is_dir():
-        return sorted(_below(path))
+        return sorted(_below(path, all_names=all_names))
     if "**" in path.parts:
         raise DataError(
             f"'{path}' must not have '**', which means one folder only here; name the folder, "
@@ -112,15 +123,17 @@ def _list(path: Path) -> list[Path]:
     return []
 
 
-def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def _below(
+    folder: Path, above: frozenset[Path] = frozenset(), *, all_names: bool
+) -> Iterator[Path]:
     """Yield the files below a folder, through links too, but never round in a circle."""
     inside = above | {folder.resolve()}
     for path in folder.iterdir():
-        if _is_hidden(path.name):
+        if _is_hidden(path.name) and not all_names:
             continue
         if path.is_dir():
             if path.resolve() not in inside:
-                yield from _below(path, inside)
+                yield from _below(path, inside, all_names=all_names)
         elif path.is_file():
             yield path
 

@@ -14,6 +14,7 @@ from sqlglot import exp, parse_one
 from arclight.ddl import parse_ddl
 from arclight.errors import SpecError, nearest, printable
 from arclight.expression.bounds import room_for_parsing
+from arclight.inputs import LOGGED
 from arclight.schema import ARROW_TYPES
 from spark.columns import nested_refused
 from spark.csv_header import header_names
@@ -145,6 +146,8 @@ def _of_header(source: Source, files: SourceFiles) -> Columns | str:
 def _outside(source: Source, files: SourceFiles) -> str:
     """Return why neither footers nor a schema hold a source's columns, empty when they do."""
     root = str(files.path)
+    if source.format in LOGGED:
+        return f"{source.format}, whose log names them"
     if not files.files:
         return f"{source.format} that is not on a file system of this machine"
     if any("=" in str(file.parent)[len(root) :] for file in files.files):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arclight.errors import DataError, MissingError
-from arclight.inputs import SourceFiles, look_at
+from arclight.inputs import SourceFiles, is_unchanged, look_at
 from arclight.spec import Etl, Source, Spec
 from arclight.spec_file import LoadedSpec
 
@@ -14,10 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def look(folder: Path, path: str = "data", **source: object) -> SourceFiles:
+def loaded_with(folder: Path, path: str = "data", **source: object) -> LoadedSpec:
     table = Source.model_validate({"path": path} | source)
     spec = Spec(name="a", task="binary", sources={"t": table}, etl=Etl(label="y"))
-    return look_at("t", table, LoadedSpec(spec=spec, file=folder / "a.yaml", sql=""))
+    return LoadedSpec(spec=spec, file=folder / "a.yaml", sql="")
+
+
+def look(folder: Path, path: str = "data", **source: object) -> SourceFiles:
+    loaded = loaded_with(folder, path, **source)
+    return look_at("t", loaded.spec.sources["t"], loaded)
+
+
+def unchanged(found: SourceFiles, folder: Path, **source: object) -> bool:
+    loaded = loaded_with(folder, **source)
+    return is_unchanged(found, "t", loaded.spec.sources["t"], loaded)
 
 
 @pytest.fixture
@@ -108,6 +118,23 @@ def test_links_are_followed_but_never_in_a_circle(
     (folder / "data" / "linked").symlink_to(elsewhere)
     (folder / "data" / "x=1" / "loop").symlink_to(folder / "data")
     assert len(look(folder).files) == 5
+
+
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_a_table_with_a_log_is_read_by_its_folder_and_changes_with_its_log(
+    folder: Path, kind: str
+):
+    """A commit that takes rows out may leave all data files, and add one to the log."""
+    log = folder / "data" / "_delta_log" / "00000000000000000000.json"
+    log.parent.mkdir()
+    log.write_text("{}")
+    before = look(folder, format=kind)
+    assert (before.path, before.files) == (str(folder / "data"), ())
+    assert look(folder, format=kind) == before
+    assert unchanged(before, folder, format=kind)
+    log.with_name("00000000000000000001.json").write_text("{}")
+    assert look(folder, format=kind).digest != before.digest
+    assert not unchanged(before, folder, format=kind)
 
 
 def test_what_is_not_on_a_mounted_file_system_has_no_digest(folder: Path):
