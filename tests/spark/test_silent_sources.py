@@ -149,6 +149,16 @@ def test_a_value_of_the_path_may_stand_in_a_schema(session: SparkSession, tmp_pa
     assert set(case.splits(case.build(session))["year"].to_pylist()) == {2013.0, 2014.0}
 
 
+def test_a_value_of_the_path_is_text_and_keeps_its_zeros(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path)
+    for first, fips in enumerate(("01001", "1001")):
+        (tmp_path / "t" / f"fips={fips}").mkdir(parents=True)
+        ids = pa.array(range(first * 200, first * 200 + 200), pa.int64())
+        case.write("t", rows(200, id=ids), file=f"fips={fips}/part-0.parquet")
+    kept = case.splits(case.build(session))["fips"].to_pylist()
+    assert {one: kept.count(one) for one in kept} == {"01001": 200, "1001": 200}
+
+
 def test_bytes_that_are_not_utf8_are_no_text(session: SparkSession, tmp_path: Path):
     names = pa.array(["Müller", "Möller", "Meier"] * 100)
     case = make_case(tmp_path)
