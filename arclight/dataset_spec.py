@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 def asked_of(loaded: LoadedSpec) -> dict[str, str]:
     """Return field -> digest of its value, of the fields that decide what rows and columns are.
 
-    Not where the sources lie: the same tables may be found under another path.
+    Not where the sources lie: the same tables may be found under another path or URL.
     """
     spec = loaded.spec
     etl = spec.etl.model_dump(mode="json", exclude={"sql_file"})  # wherever the SQL stands
     features = spec.features.model_dump(mode="json")
+    read = {name: source.model_dump(mode="json") for name, source in spec.sources.items()}
+    for source in read.values():
+        del source["path"]
+        source["options"].pop("url", None)
     values = {
         "task": spec.task,
-        "sources": sorted(spec.sources),
+        "sources": sorted(read),
+        **{f"sources.{n}.{field}": v for n, source in read.items() for field, v in source.items()},
         **{f"etl.{name}": value for name, value in etl.items()},
         "etl.sql": loaded.sql,
         **{f"features.{name}": value for name, value in features.items()},
@@ -33,13 +38,13 @@ def asked_of(loaded: LoadedSpec) -> dict[str, str]:
 def check_built_from(manifest: DatasetManifest, loaded: LoadedSpec) -> None:
     """Refuse a dataset that was built from another spec than this one.
 
-    One of an older release, which did not record what it was asked for, is taken as it is.
+    What an older release did not record is not known to differ, and taken as it is.
 
     Raises:
         RefusedError: with the first field that differs.
     """
     was, now = manifest.asked, asked_of(loaded)
-    differs = next((name for name in now if was and was.get(name, "") != now[name]), None)
+    differs = next((name for name in now if was.get(name, now[name]) != now[name]), None)
     if differs is not None:
         raise RefusedError(
             f"dataset '{manifest.ref}' was built from another spec: {differs} is not what it was "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from arclight.dataset_spec import asked_of, check_built_from
@@ -12,7 +14,7 @@ from tests.arclight.made_records import make_manifest
 SPEC = """
 name: demo
 task: binary
-sources: {t: {path: t.parquet}}
+sources: {t: {path: t.csv, format: csv, schema: x double, options: {nullValue: "NA"}}}
 etl: {key: [id], label: y, drop: [leak]}
 train: {rounds: 10}
 """
@@ -32,6 +34,10 @@ def loaded(folder, text):
         ("task: binary", "task: regression", "task"),
         ("train: {", "features: {derive: {a: x * 2}}\ntrain: {", "features.derive"),
         ("drop: [leak]", "drop: [leak], sql: select * from t where id > 3", "etl.sql"),
+        ("sources: {t: {", "sources: {u: {", "sources"),
+        ('csv, schema: x double, options: {nullValue: "NA"}', "json", "sources.t.format"),
+        ("x double", "x int", "sources.t.schema"),
+        ('"NA"', '"-9"', "sources.t.options"),
     ],
 )
 def test_another_spec_is_refused_with_the_first_field(tmp_path, old, new, field):
@@ -45,7 +51,7 @@ def test_another_spec_is_refused_with_the_first_field(tmp_path, old, new, field)
     ("old", "new"),
     [
         ("rounds: 10", "rounds: 20"),
-        ("path: t.parquet", "path: moved/t.parquet"),
+        ("path: t.csv", "path: moved/t.csv"),
         ("drop: [leak]", "drop: [leak], sql: SELECT * FROM t"),
         ("drop: [leak]", "drop: [leak], sql_file: join.sql"),
     ],
@@ -58,3 +64,16 @@ def test_what_does_not_decide_about_rows_may_change(tmp_path, old, new):
 
 def test_an_older_record_is_taken_as_it_is(tmp_path):
     check_built_from(make_manifest(), loaded(tmp_path, SPEC.replace("label: y", "label: z")))
+    known = {n: v for n, v in asked_of(loaded(tmp_path, SPEC)).items() if n != "sources.t.schema"}
+    manifest = make_manifest().model_copy(update={"asked": known})
+    check_built_from(manifest, loaded(tmp_path, SPEC.replace("x double", "x int")))
+
+
+def test_a_database_may_move(tmp_path):
+    options = {"url": "jdbc:a://one", "dbtable": "t"}
+    source = json.dumps({"format": "jdbc", "options": options})
+    text = SPEC.replace(SPEC[SPEC.index("{path") : SPEC.index("}}") + 2], source)
+    manifest = make_manifest().model_copy(update={"asked": asked_of(loaded(tmp_path, text))})
+    check_built_from(manifest, loaded(tmp_path, text.replace("one", "two")))
+    with pytest.raises(RefusedError, match=r"sources\.t\.options is not what"):
+        check_built_from(manifest, loaded(tmp_path, text.replace('e": "t"', 'e": "u"')))
