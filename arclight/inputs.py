@@ -51,7 +51,7 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
 
     Raises:
         MissingError: nothing lies at the path.
-        DataError: the folder holds no data file, or a file cannot be read.
+        DataError: the folder holds no data file, a file cannot be read, or a link leads nowhere.
     """
     if source.path is None or "://" in source.path:
         return SourceFiles(path=source.path, files=(), size_bytes=None, digest=None)
@@ -112,6 +112,8 @@ def _list(path: Path, *, all_names: bool = False) -> list[Path]:
         return [path]
     if path.is_dir():
         return sorted(_below(path, all_names=all_names))
+    if path.is_symlink():
+        raise _leads_nowhere(path)
     if "**" in path.parts:
         raise DataError(
             f"'{path}' must not have '**', which means one folder only here; name the folder, "
@@ -136,6 +138,15 @@ def _below(
                 yield from _below(path, inside, all_names=all_names)
         elif path.is_file():
             yield path
+        elif path.is_symlink():
+            raise _leads_nowhere(path)
+
+
+def _leads_nowhere(link: Path) -> DataError:
+    return DataError(
+        f"'{link}' must lead to a file or a folder, but is a link to nothing; mend it, or take it "
+        "out."
+    )
 
 
 def _is_hidden(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ class LoadedSpec:
 
     def resolve(self, path: str) -> str:
         """Return a source's path as an absolute path; a URI stays as it is."""
-        return path if "://" in path else str((self.folder / path).resolve())
+        return path if "://" in path else os.path.realpath(self.folder / path)
 
 
 def load_spec(file: Path, change: Callable[[dict[str, Any]], None] | None = None) -> LoadedSpec:

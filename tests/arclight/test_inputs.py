@@ -120,6 +120,17 @@ def test_links_are_followed_but_never_in_a_circle(
     assert len(look(folder).files) == 5
 
 
+@pytest.mark.parametrize("path", ["data", "data/*", "data/x=1", "data/x=1/*"])
+@pytest.mark.parametrize("target", ["gone", "e.parquet"])  # nothing, and itself
+def test_a_link_that_leads_nowhere_is_named(folder: Path, path: str, target: str):
+    link = folder / "data" / "x=1" / "e.parquet"
+    link.symlink_to(target)
+    with pytest.raises(DataError, match=f"'{link}' must lead to a file .* is a link to nothing"):
+        look(folder, path)
+    with pytest.raises((DataError, MissingError), match=r"a link to nothing|does not exist"):
+        look(folder, "data/x=1/e.parquet")
+
+
 @pytest.mark.parametrize("kind", ["delta", "iceberg"])
 def test_a_table_with_a_log_is_read_by_its_folder_and_changes_with_its_log(
     folder: Path, kind: str
