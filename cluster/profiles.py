@@ -38,7 +38,11 @@ SPARK_CONF_ALLOWED = (
     "spark.sql.files.maxPartitionBytes",
     "spark.sql.shuffle.partitions",
 )
-SECRET_WORD = re.compile(r"secret|password|token|access\.key|credential", re.IGNORECASE)
+SECRET_WORD = re.compile(
+    r"secret|password|token|credential|azure\.sas\.|client-provided-key"
+    r"|access\.key|(account|private|encryption)\.key(\.|$)",
+    re.IGNORECASE,
+)
 
 
 class SparkPlace(Contract):

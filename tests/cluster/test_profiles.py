@@ -90,6 +90,37 @@ def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, text: str, mess
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("setting", "is_secret"),
+    [
+        ("azure.account.key", True),
+        ("azure.account.key.one.dfs.core.windows.net", True),
+        ("azure.sas.box.one.blob.core.windows.net", True),
+        ("azure.encryption.encoded.client-provided-key", True),
+        ("gs.auth.service.account.private.key", True),
+        ("gs.encryption.key", True),
+        ("s3a.encryption.key", True),
+        ("s3a.bucket.one.encryption.key", True),
+        ("s3a.server-side-encryption.key", True),
+        ("s3a.access.key", True),
+        ("s3a.encryption.algorithm", False),
+        ("s3a.path.style.access", False),
+        ("azure.account.auth.type.one.dfs.core.windows.net", False),
+        ("azure.account.keyprovider.one.dfs.core.windows.net", False),
+        ("azure.account.oauth2.client.id", False),
+        ("gs.auth.service.account.json.keyfile", False),
+        ("gs.encryption.algorithm", False),
+    ],
+)
+def test_keys_of_object_stores_are_secrets(tmp_path: Path, setting: str, is_secret: bool) -> None:
+    file = written(tmp_path, f"spark: {{conf: {{spark.hadoop.fs.{setting}: x}}}}")
+    if not is_secret:
+        assert load_profile(file).spark.conf == {f"spark.hadoop.fs.{setting}": "x"}
+        return
+    with pytest.raises(SpecError, match="is a secret; put it into the 0600 file"):
+        load_profile(file)
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SpecError, match=r"must be one of local or .* Did you mean 'local'\?"):
         load_profile("locl")
