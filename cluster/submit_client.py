@@ -10,6 +10,7 @@ import http.client
 import json
 import ssl
 import urllib.parse
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +20,7 @@ from cluster.head_record import is_gone
 from cluster.tokens import read_token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cluster.profiles import Profile
 
@@ -65,15 +66,16 @@ class JobServer:
         status, text = self._ask("GET", "/api/jobs/")
         if status != http.HTTPStatus.OK:
             raise self._failed(status, text)
-        return tuple(
-            ServerJob(
-                id=str(job.get("submission_id") or job.get("job_id")),
-                is_submitted=bool(job.get("submission_id")),
-                variables=(job.get("runtime_env") or {}).get("env_vars") or {},
+        with self._reading():
+            return tuple(
+                ServerJob(
+                    id=str(job.get("submission_id") or job.get("job_id")),
+                    is_submitted=bool(job.get("submission_id")),
+                    variables=dict((job.get("runtime_env") or {}).get("env_vars") or {}),
+                )
+                for job in json.loads(text)
+                if job["status"] in ("PENDING", "RUNNING")
             )
-            for job in json.loads(text)
-            if job.get("status") in ("PENDING", "RUNNING")
-        )
 
     def submit(self, job: str, *, entrypoint: str, variables: Mapping[str, str]) -> bool:
         """Start a job under an id that the server takes only once.
@@ -101,7 +103,8 @@ class JobServer:
             },
         )
         if status == http.HTTPStatus.OK:
-            return True
+            with self._reading():
+                return bool(json.loads(text)["submission_id"])
         if "already exists" in text:
             return False
         raise self._failed(status, text)
@@ -120,7 +123,8 @@ class JobServer:
             return "ABSENT"
         if status != http.HTTPStatus.OK:
             raise self._failed(status, text)
-        said = json.loads(text).get("status")
+        with self._reading():
+            said = json.loads(text)["status"]
         return next((hint for hint in HINTS if hint == said), "ABSENT")
 
     def stop(self, job: str) -> bool:
@@ -156,7 +160,8 @@ class JobServer:
             return ""
         if status != http.HTTPStatus.OK:
             raise self._failed(status, text)
-        return str(json.loads(text).get("logs", ""))
+        with self._reading():
+            return str(json.loads(text)["logs"])
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
         if self.is_gone:
@@ -188,6 +193,17 @@ class JobServer:
                 "as ray.token_path in the profile."
             )
         return response.status, text
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Refuse an answer that is none of a job server's, as a proxy's own page is."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise EngineError(
+                f"what answers at {self.url} must be a cluster's job server, but does not speak "
+                "as one; check the profile's ray.jobs_url."
+            ) from error
 
     def _connection(self) -> http.client.HTTPConnection:
         address = urllib.parse.urlsplit(self.url)
