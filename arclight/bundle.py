@@ -351,3 +351,6 @@ class Evaluation(Contract):
     report: EvalReport
     key: str
     made_at: str
+    is_test_new: bool | None = None
+    """Whether the splits show that no row of it was used for the model or one that it came from;
+    None in an older record."""

@@ -181,6 +181,12 @@ class Catalog:
         known = self.evaluations(bundle.name, bundle.number)
         return next((e for e in known if e.key == key), None)
 
+    def own_evaluation(self, bundle: ModelBundle) -> Evaluation | None:
+        """Return the newest evaluation on the dataset that a model was trained on, else on any."""
+        known = list(self.evaluations(bundle.name, bundle.number))
+        own = (e for e in known if e.dataset == bundle.dataset)
+        return next(own, known[0] if known else None)
+
     def open_test(self, manifest: DatasetManifest, bundle: ModelBundle, *, run: str) -> Opening:
         """Record that a dataset's test split is opened for a model, and return the record."""
 

@@ -11,6 +11,8 @@ from arclight.errors import nearest, printable
 from arclight.metrics import METRICS, metrics_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from arclight.metrics import Direction
     from arclight.report import EvalReport, Figure
     from arclight.samples import Task
@@ -103,18 +105,21 @@ def decide_gate(
     report: EvalReport,
     champion: EvalReport | None,
     holder: str | None = None,
+    unproven: Sequence[str] = (),
 ) -> Decision:
     """Decide whether the model of a report may take the alias.
 
     A limit that is missed or cannot be checked refuses the model; a better champion is kept. The
     model is not worse when the champion's point figure of the main metric lies within the model's
-    95% interval or on its worse side.
+    95% interval or on its worse side. The reason says where
+    one of the two may have learned from the rows they are compared on.
 
     Args:
         gate: the rule; None or an empty one promotes.
         report: evidence about the new model.
         champion: evidence about the model `not_worse_than` names; None when there is none yet.
         holder: NAME@V of that model; None when no model holds the alias.
+        unproven: NAME@V of those of both to which nothing shows the test rows to be new.
     """
     gate = gate or GateRule()
     missed = _missed_limits(gate, report)
@@ -129,7 +134,10 @@ def decide_gate(
             reason=f"{holder} holds '{gate.not_worse_than}' and has no evaluation to compare "
             f"with; make one: arclight evaluate SPEC --model {holder}",
         )
-    return _compare(gate.not_worse_than, met, report, champion)
+    found = _compare(gate.not_worse_than, met, report, champion)
+    if champion is None or not unproven:
+        return found
+    return Decision(kind=found.kind, reason=f"{found.reason} {_doubt(unproven, gate)}")
 
 
 def _limits(gate: GateRule) -> list[tuple[str, str, float]]:
@@ -187,6 +195,14 @@ def _compare(
     if is_worse:
         return Decision(kind="keep", reason=f"{rule}.")
     return Decision(kind="promote", reason=f"{'; '.join([*met, rule])}.")
+
+
+def _doubt(unproven: Sequence[str], gate: GateRule) -> str:
+    return (
+        f"Nothing shows that the test rows are new to {' and '.join(unproven)}, and figures "
+        "of rows that were learned from are too good; where that decides, move the alias by hand: "
+        f"arclight promote NAME@N {gate.not_worse_than}"
+    )
 
 
 def _interval(figure: Figure) -> str:

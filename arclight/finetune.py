@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arclight.errors import RefusedError, SpecError, printable
+from arclight.errors import ArclightError, RefusedError, SpecError, printable
 from arclight.layout import ROW_KEY
 from arclight.metrics import measure_scores
 from arclight.spec_field import parse_instant
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from arclight.bundle import ModelBundle
+    from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.plan import FeaturePlan
     from arclight.samples import Floats, Ints, Task
@@ -112,6 +113,26 @@ def shown_new(
     return all(valid for valid, _ in found), all(test for _, test in found)
 
 
+def used_datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest | None]:
+    """Return the datasets that a model, and the models it came from, were trained on.
+
+    None stands for one that is not there any more, or is not the one that was trained on.
+    """
+    found: list[DatasetManifest | None] = []
+    at = bundle
+    try:
+        while True:
+            found.append(_dataset(catalog, at))
+            origin = at.transfer
+            if origin is None:
+                return found
+            at = catalog.model(origin.model)
+            if at.model_digest != origin.model_digest:
+                return [*found, None]
+    except (ArclightError, OSError):
+        return [*found, None]
+
+
 def difference(
     task: Task, metric: str, label: Floats, pair: tuple[Floats, Floats], *, seed: int
 ) -> tuple[float, float] | None:
@@ -172,6 +193,11 @@ def _first_difference(
             names = f"'{printable(name)}' in {here} and '{printable(old)}' in {there}"
             return f"{what} {place} is {names}"
     return ""
+
+
+def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
+    manifest = catalog.dataset(bundle.dataset)
+    return manifest if manifest.has_content(bundle.dataset_digest) else None
 
 
 def _shown(manifest: DatasetManifest, other: DatasetManifest) -> tuple[bool, bool]:

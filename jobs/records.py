@@ -86,15 +86,16 @@ def aliases_on(bundle: ModelBundle, aliases: Mapping[str, AliasRecord]) -> list[
 
 
 def _test_figures(catalog: Catalog, bundle: ModelBundle) -> list[Line]:
-    newest = next(catalog.evaluations(bundle.name, bundle.number), None)
-    if newest is None:
+    found = catalog.own_evaluation(bundle)
+    if found is None:
         return [("evaluated", "not yet")]
+    where = "test" if found.dataset == bundle.dataset else f"test of {found.dataset}"
     return [
         (
-            f"{name} on test",
+            f"{name} on {where}",
             rounded(value) + (f" [{rounded(low)} … {rounded(high)}]" if low is not None else ""),
         )
-        for name, value, low, high in figure_rows(newest.report)
+        for name, value, low, high in figure_rows(found.report)
     ]
 
 

@@ -41,8 +41,15 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
     with run.step("register", key=bundle.model_digest) as note:
         held = run.catalog.alias(spec.name, CHAMPION)
         rival, holder = _rival(context, bundle, evaluation)
+        unproven = dict.fromkeys(
+            e.model for e in (rival, evaluation) if e is not None and e.is_test_new is False
+        )
         decision = decide_gate(
-            spec.gate, evaluation.report, rival.report if rival is not None else None, holder
+            spec.gate,
+            evaluation.report,
+            rival.report if rival is not None else None,
+            holder,
+            tuple(unproven),
         )
         stands = held is not None and held.version_number == bundle.number
         if decision.kind == "promote" and not stands:
@@ -71,4 +78,4 @@ def _rival(
     mine, theirs = bundle.plan, rival.plan
     if (mine.layout, mine.classes) == (theirs.layout, theirs.classes):
         return evaluate_rival(context, rival, bundle.dataset), rival.ref
-    return next(catalog.evaluations(rival.name, rival.number), None), rival.ref
+    return catalog.own_evaluation(rival), rival.ref

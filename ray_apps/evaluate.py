@@ -13,6 +13,7 @@ from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError, SpecError, nearest, printable
 from arclight.features import level_names
+from arclight.finetune import shown_new, used_datasets
 from arclight.lineage import code_digest
 from arclight.report import evaluate_predictions
 from cluster.machine import look_at_machine
@@ -105,6 +106,7 @@ def evaluate_model(
         report=report,
         key=key,
         made_at=now(),
+        is_test_new=shown_new(manifest, used_datasets(catalog, bundle))[1],
     )
     return catalog.publish_evaluation(bundle.name, bundle.number, evaluation)
 

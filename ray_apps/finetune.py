@@ -10,7 +10,7 @@ import numpy as np
 
 from arclight.bundle import Transfer
 from arclight.errors import ArclightError, DataError, DivergedError, RefusedError, printable
-from arclight.finetune import check_kind, difference, plan_from, shown_new
+from arclight.finetune import check_kind, difference, plan_from, shown_new, used_datasets
 from arclight.metrics import measure_scores
 from ray_apps.gang.totals import to_first
 from ray_apps.predictor import check_bundle_files, load_predictor
@@ -161,7 +161,7 @@ def what_it_was_worth(
     if gang.rank:
         return None
     figure = partial(measure_scores, job.task, job.metric)
-    is_valid_new, is_test_new = shown_new(asked.own, _datasets(asked.catalog, asked.bundle))
+    is_valid_new, is_test_new = shown_new(asked.own, used_datasets(asked.catalog, asked.bundle))
     gain = None
     if scratch is not None:
         pair = (tuned.scores, scratch.scores)
@@ -184,31 +184,6 @@ def what_it_was_worth(
 
 
 # --------------------------------------------------------------------------------- inside
-
-
-def _datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest | None]:
-    """Return the datasets that a model, and the models it came from, were trained on.
-
-    None stands for one that is not there any more, or is not the one that was trained on.
-    """
-    found: list[DatasetManifest | None] = []
-    at = bundle
-    try:
-        while True:
-            found.append(_dataset(catalog, at))
-            origin = at.transfer
-            if origin is None:
-                return found
-            at = catalog.model(origin.model)
-            if at.model_digest != origin.model_digest:
-                return [*found, None]
-    except (ArclightError, OSError):
-        return [*found, None]
-
-
-def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
-    manifest = catalog.dataset(bundle.dataset)
-    return manifest if manifest.has_content(bundle.dataset_digest) else None
 
 
 def _scored(model: Model, valid: Shard, label: Doubles, gang: Gang) -> Scores:

@@ -111,4 +111,5 @@ def make_evaluation(report: EvalReport, key: str = "e1") -> Evaluation:
         report=report,
         key=key,
         made_at="2026-01-01T00:00:00+00:00",
+        is_test_new=True,
     )

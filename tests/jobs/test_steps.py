@@ -18,7 +18,8 @@ from arclight.store import open_store
 from cluster.profiles import load_profile
 from jobs import etl, evaluate
 from jobs.evaluate import evaluate_step
-from jobs.figures import row_account
+from jobs.figures import row_account, say_figures
+from jobs.records import say_model
 from jobs.register import check_rival, register_step
 from jobs.runs import Context, open_run
 from ray_apps.evaluate import evaluation_key
@@ -186,6 +187,65 @@ def test_a_champion_is_judged_on_the_rows_of_the_new_model(
     monkeypatch.setattr(evaluate, "_evaluate_apart", judge)
     assert register_step(with_rival(context, "champion"), new, evidence).kind == kind
     assert asked == [(champion.ref, "flights@1")]
+
+
+@pytest.mark.parametrize(("skill", "kind"), [(0.9, "keep"), (0.0, "promote")])
+def test_a_champion_that_may_have_seen_the_rows_is_named(
+    context: Context, monkeypatch: pytest.MonkeyPatch, skill: float, kind: str
+):
+    """Another seed of the split: rows that the champion learned from are test rows now."""
+    catalog = context.run.catalog
+    champion = catalog.publish_model(make_bundle(key="k1"))
+    catalog.move_alias(champion, "champion", reason="by hand", seen=None)
+    new, evidence = judged(context, "k2", 0.3)
+    seen = of_skill(skill, "same").model_copy(update={"is_test_new": False})
+    monkeypatch.setattr(evaluate, "_evaluate_apart", lambda *_: seen)
+    found = register_step(with_rival(context, "champion"), new, evidence)
+    assert found.kind == kind
+    assert f"Nothing shows that the test rows are new to {champion.ref}, and" in found.reason
+    assert "arclight promote NAME@N champion" in found.reason
+
+
+def test_an_evaluation_of_an_older_release_is_made_again_to_compare_with(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """It does not say whether the rows were new."""
+    catalog = context.run.catalog
+    champion, old = judged(context, "k1", 0.9)
+    unsaid = old.model_copy(update={"is_test_new": None, "key": "older"})
+    catalog.publish_evaluation(champion.name, champion.number, unsaid)
+    monkeypatch.setattr(evaluate, "_evaluate_apart", lambda *_: of_skill(0.1, "again"))
+    assert evaluate.evaluate_rival(context, champion, "flights@1") == old
+    again = catalog.publish_model(make_bundle(key="k2"))
+    catalog.publish_evaluation(again.name, again.number, unsaid)
+    assert evaluate.evaluate_rival(context, again, "flights@1").key == "again"
+
+
+def test_figures_of_rows_that_may_have_been_learned_from_are_told_as_such(capsys):
+    seen = of_skill(0.3, "seen").model_copy(update={"is_test_new": False})
+    say_figures(make_bundle(), of_skill(0.3, "new"))
+    assert "nothing shows" not in capsys.readouterr().err
+    say_figures(make_bundle(), seen)
+    assert "nothing shows that the test rows of flights@1 are new to flights@0" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+
+
+def test_figures_of_a_model_are_those_of_its_own_dataset(context: Context, capsys):
+    catalog = context.run.catalog
+    bundle, own = judged(context, "k1", 0.3)
+    other = of_skill(0.9, "other").model_copy(update={"dataset": "flights@2"})
+    catalog.publish_evaluation(bundle.name, bundle.number, other)
+    assert catalog.own_evaluation(bundle) == own
+    say_model(catalog, bundle)
+    value = own.report.figure("auc").value
+    assert f"auc on test {value:.4f}" in " ".join(
+        capsys.readouterr().err.replace("│", " ").split()
+    )
+    unknown = catalog.publish_model(make_bundle(key="k2"))
+    catalog.publish_evaluation(unknown.name, unknown.number, other)
+    say_model(catalog, unknown)
+    assert "auc on test of flights@2" in capsys.readouterr().err
 
 
 def test_a_champion_that_was_never_evaluated_is_kept(context: Context):

@@ -10,7 +10,7 @@ from arclight.metrics import measure
 from arclight.progress import silent
 from ray_apps.evaluate import evaluate_model
 from ray_apps.predictor import load_predictor
-from tests.ray_apps.make_dataset import CLASSES, one_batch
+from tests.ray_apps.make_dataset import CLASSES, make_dataset, one_batch
 
 
 def evaluate(made, bundle, segments=(), manifest=None):
@@ -83,3 +83,10 @@ def test_a_dataset_of_other_features_is_refused(own, shared):
     other = shared("multiclass").manifest
     with pytest.raises(RefusedError, match="must be those of model"):
         evaluate(made, bundle, manifest=other)
+
+
+def test_it_says_whether_the_test_rows_are_shown_to_be_new_to_the_model(own):
+    made, bundle = own("binary", "lightgbm")
+    assert evaluate(made, bundle).is_test_new
+    other = make_dataset(made.catalog.store.root, rows=(60, 20, 20), seed=3).manifest
+    assert evaluate(made, bundle, manifest=other).is_test_new is False

@@ -24,12 +24,13 @@ from arclight.errors import (
     SpecError,
 )
 from arclight.features import Derived
+from arclight.finetune import used_datasets
 from arclight.metrics import measure
 from arclight.progress import silent
 from arclight.signing import TrustedKeys
 from arclight.store import Store
 from arclight.train_section import Init
-from ray_apps.finetune import _datasets, find_init
+from ray_apps.finetune import find_init
 from ray_apps.gang import Alone
 from ray_apps.predictor import load_predictor
 from ray_apps.retrain import retrain_model
@@ -408,10 +409,10 @@ def test_what_was_used_is_asked_of_all_models_before(started, tmp_path):
     second = train(made, make_spec(trainer="lightgbm", init="demo@1", rounds=2), tmp_path)
     third = make_dataset(made.catalog.store.root, rows=SMALL, seed=2)
     last = train(third, make_spec(trainer="lightgbm", init=second.ref, rounds=2), tmp_path)
-    used = _datasets(made.catalog, last)
+    used = used_datasets(made.catalog, last)
     assert [m.ref for m in used] == ["demo@3", "demo@2", "demo@1"]
     (made.catalog.store.root / "models" / "demo" / "versions" / "1.json").unlink()
-    assert [m and m.ref for m in _datasets(made.catalog, last)] == ["demo@3", "demo@2", None]
+    assert [m and m.ref for m in used_datasets(made.catalog, last)] == ["demo@3", "demo@2", None]
 
 
 @pytest.mark.parametrize("how", ["downsample", "upsample"])
