@@ -150,10 +150,11 @@ AT_THRESHOLD = ("accuracy", "precision", "recall", "f1")
 
 
 def best_f1_threshold(labels: NDArray[Any], scores: NDArray[Any]) -> float:
-    """Return the score t with the best F1 of `score >= t`, over all distinct scores.
+    """Return the threshold t with the best F1 of `score >= t`, over all that differ.
 
-    Of equal F1 the highest t wins (fewest rows called positive); without positives there is no
-    best one and 0.5 is returned.
+    Of equal F1 the highest t wins (fewest rows called positive); t is midway between the lowest
+    score above it and the next lower one. Without positives there is no best one and 0.5 is
+    returned.
     """
     s = binary_sample(np.asarray(labels, np.float64), np.asarray(scores, np.float64))
     hits = np.cumsum(s.pos[0, ::-1])
@@ -161,7 +162,7 @@ def best_f1_threshold(labels: NDArray[Any], scores: NDArray[Any]) -> float:
         return DEFAULT_THRESHOLD
     called = hits + np.cumsum(s.neg[0, ::-1])
     values = 2 * hits / (called + hits[-1])
-    return float(s.scores[::-1][int(np.argmax(values))])
+    return _midway(s.scores, int(np.argmax(values)) + 1)
 
 
 def cheapest_threshold(
@@ -169,8 +170,8 @@ def cheapest_threshold(
 ) -> float:
     """Return the threshold t with the least cost of `score >= t`, over all that differ.
 
-    Of equal cost the highest t wins (fewest rows called positive); where calling nobody is
-    cheapest, t is the next number above every score.
+    Of equal cost the highest t wins (fewest rows called positive), as with `best_f1_threshold`;
+    where calling nobody is cheapest, t is above every score.
 
     Args:
         labels: 0 or 1, [rows].
@@ -181,12 +182,25 @@ def cheapest_threshold(
     s = binary_sample(np.asarray(labels, np.float64), np.asarray(scores, np.float64))
     if not len(s.scores):
         return DEFAULT_THRESHOLD
-    falling = s.scores[::-1]
     called_wrongly = np.concatenate([[0.0], np.cumsum(s.neg[0, ::-1])])
     found = np.concatenate([[0.0], np.cumsum(s.pos[0, ::-1])])
     cost = false_positive * called_wrongly + false_negative * (found[-1] - found)
-    best = int(np.argmin(cost))
-    return float(falling[best - 1]) if best else float(np.nextafter(falling[0], np.inf))
+    return _midway(s.scores, int(np.argmin(cost)))
+
+
+def _midway(ascending: Floats, called: int) -> float:
+    """Return the threshold that calls so many distinct scores positive, as far from all as it can.
+
+    A score may differ in its last bits between a batch and a request: at a score itself, the rows
+    that have it would be called positive in one of them alone.
+    """
+    place = len(ascending) - called
+    lower = float(ascending[place - 1]) if place else 0.0
+    upper = float(ascending[place]) if called else 1.0
+    middle = lower + (upper - lower) / 2
+    if lower < middle <= upper:
+        return middle
+    return upper if called else float(np.nextafter(lower, np.inf))
 
 
 # --------------------------------------------------------------------------------- multiclass

@@ -239,22 +239,39 @@ def test_certain_and_wrong_is_a_finite_loss():
 def test_best_f1_threshold_beats_every_other(decimals):
     y, p = binary_rows(400, decimals, seed=9)
     best = best_f1_threshold(y, p)
-    scores = {t: reference.f1_score(y, p >= t) for t in np.unique(p)}
-    assert scores[best] == max(scores.values())
-    assert best in p
+    scores = [reference.f1_score(y, p >= t) for t in np.unique(p)]
+    assert reference.f1_score(y, p >= best) == max(scores)
 
 
 @pytest.mark.parametrize(
     ("labels", "scores", "best"),
     [
         # f1 is 2/3 at 0.9 (tp 1, fn 1) and at 0.2 (tp 2, fp 2): the higher one
-        ([1, 0, 0, 1], [0.9, 0.5, 0.4, 0.2], 0.9),
+        ([1, 0, 0, 1], [0.9, 0.5, 0.4, 0.2], 0.7),
+        ([1, 1, 0], [0.75, 0.5, 0.25], 0.375),
+        ([1, 1], [0.75, 0.5], 0.25),  # no score is lower, and none can be below 0
+        ([1, 0], [0.0, 0.0], 0.0),
+        ([1, 0], [np.nextafter(0.5, 1), 0.5], np.nextafter(0.5, 1)),  # no number is between
         ([0, 0], [0.3, 0.6], 0.5),
         ([], [], 0.5),
     ],
 )
 def test_best_f1_threshold_has_one_answer(labels, scores, best):
     assert best_f1_threshold(np.array(labels, float), np.array(scores, float)) == best
+
+
+@pytest.mark.parametrize("bits", [-1, 1])
+def test_last_bits_of_a_score_move_no_label(bits):
+    """A network gives a row in a request other last bits than in a batch."""
+    y, p = binary_rows(400, 2, seed=9)
+    p = np.clip(p, 0.01, 0.99)
+    moved = (p.astype(np.float32) * (1 + bits * np.finfo(np.float32).eps)).astype(np.float64)
+    found = [best_f1_threshold(y, p)]
+    for costs in ((1, 1), (1, 5), (5, 1), (1, 1e6), (1e6, 1)):
+        pair = {"false_positive": costs[0], "false_negative": costs[1]}
+        found.append(cheapest_threshold(y, p, **pair))
+    for threshold in found:
+        assert np.array_equal(moved >= threshold, p >= threshold)
 
 
 def test_threshold_counts_a_row_at_it_as_positive():
@@ -282,7 +299,8 @@ def test_the_cheapest_threshold_beats_every_other(costs, decimals):
     best = cheapest_threshold(y, p, false_positive=positive, false_negative=negative)
     others = [*np.unique(p), 2.0]
     assert cost(best) == min(cost(t) for t in others)
-    assert all(cost(t) > cost(best) for t in others if t > best and (p >= t).any())
+    called = (p >= best).sum()
+    assert all(cost(t) > cost(best) for t in others if 0 < (p >= t).sum() < called)
 
 
 def test_the_cheapest_threshold_may_call_nobody_and_needs_no_rows():
@@ -290,6 +308,8 @@ def test_the_cheapest_threshold_may_call_nobody_and_needs_no_rows():
     nobody = cheapest_threshold(y, p, false_positive=9, false_negative=1)
     assert nobody > 0.9
     assert not (p >= nobody).any()
+    sure = cheapest_threshold(y, np.ones(3), false_positive=9, false_negative=1)
+    assert not (np.ones(3) >= sure).any()
     assert cheapest_threshold(y[:0], p[:0], false_positive=1, false_negative=1) == 0.5
 
 
