@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
+from arclight.child import module_command, own_variables
 from arclight.errors import ConflictError, EngineError, IntegrityError, printable
 from arclight.store import held
 from cluster.head import LOOPBACK
@@ -34,7 +35,6 @@ STOP_TIMEOUT_S = 30.0
 JOB_STOP_S = 20
 """Time a job has to end by itself after it was told to; Ray's default of 3 s is too short for a
 JVM and for the record of how the job ended."""
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEOUT_S) -> Head:
@@ -82,7 +82,7 @@ def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
     create_secret(folder / LOG, "")
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 -- our own module, no shell
-            [sys.executable, "-m", "cluster.head", str(folder)],
+            module_command("cluster.head", str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -136,11 +136,10 @@ def _variables(token: Path, temp: str) -> dict[str, str]:
         ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
         "AUTOSCALER_METRIC_PORT": "0",
         "DASHBOARD_METRIC_PORT": "0",
-        # jobs run `python -m jobs.entry`: this Python, and these packages
+        # jobs run `python -m jobs.entry`: this Python, and the packages of `own_variables`
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
-    kept = {name: value for name, value in os.environ.items() if name not in wanted}
+    kept = {name: value for name, value in own_variables().items() if name not in wanted}
     return {**kept, **{name: value for name, value in wanted.items() if value is not None}}
 
 

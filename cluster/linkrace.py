@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from arclight.child import module_command, own_variables
+
 RACE_TIMEOUT_S = 60
 
 
@@ -35,14 +37,12 @@ def race_for_names(folder: Path, rounds: int) -> list[int]:
 
 
 def _start_racer(folder: Path, name: str, rounds: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "cluster.linkrace", str(folder), name, str(rounds)]
-    root = str(Path(__file__).resolve().parent.parent)
     return subprocess.Popen(  # noqa: S603 -- this module itself, no shell
-        command,
+        module_command("cluster.linkrace", str(folder), name, str(rounds)),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=root,
+        env=own_variables(),
     )
 
 

@@ -17,6 +17,7 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from arclight.child import module_command, own_variables
 from arclight.errors import ArclightError, RefusedError, SpecError, printable
 from arclight.store import open_store
 from cluster.profiles import HOST_PORT
@@ -64,11 +65,11 @@ def main() -> int:
         store, submission = find_job(os.environ)
         folder = store.path(SHELF, submission.id)
         profile = place_profile(folder, os.environ)
-        command = [
-            *(sys.executable, "-m", "jobs.cli", "run", str(folder / SPEC)),
+        command = module_command(
+            *("jobs.cli", "run", str(folder / SPEC)),
             *("--store", str(store.root), "--profile", str(profile)),
             *submission.options,
-        ]
+        )
         os.environ[ASKED_BY] = job_id(submission.name, submission.key, 1)
         status = supervise(store, submission.id, command)
 
@@ -138,6 +139,7 @@ def supervise(store: Store, job: str, command: Sequence[str]) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                env=own_variables(),
             )
         except OSError as error:
             reason = f"the command did not start: {printable(error)}"

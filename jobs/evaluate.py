@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from arclight.bundle import Evaluation
+from arclight.child import module_command, own_variables
 from arclight.errors import ArclightError, EngineError, RefusedError, printable
 from arclight.spec_file import load_spec
 from jobs.figures import say_figures
@@ -140,11 +140,11 @@ def _opened(evaluation: Evaluation) -> str:
 def _evaluate_apart(context: Context, bundle: ModelBundle, dataset: str = "") -> Evaluation:
     """Run `arclight evaluate` on the bundle and read back what it published."""
     run = context.run
-    command = [
-        sys.executable, "-m", "jobs.cli", "evaluate", str(context.loaded.file),
+    command = module_command(
+        "jobs.cli", "evaluate", str(context.loaded.file),
         "--store", str(run.catalog.store.root), "--model", bundle.ref, "--run", run.id, "--json",
         *(("--dataset", dataset) if dataset else ()),
-    ]  # fmt: skip
+    )  # fmt: skip
     log = run.logs / "evaluate.log"
     status, text = _run_child(command, log)
     if status == INTERRUPTED:
@@ -160,7 +160,7 @@ def _run_child(command: list[str], log: Path) -> tuple[int, bytes]:
     with (
         log.open("ab") as errors,
         subprocess.Popen(  # noqa: S603 -- our own program, its arguments a list
-            command, stdout=subprocess.PIPE, stderr=errors
+            command, stdout=subprocess.PIPE, stderr=errors, env=own_variables()
         ) as child,
     ):
         try:

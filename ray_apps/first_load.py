@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from arclight.child import module_command, own_variables
 from arclight.errors import ArclightError, IntegrityError, printable
 from ray_apps.lean import lean_imports
 from ray_apps.trainers import load_trainer
@@ -32,7 +32,6 @@ MEMORY_BYTES = 8 << 30  # of addresses, not of memory: libraries reserve far mor
 FILE_FACTOR = 40
 CPU_S = 120
 TIMEOUT_S = 180
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,13 @@ def load_in_child(trainer: str, path: Path, golden: Matrix) -> Seen:
     """
     rows = io.BytesIO()
     np.save(rows, golden, allow_pickle=False)
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(  # noqa: S603 -- this interpreter, a list of arguments
-            [sys.executable, "-m", "ray_apps.first_load", trainer, str(path)],
+            module_command("ray_apps.first_load", trainer, str(path)),
             input=rows.getvalue(),
             capture_output=True,
             timeout=TIMEOUT_S,
-            env=environment,
+            env={**own_variables(), "OMP_NUM_THREADS": "1"},
             check=False,
         )
     except subprocess.TimeoutExpired as error:

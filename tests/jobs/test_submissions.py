@@ -195,7 +195,7 @@ def test_the_options_of_a_run_go_with_its_job(
     monkeypatch.setenv(entry.STORE, str(store.root))
     assert entry.main() == 0
     (command,) = commands
-    assert command[1:4] == ["-m", "jobs.cli", "run"]
+    assert command[1:5] == ["-P", "-m", "jobs.cli", "run"]
     assert tuple(command[command.index("--profile") + 2 :]) == options
 
 
