@@ -10,7 +10,7 @@ import pyarrow as pa
 from arclight.bundle import GoldenRows
 from arclight.features import FeatureBuilder
 from arclight.plan import Encoder
-from ray_apps.rows import conform, from_json_rows, to_json_rows
+from ray_apps.rows import conform, from_json_rows, to_json_rows, with_json
 from ray_apps.shards import open_split
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ def golden_rows(home: Path, manifest: DatasetManifest, model: Model) -> GoldenRo
     """Return up to 64 raw rows of the dataset's sample and the scores the model gives them.
 
     The rows make the way that requests make: to JSON and back, then the builder and the encoder.
+    Rows that no request can hold are not among them.
     """
     layout = manifest.plan.layout
     batches = list(open_split(home, manifest, "sample"))
     if not batches:
         return GoldenRows(rows=(), scores=())
     sample = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
-    raw = conform(sample, layout.input_schema, where=f"sample of {manifest.ref}")
+    raw = conform(with_json(sample), layout.input_schema, where=f"sample of {manifest.ref}")
     rejected = FeatureBuilder(layout).build(raw).rejected
     bad = np.zeros(raw.num_rows, dtype=np.bool_)
     for mask in rejected.values():

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from arclight.errors import SchemaError, printable
 from arclight.features import FLOAT32_MAX
+from arclight.schema import TIMESTAMP
+from arclight.utf8 import broken_texts
 from ray_apps.json_values import rules_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arclight.schema import Column
+    from arclight.utf8 import Mask
 
 JsonValue = str | int | float | bool | None
 
@@ -66,8 +70,23 @@ def conform(batch: pa.RecordBatch, wanted: pa.Schema, *, where: str) -> pa.Recor
     return pa.RecordBatch.from_arrays(columns, schema=wanted)
 
 
+def with_json(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the rows that a request can hold: the others have no JSON form.
+
+    These have an infinite number, a date or time of a year outside 1 to 9999, or text that is not
+    UTF-8; a table may hold them all.
+    """
+    is_kept = np.ones(batch.num_rows, dtype=np.bool_)
+    for values in batch.columns:
+        is_kept &= _has_json(values)
+    return batch if is_kept.all() else batch.filter(pa.array(is_kept))
+
+
 def to_json_rows(batch: pa.RecordBatch) -> list[dict[str, JsonValue]]:
-    """Return rows as JSON objects: times in ISO and UTC, bytes in base64, NaN as null."""
+    """Return rows as JSON objects: times in ISO and UTC, bytes in base64, NaN as null.
+
+    Only those of `with_json` can be.
+    """
     columns = {
         name: [_json_value(value) for value in batch.column(name).to_pylist()]
         for name in batch.schema.names
@@ -79,6 +98,35 @@ def from_json_rows(rows: Sequence[dict[str, Any]], inputs: Sequence[Column]) -> 
     """Return JSON rows as a batch; the inverse of `to_json_rows`, by the rules of serving."""
     arrays = [rule.column([row[rule.name] for row in rows]) for rule in rules_for(inputs)]
     return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in inputs])
+
+
+_EPOCH = dt.datetime(1970, 1, 1)
+_SPANS = {
+    pa.date32(): [(end - _EPOCH).days for end in (dt.datetime.min, dt.datetime.max)],
+    TIMESTAMP: [
+        (end - _EPOCH) // dt.timedelta(microseconds=1)
+        for end in (dt.datetime.min, dt.datetime.max)
+    ],
+}
+"""Type -> the first and the last number of it that Python, and so JSON, has a date for."""
+
+
+def _has_json(values: pa.Array) -> Mask | bool:
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    if pa.types.is_floating(kind):
+        is_infinite: Mask = np.isinf(values.to_numpy(zero_copy_only=False))
+        return ~is_infinite
+    if pa.types.is_string(kind):
+        broken = broken_texts(values)
+        return True if broken is None else ~broken
+    if kind not in _SPANS:
+        return True
+    first, last = _SPANS[kind]
+    number = pc.fill_null(values.view(pa.int32() if kind == pa.date32() else pa.int64()), 0)
+    found = pc.and_(pc.greater_equal(number, first), pc.less_equal(number, last))
+    return cast("Mask", found.to_numpy(zero_copy_only=False))
 
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:

@@ -19,7 +19,7 @@ from arclight.features import FeatureBuilder, level_names
 from arclight.keys import hash_rows
 from cluster.machine import look_at_machine
 from ray_apps.predictor import TOLERANCE, load_predictor, tolerance_of
-from ray_apps.rows import conform, to_json_rows
+from ray_apps.rows import conform, to_json_rows, with_json
 from ray_apps.shards import Reader, open_split, stored_features
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ def _ask(endpoint: Callable[[list[dict[str, Any]]], Sequence[Any]], raw: pa.Reco
 def _matched(
     catalog: Catalog, bundle: ModelBundle, manifest: DatasetManifest, reader: Reader
 ) -> _Rows:
-    """Return sample rows whose key is in train or valid, and their stored features."""
+    """Return sample rows that a request can hold whose key is in train or valid, with features."""
     home = catalog.folder(manifest)
     sample = _joined(list(open_split(home, manifest, "sample")))
+    sample = sample if sample is None else with_json(sample)
     wanted = _hashes(sample, manifest) if sample is not None else np.empty(0, np.uint64)
     found_hashes, found = [], []
     columns = tuple(dict.fromkeys((*manifest.key_columns, *manifest.plan.names)))

@@ -123,6 +123,7 @@ def make_dataset(
     files: int = 2,
     by_time: bool = False,
     seed: int = 0,
+    odd: dict[str, pa.Array] | None = None,
 ) -> Made:
     """Write and publish a dataset; the same arguments give the same bytes.
 
@@ -135,6 +136,7 @@ def make_dataset(
         files: of the train split.
         by_time: whether the record says so of its split.
         seed: of the rows.
+        odd: column -> values that the first rows of the sample have instead.
     """
     catalog = Catalog(open_store(root))
     folder = catalog.store.stage("datasets", "demo")
@@ -146,6 +148,10 @@ def make_dataset(
     names = _sample_columns()
     parts = pa.concat_tables([raw["train"], raw["valid"]])
     sample = parts.take(pa.array(np.linspace(0, len(parts) - 1, 200).astype(int))).select(names)
+    for name, values in (odd or {}).items():
+        place = sample.schema.get_field_index(name)
+        rest = sample.column(name).combine_chunks().slice(len(values))
+        sample = sample.set_column(place, name, pa.concat_arrays([values, rest]))
     found = [
         _write(folder, split, table, row_groups, files if split == "train" else 1)
         for split, table in stored.items()
