@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arclight.errors import DataError, IntegrityError, LockedError, printable
-from arclight.features import FLOAT32_MAX, level_names
+from arclight.features import from_stored, level_names
 from arclight.plan import Encoder, class_codes
 from arclight.store import check_file
 from cluster.machine import usable_memory_bytes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from arclight.catalog import Opening
     from arclight.manifest import DataFile, DatasetManifest, Part
-    from arclight.plan import Feature, FeaturePlan, Matrix
+    from arclight.plan import FeaturePlan, Matrix
 
 Doubles = npt.NDArray[np.float64]
 VALUE_BYTES = 4
@@ -270,7 +270,7 @@ def stored_features(stored: pa.RecordBatch, plan: FeaturePlan) -> dict[str, pa.A
 
     A feature that is also a carried column is stored once, with its raw type.
     """
-    return {f.name: _feature(f, stored.column(f.name)) for f in plan.features}
+    return {f.name: from_stored(f.type, stored.column(f.name)) for f in plan.features}
 
 
 def dense(table: pa.Table, out: Matrix | None = None) -> Matrix:
@@ -432,21 +432,3 @@ def _as_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
     batches = table.unify_dictionaries().combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-
-
-def _feature(feature: Feature, values: pa.Array) -> pa.Array:
-    if feature.type == "category":
-        is_coded = pa.types.is_dictionary(values.type)
-        return values if is_coded else level_names(values)
-    if pa.types.is_float32(values.type):
-        return values
-    return as_number(values)
-
-
-def as_number(values: pa.Array) -> pa.Array:
-    """Return a carried raw column as a stored number: float32 within its range, null for NaN."""
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.uint8())
-    x = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    fits = np.clip(x, -FLOAT32_MAX, FLOAT32_MAX).astype(np.float32)
-    return pa.array(fits, mask=np.isnan(x))

@@ -201,6 +201,8 @@ def test_a_layout_keeps_its_form():
 STORED = {
     "number": ("number", pa.array([1.5, None], pa.float32()), [1.5, None]),
     "carried whole number": ("number", pa.array([3, None], pa.int64()), [3.0, None]),
+    "carried whole number past 2**53": ("number", pa.array([2**53 + 1]), [2.0**53]),
+    "carried boolean as a number": ("number", pa.array([True, None]), [1.0, None]),
     "carried float64": ("number", pa.array([1e39, None]), [FLOAT32_MAX, None]),
     "level": ("category", pa.array(["a", None]), ["a", None]),
     "coded level": ("category", pa.array(["a", None]).dictionary_encode(), ["a", None]),
