@@ -138,7 +138,8 @@ def _kept(files: Sequence[str], schemas: Sequence[pa.Schema], names: Sequence[st
                     f"{first} in '{printable(files[0])}' and {schema.field(name).type} in "
                     f"'{printable(file)}'; write the files with one schema."
                 )
-    return pa.schema([schemas[0].field(name).remove_metadata() for name in names])
+    # a file may say that it has no nulls where the next one has some
+    return pa.schema([pa.field(name, schemas[0].field(name).type) for name in names])
 
 
 def _list(source: Path) -> dict[str, Path]:

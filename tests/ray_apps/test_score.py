@@ -313,6 +313,39 @@ def test_float32_and_decimal_widen_to_float64(score, tmp_path, values):
     assert read(other).equals(read(plain))
 
 
+def test_whole_numbers_past_2_to_the_53_are_rounded_where_the_model_takes_fractions(
+    score, tmp_path
+):
+    raw = raw_table(2, seed=5)
+    _, plain = score(change(raw, SPACED, pa.array([2.0**53, 2.0**63])))
+    large = pa.array([2**53 + 1, 2**63 + 1], pa.uint64())
+    _, other = score(change(raw, SPACED, large), tmp_path / "other")
+    assert read(other).equals(read(plain))
+
+
+def test_nan_is_missing_where_the_model_takes_whole_numbers(score, tmp_path):
+    raw = raw_table(3, seed=5)
+    _, plain = score(change(raw, EMOJI, pa.array([7, None, 3])))
+    for kind in (pa.float64(), pa.float32()):
+        floats = pa.array([7.0, float("nan"), 3.0], kind)
+        _, other = score(change(raw, EMOJI, floats), tmp_path / str(kind))
+        assert read(other).equals(read(plain))
+
+
+def test_a_kept_column_without_nulls_in_one_file_has_some_in_the_next(score, tmp_path):
+    raw = raw_table(4, seed=5)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for place in (0, 1):
+        part = raw.slice(2 * place, 2)
+        key = pa.field("id", pa.int64(), nullable=bool(place))
+        ids = pa.array([None, 3] if place else [0, 1])
+        pq.write_table(part.set_column(0, key, ids), folder / f"{place}.parquet")
+    assert not pq.read_schema(folder / "0.parquet").field("id").nullable
+    _, output = score(folder)
+    assert read(output)["id"].to_pylist() == [0, 1, None, 3]
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -321,6 +354,8 @@ def test_float32_and_decimal_widen_to_float64(score, tmp_path, values):
         ("shop", pa.array([Decimal(1), Decimal(5_000_000_000)])),
         (EMOJI, pa.array([1, 2**63 + 5], pa.uint64())),
         (EMOJI, pa.array([1.0, 2.5])),
+        (EMOJI, pa.array([float("nan"), 2.5])),
+        (EMOJI, pa.array([1.0, float("inf")])),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_and_leaves_nothing(score, tmp_path, name, values):
