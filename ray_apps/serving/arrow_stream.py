@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ARROW_STREAM = b"application/vnd.apache.arrow.stream"
 MAX_BATCHES = 10_000
+_ENDS = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")
+"""Markers of a stream's end; the shorter one is of releases before Arrow 0.15."""
 # places of fields in the tables of Arrow's Message.fbs
 _MESSAGE_HEADER = 2
 _BATCH_COMPRESSION = 3
@@ -31,7 +33,7 @@ def decode_stream(body: bytes, schema: pa.Schema, *, max_rows: int) -> pa.Record
         Problem: `not-arrow`, damaged; `fields`, other columns; `too-large`.
     """
     try:
-        _refuse_compressed(body)
+        _prove_whole(body)
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             _hold_schema(reader.schema, schema)
             table = pa.Table.from_batches(_whole_batches(reader, max_rows), reader.schema)
@@ -97,16 +99,26 @@ def _hold_schema(found: pa.Schema, wanted: pa.Schema) -> None:
         )
 
 
-def _refuse_compressed(body: bytes) -> None:
-    """Refuse compressed buffers: a few of them can hold more than this machine's memory.
+def _prove_whole(body: bytes) -> None:
+    """Refuse all but one stream with its end, and compressed buffers in it.
 
-    pyarrow shows no message's compression, so its two tables are read as FlatBuffers here.
+    To pyarrow a stream that is cut between two batches is whole, and what follows its end is not
+    there. A few compressed buffers can hold more than this machine's memory; pyarrow shows no
+    message's compression, so its two tables are read as FlatBuffers here.
     """
-    reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
+    source = pa.BufferReader(body)
+    reader = pa.ipc.MessageReader.open_stream(source)
     for _ in range(2 * MAX_BATCHES):
+        at = source.tell()
         try:
             message = reader.read_next_message()
         except StopIteration:
+            if body[at:] not in _ENDS:
+                raise Problem(
+                    "not-arrow",
+                    "The body must be one Arrow stream that ends with its end marker, with "
+                    "nothing behind; close the writer before you send what it wrote.",
+                ) from None
             return
         table = message.metadata.to_pybytes()
         header = _child(table, _follow(table, 0), _MESSAGE_HEADER)

@@ -97,6 +97,30 @@ def test_what_is_no_stream_is_refused(body: bytes) -> None:
     assert refusal(body).status in (400, 422)
 
 
+END = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def test_a_stream_is_whole_and_alone() -> None:
+    """To pyarrow a stream may end between two batches, and what follows its end is not read."""
+    whole = stream(pa.concat_tables([TABLE] * 20).combine_chunks())
+    assert whole.endswith(END)
+    one = stream(TABLE)
+    for body in (one + one, one + b"xxxx", one + END, whole[: -len(END)]):
+        problem = refusal(body)
+        assert problem.status == 400
+        assert "end marker" in problem.detail
+    # the last bytes of a batch are no marker, though they look like one
+    alike = pa.table({"x": [1.0], "s": ["a"], "t": [2**32 - 1]}).cast(SCHEMA)
+    cut = stream(alike)[: -len(END)]
+    assert cut.endswith(END)
+    assert "end marker" in refusal(cut).detail
+
+
+def test_the_end_of_older_writers_is_one_too() -> None:
+    batch = decode_stream(stream(TABLE, use_legacy_format=True), SCHEMA, max_rows=3)
+    assert pa.Table.from_batches([batch]).equals(TABLE)
+
+
 def test_an_answer_says_which_model_gave_it() -> None:
     body = encode_stream(Outcome(("score", "label"), ([0.5], [True])), {"model": "m"})
     table = pa.ipc.open_stream(body).read_all()
