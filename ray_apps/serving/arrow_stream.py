@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from arclight.errors import nearest, printable
+from arclight.errors import printable
 from ray_apps.serving.problem import Problem
-from ray_apps.serving.protocol import MAX_ERRORS, check_row_count
+from ray_apps.serving.protocol import MAX_ERRORS, Hints, check_row_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ def _whole_batches(reader: pa.RecordBatchReader, max_rows: int) -> list[pa.Recor
 
 def _hold_schema(found: pa.Schema, wanted: pa.Schema) -> None:
     errors = []
-    names = list(found.names)
+    names, hints = list(found.names), Hints(wanted.names)
     for field in wanted:
         if names.count(field.name) != 1:
             text = "is missing." if field.name not in names else "stands twice."
@@ -86,10 +86,10 @@ def _hold_schema(found: pa.Schema, wanted: pa.Schema) -> None:
             text = f"must be {field.type}, got {got}."
             errors.append({"row": None, "field": field.name, "detail": text})
     for name in names:
-        if len(errors) >= MAX_ERRORS:  # each one costs a look for names that are near
+        if len(errors) >= MAX_ERRORS:
             break
         if name not in wanted.names:
-            text = f"is not a column of this model.{nearest(name, wanted.names)}"
+            text = f"is not a column of this model.{hints(name)}"
             errors.append({"row": None, "field": printable(name), "detail": text})
     if errors:
         raise Problem(

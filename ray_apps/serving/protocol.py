@@ -13,15 +13,19 @@ from ray_apps.serving.problem import Problem
 from ray_apps.serving.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
     from arclight.bundle import ModelBundle
     from arclight.schema import Column
+    from ray_apps.json_values import Rule
 
 MAX_ERRORS = 100
+MAX_HINTS = 3
+"""Names that a request is told the nearest column of: each costs a look at all columns."""
+_BLOCK_ROWS = 100
 _SENTENCES = {
     "derive": (
         "derived feature '{}' has no value for this row: its expression cannot be computed from "
@@ -31,6 +35,21 @@ _SENTENCES = {
     "not_utf8": "feature '{}' is no text for this row: its bytes are not UTF-8.",
 }
 """What the reasons of a `FeatureBuilder` say to a caller."""
+
+
+class Hints:
+    """The nearest column, for the first few wrong names of a request."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = list(known)
+        self._left = MAX_HINTS
+
+    def __call__(self, name: str) -> str:
+        """Return ` Did you mean 'x'?`, or an empty string."""
+        if not self._left:
+            return ""
+        self._left -= 1
+        return nearest(name, self._known)
 
 
 class RowDecoder:
@@ -74,13 +93,23 @@ class RowDecoder:
         raise _refusal(self._complaints(rows))
 
     def _complaints(self, rows: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        hints = Hints(self._names)
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            block = rows[first : first + _BLOCK_ROWS]
+            # value by value takes far longer than a column at once: only where something is wrong
+            wrong = [rule for rule in self._rules if not _holds(rule, block)]
+            yield from self._of_block(block, first, wrong, hints)
+
+    def _of_block(
+        self, rows: Sequence[Any], first: int, wrong: Sequence[Rule], hints: Hints
+    ) -> Iterator[dict[str, Any]]:
         known = set(self._names)
-        for place, row in enumerate(rows):
+        for place, row in enumerate(rows, first):
             if type(row) is not dict:
                 got = JSON_NAMES.get(type(row), "something else")
                 yield {"row": place, "field": None, "detail": f"must be an object, got {got}."}
                 continue
-            for rule in self._rules:
+            for rule in wrong if row.keys() == known else self._rules:
                 if rule.name not in row:
                     text: str | None = "is missing; give null where it is unknown."
                 else:
@@ -89,8 +118,17 @@ class RowDecoder:
                     yield {"row": place, "field": rule.name, "detail": text}
             for name in row:
                 if name not in known:
-                    text = f"is not a column of this model.{nearest(name, self._names)}"
+                    text = f"is not a column of this model.{hints(name)}"
                     yield {"row": place, "field": printable(name), "detail": text}
+
+
+def _holds(rule: Rule, rows: Sequence[Any]) -> bool:
+    """Say whether a column takes its values of all rows that have one."""
+    try:
+        rule.column([row[rule.name] for row in rows if type(row) is dict and rule.name in row])
+    except WRONG_VALUE:
+        return False
+    return True
 
 
 def rows_of(document: Any) -> list[Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import nearest, printable
+from arclight.errors import printable
 from ray_apps.serving.problem import Problem
-from ray_apps.serving.protocol import MAX_ERRORS
+from ray_apps.serving.protocol import MAX_ERRORS, Hints
 from ray_apps.serving.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ def decode_tensors(
     if asked is not None and type(asked) is not str:
         raise Problem("fields", '"id" must be a string.')
     by_name = {column.name: column for column in columns}
+    hints = Hints(by_name)
     errors: list[dict[str, Any]] = []
     data: dict[str, list[Any]] = {}
     for tensor in document["inputs"]:
-        if len(errors) == MAX_ERRORS:  # each one costs a look for names that are near
+        if len(errors) == MAX_ERRORS:
             break
-        name, complaint = _check(tensor, by_name, data)
+        name, complaint = _check(tensor, by_name, data, hints)
         if complaint is not None:
             errors.append({"row": None, "field": printable(name), "detail": complaint})
         else:
@@ -78,7 +79,7 @@ def decode_tensors(
 
 
 def _check(
-    tensor: Any, columns: dict[str, Column], seen: dict[str, list[Any]]
+    tensor: Any, columns: dict[str, Column], seen: dict[str, list[Any]], hints: Hints
 ) -> tuple[str, str | None]:
     """Return a tensor's name and what is wrong with it."""
     if type(tensor) is not dict or type(tensor.get("name")) is not str:
@@ -87,7 +88,7 @@ def _check(
     column = columns.get(name)
     extra = sorted(set(tensor) - _INPUT_FIELDS)
     if column is None:
-        return name, f"is not a column of this model.{nearest(name, columns)}"
+        return name, f"is not a column of this model.{hints(name)}"
     if name in seen:
         return name, "stands twice."
     if extra:

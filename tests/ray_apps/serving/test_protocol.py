@@ -13,6 +13,8 @@ import pytest
 
 from arclight.features import Derived, FeatureBuilder, FeatureColumn, FeatureLayout
 from arclight.schema import Column
+from ray_apps.json_values import Rule
+from ray_apps.serving import protocol
 from ray_apps.serving.problem import Problem
 from ray_apps.serving.protocol import (
     MAX_ERRORS,
@@ -113,6 +115,32 @@ def test_only_the_first_hundred_are_listed() -> None:
     problem = refusal({"rows": [{}] * 500})
     assert len(problem.errors) == MAX_ERRORS
     assert "first 100" in problem.detail
+
+
+def test_only_the_first_wrong_names_are_told_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at 500 columns takes 10 to 25 ms, and a small body is read where all callers wait."""
+    asked: list[str] = []
+    monkeypatch.setattr(protocol, "nearest", lambda name, _: asked.append(name) or " Near.")
+    rows = [{**ROW, **{f"{place}_{i}": 1 for i in range(30)}} for place in range(3)]
+    errors = refusal({"rows": rows}).errors
+    assert len(errors) == 90
+    assert len(asked) == protocol.MAX_HINTS
+    assert sum("Near." in error["detail"] for error in errors) == protocol.MAX_HINTS
+
+
+@pytest.mark.parametrize("wrong", [[9_999], [5, 150, 9_999], [*range(0, 10_000, 100)]])
+def test_a_wrong_value_costs_a_look_at_its_neighbours_alone(
+    monkeypatch: pytest.MonkeyPatch, wrong: list[int]
+) -> None:
+    looks: list[Any] = []
+    real = Rule.complaint
+    monkeypatch.setattr(Rule, "complaint", lambda rule, v: looks.append(v) or real(rule, v))
+    rows = [ROW] * 10_000
+    for place in wrong:
+        rows[place] = {**ROW, "a_int8": 128}
+    errors = refusal({"rows": rows}, max_rows=10_000).errors
+    assert [(e["row"], e["field"]) for e in errors] == [(place, "a_int8") for place in wrong]
+    assert len(looks) <= 100 * len(wrong)
 
 
 SHAPES: list[Any] = [
