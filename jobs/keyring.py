@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.catalog import Catalog
-from arclight.errors import SpecError
+from arclight.errors import SpecError, printable
 from arclight.spec_field import parse_duration_s
-from arclight.store import open_store
+from arclight.store import find_store
 from cluster.machine import look_at_machine
 from jobs.say import answer, say, say_table
 from jobs.signing import SIGNING_KEY, TRUSTED_KEYS, signer_here
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 def add_key_command(file: Path, name: str, *, role: str, expires: str, as_json: bool) -> None:
     """Make a key, keep its hash, and show its secret this once."""
     try:
-        seconds = parse_duration_s(expires)
+        end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=parse_duration_s(expires))
     except ValueError as error:
         raise SpecError(f"--expires: {error}") from error
-    end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    except OverflowError as error:
+        raise SpecError(
+            f"--expires: '{printable(expires)}' must end before the year 10000; give a shorter "
+            "time, such as 90d."
+        ) from error
     try:
         key, secret = make_key(name, _role(role), expires=end)
     except ValueError as error:
@@ -76,7 +80,7 @@ def sign_command(ref: str, *, store: str | None, as_json: bool) -> None:
             f"variable {SIGNING_KEY} must name the key to sign with; make one with "
             "`arclight keys signing FILE`."
         )
-    opened = open_store(store if store is not None else Path.cwd() / ".arclight")
+    opened = find_store(store if store is not None else Path.cwd() / ".arclight")
     # trusts anything: what is signed now has no trusted signature yet
     catalog = Catalog(opened)
     bundle = catalog.model(ref)

@@ -251,7 +251,9 @@ def test_keys_are_made_listed_and_removed(
 @pytest.mark.parametrize(
     ("name", "role", "expires", "text"),
     [("a", "root", "1d", "--role must be one of"), ("A b", "viewer", "1d", "lower-case letters"),
-     ("a", "viewer", "soon", "--expires")],
+     ("a", "viewer", "soon", "--expires"),
+     ("a", "viewer", "999999w", "--expires: '999999w' must end before the year 10000"),
+     ("a", "viewer", "999999999w", "must end before the year 10000")],
 )  # fmt: skip
 def test_a_wrong_key_is_a_sentence(
     tmp_path: Path, name: str, role: str, expires: str, text: str

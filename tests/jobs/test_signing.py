@@ -68,6 +68,16 @@ def test_a_damaged_model_is_not_signed(tmp_path, store, monkeypatch, capsys):
     assert catalog.signatures(catalog.model("delay")) == ()
 
 
+def test_a_folder_without_a_store_gets_none(tmp_path, monkeypatch, capsys):
+    make_signing_key(tmp_path / "k", "ci")
+    monkeypatch.setenv("ARCLIGHT_SIGNING_KEY", str(tmp_path / "k"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert arclight("keys", "sign", "delay@1") == 2
+    assert "there is no store" in " ".join(capsys.readouterr().err.split())
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_signing_needs_a_key(store, monkeypatch, capsys):
     monkeypatch.delenv("ARCLIGHT_SIGNING_KEY", raising=False)
     assert arclight("keys", "sign", "delay", "--store", store) == 2
