@@ -214,9 +214,12 @@ def _shown(manifest: DatasetManifest, other: DatasetManifest) -> tuple[bool, boo
         time = manifest.time_column
         if time is None or time != other.time_column or not alike([time]):
             return False, False
-        first = {split: parse_instant(span[0]) for split, span in ours.bounds.items()}
-        last = max(parse_instant(theirs.bounds[split][1]) for split in ("train", "valid"))
-        return last < first["valid"], last < first["test"]
+        try:
+            last = max(parse_instant(theirs.bounds[split][1]) for split in ("train", "valid"))
+            valid, test = (parse_instant(ours.bounds[split][0]) for split in ("valid", "test"))
+        except ValueError:  # a year that Python has not
+            return False, False
+        return last < valid, last < test
     columns = (*ours.group_columns, *manifest.key_columns)
     # the digest that stands for a key is of all columns, whatever they are
     is_same = (

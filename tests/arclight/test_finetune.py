@@ -75,6 +75,11 @@ BOTH, TEST, NONE = (True, True), (False, True), (False, False)
         ({"bounds": LATE}, {"bounds": EARLY, "types": {"at": "date"}}, NONE),
         ({"bounds": EARLY}, {"bounds": NEXT}, NONE),
         ({"bounds": LATE}, {"bounds": EARLY, "time_column": "shop"}, NONE),
+        # years that Python has not
+        ({"bounds": {**LATE, "train": ("-0044-03-15T00:00:00.000000+00:00", "2024-03-31")}},
+         {"bounds": EARLY}, BOTH),
+        ({"bounds": LATE},
+         {"bounds": {**EARLY, "valid": ("2024-02-01", "10000-01-01T00:00:00+00:00")}}, NONE),
     ],
 )  # fmt: skip
 def test_splits_show_it_or_do_not(manifest, ours, theirs, shown):
