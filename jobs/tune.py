@@ -102,7 +102,7 @@ def tune_step(
         run.skip("tune", key=study.key, result=study.ref)
         say(f"tune: study {study.ref} is over: {found}.")
     else:
-        check_space(spec, len(manifest.plan.features))
+        check_space(spec, manifest.plan)
         if trials.ended:
             say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
         elif new_study:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
+    from arclight.plan import FeaturePlan
     from arclight.progress import Tell, Tick
     from arclight.search_space import Param, Range
     from arclight.spec import Spec
@@ -133,7 +134,7 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
     )
 
 
-def check_space(spec: Spec, features: int = 0) -> None:
+def check_space(spec: Spec, plan: FeaturePlan | None = None) -> None:
     """Refuse parameters that the trainer would not use, before anything starts.
 
     Every parameter is tried at both ends of its range, or with each of its choices, beside the
@@ -141,7 +142,7 @@ def check_space(spec: Spec, features: int = 0) -> None:
 
     Args:
         spec: with a tune section.
-        features: of the dataset; 0 where there is none yet.
+        plan: of the dataset; None where there is none yet.
 
     Raises:
         SpecError: the trainer refuses one; it is named.
@@ -159,19 +160,19 @@ def check_space(spec: Spec, features: int = 0) -> None:
             params = {TRAINER: trainer, **own} if spec.tune.among else own
             train = with_params(spec.train, spec.tune, params)
             try:
-                load_trainer(trainer).check_params(plain_job(spec, train, features))
+                load_trainer(trainer).check_params(plain_job(spec, train, plan))
             except SpecError as error:
                 text = error.message.removeprefix("train.params: ")
                 raise SpecError(f"{path}{where}: {text}") from error
 
 
-def plain_job(spec: Spec, train: Train, features: int = 0) -> TrainJob:
-    """Return the job of a train section as far as it is known without data."""
+def plain_job(spec: Spec, train: Train, plan: FeaturePlan | None = None) -> TrainJob:
+    """Return the job of a train section as far as it is known without data, or by a plan."""
     bounds = bounds_of(train.workers)
     return TrainJob(
         task=spec.task,
-        categorical=(),
-        features=features,
+        categorical=plan.categorical if plan else (),
+        features=len(plan.features) if plan else 0,
         metric=spec.metric,
         classes=2,
         params=dict(train.params),

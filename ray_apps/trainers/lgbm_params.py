@@ -11,7 +11,7 @@ from lightgbm.basic import _ConfigAliases
 
 from arclight.errors import SpecError, nearest, printable
 from ray_apps.gang import Alone
-from ray_apps.trainers.by_feature import check_by_feature, features_told
+from ray_apps.trainers.by_feature import PLACES, bare, check_by_feature, features_told
 from ray_apps.trainers.imbalance import refuse_weights
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ OBJECTIVE_ALIASES = {
 }  # fmt: skip
 """The library's other names for objectives."""
 BOOSTINGS = ("gbdt",)
-ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic"}
-"""What its data-parallel learner has not, by the value that it has."""
+ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic", PLACES: None}
+"""What its data-parallel learner has not, by the value that it has; of the last it dies."""
 # What a spec may set, by the library's main names: nothing that names a file, a host or a
 # column, and nothing that Arclight sets. Everything else in the library's own list is reserved.
 ALLOWED = frozenset(
@@ -71,6 +71,7 @@ def params_of(job: TrainJob, gang: Gang) -> dict[str, Any]:
     # not bundled: rows counted row by row are as fast, and bins then say all that features say
     params: dict[str, Any] = {"objective": OBJECTIVES[job.task][0], "enable_bundle": False}
     params |= {aliases[name]: value for name, value in job.params.items()}
+    params |= bare(params)
     params["objective"] = OBJECTIVE_ALIASES.get(params["objective"], params["objective"])
     params |= {
         "num_threads": job.threads,
@@ -112,10 +113,12 @@ def check_names(job: TrainJob) -> None:
         if main in seen:
             raise SpecError(f"train.params: '{name}' and '{seen[main]}' are the same; keep one.")
         seen[main] = name
-        if job.workers > 1 and value != ALONE_ONLY.get(main, value):
+        plain = ALONE_ONLY.get(main, value)
+        if job.workers > 1 and value != plain:
+            rule = "not be set" if plain is None else f"be {plain}"
             raise SpecError(
-                f"train.params: {name} must be {ALONE_ONLY[main]} for several workers, got "
-                f"{printable(value)}: LightGBM leaves it out without a word; use train.workers: 1."
+                f"train.params: {name} must {rule} for several workers, got {printable(value)}: "
+                "LightGBM leaves it out without a word, or fails; use train.workers: 1."
             )
         if main == "boosting" and value not in BOOSTINGS:
             goss = " Set data_sample_strategy: goss for that." if value == "goss" else ""

@@ -899,6 +899,15 @@ def test_a_space_that_the_library_would_not_use_is_refused_before_anything(name,
         check_space(spec)
 
 
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_a_space_is_tried_with_the_features_of_the_dataset(name, made):
+    plan = made.manifest.plan
+    ways = [str(int(place in plan.categorical)) for place in range(len(plan.features))]
+    spec = spec_of(name, {"space": {"monotone_constraints": {"choice": [f"({','.join(ways)})"]}}})
+    with pytest.raises(SpecError, match=r"tune\.space\.mono\w+: .* must be 0 for a category"):
+        check_space(spec, plan)
+
+
 def test_a_shared_data_set_takes_every_other_parameter(tmp_path):
     """LightGBM keeps some parameters in a data set; those are what makes another one."""
     trainer = load_trainer("lightgbm")

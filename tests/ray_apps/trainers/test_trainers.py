@@ -263,7 +263,8 @@ def test_an_interrupt_ends_xgboosts_binning(call, monkeypatch):
 @pytest.mark.parametrize(
     ("param", "rule"),
     [({"linear_tree": True}, "linear_tree must be False"),
-     ({"monotone_constraints_method": "advanced"}, "must be basic for several workers")],
+     ({"monotone_constraints_method": "advanced"}, "must be basic for several workers"),
+     ({"interaction_constraints": "[0,1]"}, "interaction_constraints must not be set for sev")],
 )  # fmt: skip
 def test_what_lightgbm_leaves_out_with_several_workers_is_refused(param, rule):
     trainer = load_trainer("lightgbm")
