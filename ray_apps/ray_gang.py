@@ -131,7 +131,11 @@ def _watch(running: list[Any], folder: Path, tick: Tick) -> None:
 
 
 def _first_cause(running: list[Any], folder: Path) -> ArclightError:
-    """Return the error that made the others fail: a worker that lost another says less."""
+    """Return the error that made the others fail.
+
+    A worker that lost another says less, and so does one whose library failed: it may have lost
+    another without a word.
+    """
     ray.wait(running, num_returns=len(running), timeout=REASONS_S)
     failures = [failure_of(one) for one in running]
     reasons = [
@@ -143,9 +147,10 @@ def _first_cause(running: list[Any], folder: Path) -> ArclightError:
     ]
     failed = [rank for rank, failure in enumerate(failures) if failure is not None]
 
-    def tells_less(reason: ArclightError) -> tuple[bool, bool, bool]:
+    def tells_less(reason: ArclightError) -> tuple[bool, ...]:
         # one that lost somebody who lost somebody says least, who had no memory says most
-        is_echo = getattr(reason, "peer", None) in failed
-        return isinstance(reason, LostError), is_echo, not isinstance(reason, NoMemoryError)
+        is_echo, is_lost = getattr(reason, "peer", None) in failed, isinstance(reason, LostError)
+        says_most = isinstance(reason, NoMemoryError)
+        return is_lost, is_echo, type(reason) is EngineError, not says_most
 
     return min(reasons, key=tells_less)

@@ -169,12 +169,17 @@ class XgbTrainer:
         edges = edges_of(train, job, gang, weights)
         if edges.twins and start.model and not edges.twins.can_unfold(start.model):
             edges = replace(edges, twins=None)
-        with xgb.config_context(verbosity=0), network(gang):
-            init = InitTrees(job) if job.init else None
-            binned = bin_rows(train, job, edges, weights, init)
-            del train
-            judged = judged_rows(valid, job, edges, gang, init)
-            return XgbData(binned, judged, valid.label, start, init, edges.twins)
+        try:
+            with xgb.config_context(verbosity=0), network(gang):
+                init = InitTrees(job) if job.init else None
+                binned = bin_rows(train, job, edges, weights, init)
+                del train
+                judged = judged_rows(valid, job, edges, gang, init)
+                return XgbData(binned, judged, valid.label, start, init, edges.twins)
+        except xgb.core.XGBoostError as error:
+            raise EngineError(
+                f"XGBoost could not bin the rows: {first_line(error)}; see the run's log."
+            ) from error
 
     def fit(self, data: XgbData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""

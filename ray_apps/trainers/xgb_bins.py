@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xgboost as xgb
 
-from arclight.errors import EngineError
 from cluster.machine import usable_memory_bytes
 from ray_apps.gang.totals import highest
-from ray_apps.trainers.xgb_network import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +53,7 @@ def bin_rows(
         init: the trees whose raw scores the rows start at.
 
     Raises:
-        EngineError: the library failed.
+        XGBoostError: the library failed, or has lost another worker (see `xgb_network.network`).
     """
     options: dict[str, Any] = {"enable_categorical": True, "nthread": job.threads}
     options |= {"max_bin": edges.bins}
@@ -71,10 +69,6 @@ def bin_rows(
     except _InterruptedError:
         assert parts.interrupt is not None
         raise parts.interrupt from None
-    except xgb.core.XGBoostError as error:
-        raise EngineError(
-            f"XGBoost could not bin the rows: {first_line(error)}; see the run's log."
-        ) from error
 
 
 def judged_rows(
@@ -88,7 +82,7 @@ def judged_rows(
     will score: with such a code rows stay as they are.
 
     Raises:
-        EngineError: the library failed.
+        XGBoostError: the library failed, or has lost another worker (see `xgb_network.network`).
     """
     size = valid.rows * len(edges.names) * CSR_BYTES
     is_large = size > min(JUDGED_BYTES, usable_memory_bytes() // JUDGED_SHARE)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from functools import partial
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import ray
 
 from arclight.errors import DataError, EngineError, LostWorkerError
 from arclight.progress import silent
 from cluster.profiles import Profile
 from cluster.sizing import Crew
 from ray_apps.fit_files import OUTCOME
-from ray_apps.ray_gang import fit_in_gang
+from ray_apps.ray_gang import _first_cause, fit_in_gang
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
@@ -64,6 +66,26 @@ def test_a_killed_worker_is_named_and_nobody_hangs(ray_cluster, fit_folder, name
     assert not (folder / OUTCOME).exists()
     _, alive = psutil.wait_procs(gang_processes(), timeout=10)
     assert alive == []
+
+
+class Gone:
+    """A worker whose process ends, or whose library fails."""
+
+    def fit(self, dies: bool) -> None:
+        if dies:
+            os._exit(1)
+        raise EngineError("XGBoost failed: a connection was closed; see the run's log.")
+
+
+def test_a_worker_that_is_gone_is_told_and_not_that_a_library_failed_elsewhere(
+    ray_cluster, tmp_path
+):
+    """The training goes on after the one, and ends with the other."""
+    actors = [ray.remote(num_cpus=0)(Gone).remote() for _ in range(2)]
+    running = [actor.fit.remote(bool(rank)) for rank, actor in enumerate(actors)]
+    told = _first_cause(running, tmp_path)
+    assert isinstance(told, LostWorkerError)
+    assert "Ray lost training worker 2 of 2" in str(told)
 
 
 @pytest.mark.parametrize("name", ["xgboost", pytest.param("lightgbm", marks=pytest.mark.fault)])

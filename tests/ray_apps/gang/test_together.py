@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import xgboost as xgb
 
-from arclight.errors import DataError, EngineError, IntegrityError, RefusedError
+from arclight.errors import ArclightError, DataError, EngineError, IntegrityError, RefusedError
 from arclight.progress import silent
 from cluster.sizing import Crew
 from ray_apps.fit import run_fit
@@ -32,6 +32,7 @@ from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.labels import check_labels, row_weights
 from ray_apps.trainers.lgbm_bins import common_bins
 from ray_apps.trainers.lgbm_network import Network
+from ray_apps.trainers.xgb_bins import Parts
 from tests.ray_apps.gang.test_mesh import gang_of
 from tests.ray_apps.make_dataset import SMALL_NET, make_dataset, make_spec
 from tests.ray_apps.trainers.test_trainers import go_on, make_job, make_shard
@@ -167,6 +168,35 @@ def test_a_worker_that_leaves_ends_the_others_with_its_name(name):
         return caught.value
 
     first, _ = gang_of(2, work, deadline_s=10)
+    assert isinstance(first, LostError)
+    assert "training worker 2" in str(first)
+
+
+@pytest.mark.parametrize("calls", [1, 4])
+def test_a_worker_that_cannot_read_its_rows_is_named_while_xgboost_bins(calls, monkeypatch):
+    """The library says of it that a connection is closed, on each of the others."""
+    job, give, seen = make_job(), Parts._next, []
+    broken = threading.local()
+
+    def damaged(self, input_data):
+        if getattr(broken, "is_mine", False):
+            seen.append(1)
+            if len(seen) == calls:
+                raise IntegrityError("a file is damaged")
+        return give(self, input_data)
+
+    monkeypatch.setattr(Parts, "_next", damaged)
+
+    def work(mesh):
+        broken.is_mine = mesh.rank == 1
+        rows, valid = make_shard(900, seed=mesh.rank), make_shard(300, seed=9)
+        with pytest.raises(ArclightError) as caught:
+            load_trainer("xgboost").prepare(rows, valid, job, mesh)
+        mesh.close()
+        return caught.value
+
+    first, second = gang_of(2, work, deadline_s=10)
+    assert isinstance(second, IntegrityError)
     assert isinstance(first, LostError)
     assert "training worker 2" in str(first)
 
