@@ -145,8 +145,7 @@ def _planned(
         crew = _on_gpus(gpus, bounds, each, device) or plan_crew(
             nodes, bounds, cores_per_worker=each
         )
-    share = min(crew.workers, len(gpus)) if crew.gpus else 1
-    return crew, sizes.memory_bytes / share if is_own else _memory_bytes(crew)
+    return crew, sizes.memory_bytes / crew.workers if is_own else _memory_bytes(crew)
 
 
 def _on_gpus(gpus: list[int], bounds: Bounds, each: int | None, device: Device) -> Crew | None:

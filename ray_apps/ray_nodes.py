@@ -27,11 +27,15 @@ def cores_of_gpus() -> list[int]:
 
 def least_memory_bytes(crew: Crew) -> float:
     """Return the memory that Ray has for a worker on the least of the nodes that take one."""
-    found = []
-    for has in _alive(crew.threads):
-        places = len(places_of(int(has["CPU"]), int(has.get("GPU", 0)))) if crew.gpus else 1
+    found, nodes = [], _alive(crew.threads)
+    # each node takes one before any takes another; of GPUs a node may have none
+    most = crew.workers if crew.gpus else max(1, crew.workers - len(nodes) + 1)
+    for has in nodes:
+        cores = int(has["CPU"])
+        beside_gpus = len(places_of(cores, int(has.get("GPU", 0))))
+        places = beside_gpus if crew.gpus else cores // crew.threads
         if places and "memory" in has:
-            found.append(has["memory"] / min(crew.workers, places))
+            found.append(has["memory"] / min(most, places))
     return min(found, default=math.inf)
 
 

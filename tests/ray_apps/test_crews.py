@@ -222,11 +222,31 @@ NODES = [
         (Crew(2, 16, gpus=1), 320.0),  # two of them on the larger node
         (Crew(4, 16, gpus=1), 160.0),
         (Crew(2, 8), 10.0),
+        (Crew(3, 8), 10.0),
+        (Crew(4, 8), 5.0),  # one of the three nodes takes two of them
+        (Crew(17, 8), 1.25),  # where there is room for eight
     ],
 )
 def test_workers_of_one_node_share_its_memory(monkeypatch, crew, memory):
     monkeypatch.setattr(ray_nodes, "_alive", lambda n: [has for has in NODES if has["CPU"] >= n])
     assert ray_nodes.least_memory_bytes(crew) == memory
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_workers_of_ones_own_machine_share_its_memory(shared, monkeypatch, workers):
+    monkeypatch.setattr(crews, "look_at_machine", lambda _folder: Machine(4, 2**33, 2**30, 2**34))
+    train, four = Train(trainer="lightgbm", workers=workers), Profile(name="four", memory_gib=4.0)
+    manifest = shared("binary").manifest
+    each = crews._least_row_bytes(train, manifest)
+
+    def plan(gib: int) -> Crew:
+        rows = {**manifest.rows, "train": gib * 2**30 // each}
+        monkeypatch.setattr(crews, "_least_row_bytes", lambda *_a, **_k: each)
+        return first_crew(train, manifest.model_copy(update={"rows": rows}), four, Path())
+
+    assert plan(3).workers == max(1, workers)
+    with pytest.raises(RefusedError, match=f"each of {max(1, workers)} workers needs"):
+        plan(6)
 
 
 def test_one_gpu_is_not_room_for_two(monkeypatch):
