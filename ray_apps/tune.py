@@ -138,7 +138,8 @@ def check_space(spec: Spec, plan: FeaturePlan | None = None) -> None:
     """Refuse parameters that the trainer would not use, before anything starts.
 
     Every parameter is tried at both ends of its range, or with each of its choices, beside the
-    train section's own; and all of them together at their first and their last values.
+    train section's own, or beside the others' first values where it needs one of them; and all of
+    them together at their first and their last values.
 
     Args:
         spec: with a tune section.
@@ -157,13 +158,11 @@ def check_space(spec: Spec, plan: FeaturePlan | None = None) -> None:
         ]
         path = f"tune.trainers.{trainer}.space" if spec.tune.among else "tune.space"
         for where, own in (*alone, *together):
-            params = {TRAINER: trainer, **own} if spec.tune.among else own
-            train = with_params(spec.train, spec.tune, params)
-            try:
-                load_trainer(trainer).check_params(plain_job(spec, train, plan))
-            except SpecError as error:
-                text = error.message.removeprefix("train.params: ")
-                raise SpecError(f"{path}{where}: {text}") from error
+            error = _refusal(spec, trainer, own, plan)
+            if error is None or _refusal(spec, trainer, {**together[0][1], **own}, plan) is None:
+                continue
+            text = error.message.removeprefix("train.params: ")
+            raise SpecError(f"{path}{where}: {text}") from error
 
 
 def plain_job(spec: Spec, train: Train, plan: FeaturePlan | None = None) -> TrainJob:
@@ -184,6 +183,20 @@ def plain_job(spec: Spec, train: Train, plan: FeaturePlan | None = None) -> Trai
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _refusal(
+    spec: Spec, trainer: str, own: dict[str, Param], plan: FeaturePlan | None
+) -> SpecError | None:
+    """Return why a trainer would not use the parameters of a trial; None where it would."""
+    assert spec.tune is not None
+    params = {TRAINER: trainer, **own} if spec.tune.among else own
+    train = with_params(spec.train, spec.tune, params)
+    try:
+        load_trainer(trainer).check_params(plain_job(spec, train, plan))
+    except SpecError as error:
+        return error
+    return None
 
 
 def _search_with(folder: Path, crew: Crew, tick: Tick, tell: Tell, *, here: bool) -> None:

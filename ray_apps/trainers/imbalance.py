@@ -70,7 +70,7 @@ def refuse_weights(params: Mapping[str, object], job: TrainJob) -> None:
     Raises:
         SpecError: one is set together with weights, or with down- or upsampling.
     """
-    for name in ("scale_pos_weight", "is_unbalance") if job.imbalance == "weight" else ():
+    for name in WEIGHING if job.imbalance == "weight" else ():
         if params.get(name, WEIGHING[name]) != WEIGHING[name]:
             raise SpecError(
                 f"train.params: {name} must not be set with imbalance: weight, which weighs the "

@@ -18,7 +18,14 @@ from ray_apps.trainers.judge import ValidMetric, kept_rounds, mean_of_all
 from ray_apps.trainers.labels import row_weights
 from ray_apps.trainers.lgbm_bins import bin_rows, check_types, common_bins
 from ray_apps.trainers.lgbm_network import network
-from ray_apps.trainers.lgbm_params import check_init, check_names, params_of, probe, said
+from ray_apps.trainers.lgbm_params import (
+    BAG_SHARES,
+    check_init,
+    check_names,
+    params_of,
+    probe,
+    said,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +49,6 @@ NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float], Callable[[flo
     ("regression", "rmse"): ("rmse", lambda root: root * root, math.sqrt),
     ("regression", "mae"): ("l1", float, float),
 }
-BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
 COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
 BINNING = (
     "max_bin", "min_data_in_bin", "bin_construct_sample_cnt", "data_random_seed", "use_missing",

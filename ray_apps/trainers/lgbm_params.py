@@ -9,6 +9,7 @@ import lightgbm as lgb
 import numpy as np
 from lightgbm.basic import _ConfigAliases
 
+from arclight.bundle import WEIGHING
 from arclight.errors import SpecError, nearest, printable
 from ray_apps.gang import Alone
 from ray_apps.trainers.by_feature import PLACES, bare, check_by_feature, features_told
@@ -38,6 +39,11 @@ OBJECTIVE_ALIASES = {
 }  # fmt: skip
 """The library's other names for objectives."""
 BOOSTINGS = ("gbdt",)
+METHODS = ("basic", "intermediate", "advanced")
+"""Of monotone constraints; what the library does not know is the first one to it."""
+BAG_SHARES = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
+PROBED_SHARE = 0.5
+"""Of the few rows of a probe; a smaller one that is right for many rows leaves none of them."""
 ALONE_ONLY = {"linear_tree": False, "monotone_constraints_method": "basic", PLACES: None}
 """What its data-parallel learner has not, by the value that it has; of the last it dies."""
 # What a spec may set, by the library's main names: nothing that names a file, a host or a
@@ -99,7 +105,7 @@ def check_names(job: TrainJob) -> None:
     """
     known = _main_names()
     seen: dict[str, str] = {}
-    for name, value in job.params.items():
+    for name in job.params:
         main = known.get(name)
         if main is None:
             raise SpecError(
@@ -113,25 +119,7 @@ def check_names(job: TrainJob) -> None:
         if main in seen:
             raise SpecError(f"train.params: '{name}' and '{seen[main]}' are the same; keep one.")
         seen[main] = name
-        plain = ALONE_ONLY.get(main, value)
-        if job.workers > 1 and value != plain:
-            rule = "not be set" if plain is None else f"be {plain}"
-            raise SpecError(
-                f"train.params: {name} must {rule} for several workers, got {printable(value)}: "
-                "LightGBM leaves it out without a word, or fails; use train.workers: 1."
-            )
-        if main == "boosting" and value not in BOOSTINGS:
-            goss = " Set data_sample_strategy: goss for that." if value == "goss" else ""
-            raise SpecError(
-                f"train.params: {name} must be {' or '.join(BOOSTINGS)}, the one that is stored "
-                f"and served, got '{printable(value)}'.{goss}"
-            )
-        allowed = OBJECTIVES[job.task] if main == "objective" else None
-        if allowed is not None and OBJECTIVE_ALIASES.get(str(value), value) not in allowed:
-            raise SpecError(
-                f"train.params: {name} '{printable(value)}' must be one of {', '.join(allowed)} "
-                f"for a {job.task} task.{nearest(str(value), allowed)}"
-            )
+        _check_value(name, main, job)
 
     by_main_name = {main: job.params[name] for main, name in seen.items()}
     refuse_weights(by_main_name, job)
@@ -168,9 +156,14 @@ def probe(job: TrainJob) -> str:
     params = params_of(job, Alone())  # its threads are a setting of the whole process
     features = np.repeat(column, job.features or features_told(params), axis=1)
     try:
-        return _objective(lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1))
+        for name in BAG_SHARES:
+            if 0 < float(params.get(name, 1)) < PROBED_SHARE:
+                params[name] = PROBED_SHARE
+        booster = lgb.train(params, lgb.Dataset(features, label=labels, params=params), 1)
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:
         raise SpecError(f"train.params: LightGBM refuses them: {said(error)}") from error
+    _refuse_ignored(params, booster)
+    return _objective(booster)
 
 
 def said(error: Exception) -> str:
@@ -188,6 +181,84 @@ def _main_names() -> dict[str, str]:
     """Return every parameter name the library knows and the main name it stands for."""
     table = _ConfigAliases._get_all_param_aliases()
     return {alias: name for name, aliases in table.items() for alias in (name, *aliases)}
+
+
+def _check_value(name: str, main: str, job: TrainJob) -> None:
+    """Refuse a value that the library would not keep to for such a task, or so many workers.
+
+    Args:
+        name: as the user calls the parameter.
+        main: as the library does.
+        job: what to fit.
+
+    Raises:
+        SpecError: with what it may be.
+    """
+    value = job.params[name]
+    plain = ALONE_ONLY.get(main, value)
+    if job.workers > 1 and value != plain:
+        rule = "not be set" if plain is None else f"be {plain}"
+        raise SpecError(
+            f"train.params: {name} must {rule} for several workers, got {printable(value)}: "
+            "LightGBM leaves it out without a word, or fails; use train.workers: 1."
+        )
+    if job.task != "binary" and value != WEIGHING.get(main, value):
+        raise SpecError(
+            f"train.params: {name} must not be set for a {job.task} task: LightGBM weighs the "
+            "classes of a binary one alone; leave it out."
+        )
+    if main == "boosting" and value not in BOOSTINGS:
+        goss = " Set data_sample_strategy: goss for that." if value == "goss" else ""
+        raise SpecError(
+            f"train.params: {name} must be {' or '.join(BOOSTINGS)}, the one that is stored "
+            f"and served, got '{printable(value)}'.{goss}"
+        )
+    allowed = OBJECTIVES[job.task] if main == "objective" else None
+    if allowed is not None and OBJECTIVE_ALIASES.get(str(value), value) not in allowed:
+        raise SpecError(
+            f"train.params: {name} '{printable(value)}' must be one of {', '.join(allowed)} "
+            f"for a {job.task} task.{nearest(str(value), allowed)}"
+        )
+
+
+def _refuse_ignored(params: dict[str, Any], booster: lgb.Booster) -> None:
+    """Refuse what LightGBM leaves out without a word, or learns nothing with.
+
+    Raises:
+        SpecError: the first one, by what the library made of the parameters.
+    """
+    lines = booster.model_to_string(num_iteration=1).splitlines()
+    pairs = (line[1:-1].split(": ", 1) for line in lines if line.startswith("[") and ": " in line)
+    used = dict(pairs)
+    share = next((name for name in BAG_SHARES if float(used[name]) < 1), None)
+    if share is not None and int(used["bagging_freq"]) < 1:
+        raise SpecError(
+            f"train.params: {share} below 1 must have bagging_freq beside it, without which "
+            f"LightGBM takes all rows; set bagging_freq: 1, or leave {share} out."
+        )
+    name = "monotone_constraints_method"
+    method = params.get(name, used[name])
+    if method not in METHODS:
+        raise SpecError(
+            f"train.params: {name} must be one of {', '.join(METHODS)}, got "
+            f"'{printable(method)}'.{nearest(str(method), METHODS)}"
+        )
+    if method != used[name]:
+        raise SpecError(
+            f"train.params: {name} must be {used[name]} beside feature_fraction_bynode below 1, "
+            f"got {method}; leave one of them out."
+        )
+    if used["use_quantized_grad"] == "1" and used["linear_tree"] == "1":
+        raise SpecError(
+            "train.params: linear_tree must not be set beside use_quantized_grad, with which "
+            "LightGBM learns nothing; leave one of them out."
+        )
+    bins = used["num_grad_quant_bins"]
+    if used["use_quantized_grad"] == "1" and int(bins) < 2:
+        raise SpecError(
+            f"train.params: num_grad_quant_bins must be at least 2, got {bins}: with fewer "
+            "LightGBM learns nothing."
+        )
 
 
 def _objective(booster: lgb.Booster) -> str:

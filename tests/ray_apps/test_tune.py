@@ -899,6 +899,16 @@ def test_a_space_that_the_library_would_not_use_is_refused_before_anything(name,
         check_space(spec)
 
 
+def test_a_parameter_of_a_space_may_need_another_one_of_it():
+    bags = {"bagging_fraction": {"float": [0.01, 0.9]}, "bagging_freq": {"int": [1, 5]}}
+    check_space(spec_of("lightgbm", {"space": bags}))
+    fractions = {"bagging_fraction": bags["bagging_fraction"]}
+    check_space(spec_of("lightgbm", {"space": fractions}, params={"bagging_freq": 1}))
+    for space in (fractions, {**bags, "bagging_freq": {"int": [0, 5]}}):
+        with pytest.raises(SpecError, match=r"tune\.space\.bagging_fraction: .* set bagging_freq"):
+            check_space(spec_of("lightgbm", {"space": space}))
+
+
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_a_space_is_tried_with_the_features_of_the_dataset(name, made):
     plan = made.manifest.plan

@@ -165,7 +165,11 @@ def test_parameters_that_weigh_classes_are_refused_by_name(name, param):
 
 @pytest.mark.parametrize(
     ("name", "param"),
-    [("lightgbm", {"is_unbalance": True}), ("xgboost", {"scale_pos_weight": 2.0})],
+    [
+        ("lightgbm", {"is_unbalance": True}),
+        ("lightgbm", {"pos_bagging_fraction": 0.5, "bagging_freq": 1}),
+        ("xgboost", {"scale_pos_weight": 2.0}),
+    ],
 )
 def test_classes_are_not_weighed_twice(name, param):
     with pytest.raises(SpecError, match=f"{next(iter(param))} must not be set with .* weight, wh"):

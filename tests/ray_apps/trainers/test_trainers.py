@@ -317,6 +317,25 @@ def test_row_weights_add_up_to_the_rows():
         ("lightgbm", {"boosting": "dart"}, "must be gbdt, the one that is stored"),
         ("lightgbm", {"objective": "lambdarank"}, "must be one of binary"),
         ("lightgbm", {"eta": 0.1, "learning_rate": 0.2}, "are the same"),
+        ("lightgbm", {"subsample": 0.5}, "bagging_fraction below 1 must have bagging_freq beside"),
+        ("lightgbm", {"pos_bagging_fraction": 0.01}, "set bagging_freq: 1, or leave pos_bagging"),
+        ("lightgbm", {"bagging_fraction": 0.0, "bagging_freq": 1}, "fraction must be > 0.0$"),
+        ("lightgbm", {"mc_method": "advance"}, "one of basic, .*Did you mean 'advanced'"),
+        (
+            "lightgbm",
+            {"mc_method": "advanced", "feature_fraction_bynode": 0.5},
+            "must be basic be",
+        ),
+        (
+            "lightgbm",
+            {"linear_tree": "true", "use_quantized_grad": True},
+            "linear_tree must not be",
+        ),
+        (
+            "lightgbm",
+            {"num_grad_quant_bins": 1, "use_quantized_grad": True},
+            "at least 2, got 1: ",
+        ),
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_starts(name, params, message):
@@ -331,11 +350,27 @@ def test_wrong_parameters_are_refused_before_anything_starts(name, params, messa
         ("xgboost", {"max_leaves": 8, "grow_policy": "lossguide", "max_cat_to_onehot": 2}),
         ("lightgbm", {"num_leaves": 8, "eta": 0.3, "subsample": 0.5, "bagging_freq": 1}),
         ("lightgbm", {"use_quantized_grad": True, "min_child_samples": 5, "max_bin": 63}),
+        ("lightgbm", {"bagging_fraction": 0.001, "bagging_freq": 1, "scale_pos_weight": 1.0}),
+        ("lightgbm", {"linear_tree": True, "num_grad_quant_bins": 1}),
     ],
 )
 @pytest.mark.parametrize("task", TASKS)
 def test_the_librarys_own_parameters_are_taken(name, params, task):
     load_trainer(name).check_params(make_job(task, params=params))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+@pytest.mark.parametrize(
+    "params",
+    [{"unbalance": True}, {"scale_pos_weight": 2.0},
+     {"neg_bagging_fraction": 0.5, "bagging_freq": 1}],
+)  # fmt: skip
+def test_what_weighs_classes_of_a_binary_task_alone_is_refused_for_another(task, params):
+    """LightGBM takes it without a word, and the record would say that scores are weighted."""
+    trainer, told = load_trainer("lightgbm"), f"{next(iter(params))} must not be set for a {task}"
+    trainer.check_params(make_job(params=params))
+    with pytest.raises(SpecError, match=told):
+        trainer.check_params(make_job(task, params=params))
 
 
 @pytest.mark.parametrize(
