@@ -437,8 +437,11 @@ def measure_scores(
     """Return a figure of scores for which no threshold is chosen yet, None if undefined.
 
     F1 is that of the threshold at which it is best: at 0.5 it is 0 as long as no score is as high,
-    as with few positives.
+    as with few positives. Precision is 0 as long, where there are rows of both classes.
     """
     is_f1 = task == "binary" and name == "f1"
     threshold = best_f1_threshold(labels, predictions) if is_f1 else DEFAULT_THRESHOLD
-    return measure(task, name, labels, predictions, threshold=threshold)
+    value = measure(task, name, labels, predictions, threshold=threshold)
+    if value is None and name == "precision" and len(np.unique(labels)) > 1:
+        return 0.0
+    return value

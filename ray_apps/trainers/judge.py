@@ -98,7 +98,7 @@ def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
 def _undefined(job: TrainJob) -> DataError:
     return DataError(
         f"metric '{job.metric}' must be defined on the rows that judge a round, but it is not for "
-        "these labels, or for scores of which none is 0.5; choose another train.metric."
+        "these labels; choose another train.metric."
     )
 
 

@@ -14,6 +14,7 @@ from arclight.metrics import (
     confusion_matrix,
     default_metric,
     measure,
+    measure_scores,
     metric_for,
     metrics_of,
 )
@@ -209,6 +210,12 @@ def test_precision_is_undefined_when_nothing_is_called_positive():
     y, p = np.array([0.0, 1.0]), np.array([0.1, 0.2])
     assert measure("binary", "precision", y, p) is None
     assert measure("binary", "f1", y, p) == 0.0
+
+
+@pytest.mark.parametrize(("labels", "figure"), [([0, 1], 0.0), ([0, 0], None), ([1, 1], None)])
+def test_while_a_model_is_trained_precision_is_0_where_both_classes_are(labels, figure):
+    scores = np.array([0.1, 0.2])
+    assert measure_scores("binary", "precision", np.array(labels, float), scores) == figure
 
 
 @pytest.mark.parametrize("label", [0.0, 0.1, 1e9 + 0.1])

@@ -210,6 +210,26 @@ def test_every_metric_can_stop_a_training(name, task, metric, tmp_path):
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
+def test_precision_is_0_as_long_as_no_score_is_as_high_as_one_half(name):
+    """With a rare class that is so for some rounds; they end no training."""
+    rows, valid = make_shard(3000), make_shard(600, seed=1)
+    rare = [
+        Shard(one.tables, tuple(np.where(np.arange(len(y)) % 5 == 0, y, 0.0) for y in one.labels))
+        for one in (rows, valid)
+    ]
+    seen: list[float] = []
+
+    def watch(history, _model):
+        seen.append(history[-1])
+        return True
+
+    params = {} if name == "torch" else {"learning_rate": 0.02}
+    job = make_job(metric="precision", rounds=3, early_stopping=None, params=params)
+    fit(name, job, *rare, watch)
+    assert seen == [0.0] * 3
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_weights_give_both_classes_the_same_say(name, tmp_path):
     train, valid = make_shard(4000), make_shard(500, seed=1)
     rare = tuple(np.where(np.arange(len(y)) % 10 == 0, y, 0.0) for y in train.labels)
