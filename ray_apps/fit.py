@@ -172,7 +172,7 @@ def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
     path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
     replace_file(path, fitted.model)
     start = time.monotonic()
-    folds = _cross_validate(place, measured, fitted.rounds, gang, tick)
+    folds = _cross_validate(place, measured, fitted.kept, gang, tick)
     done = time.monotonic()
     tick(job.rounds, job.rounds, "measuring")
     model = trainer.load(path, threads=request.threads)

@@ -107,6 +107,8 @@ class Fitted:
         rounds: rounds in that file, those of the model it started from included.
         valid: the metric on the valid rows at the kept round.
         params: everything that was passed to the library.
+        kept: rounds of this training up to the kept one; LightGBM's file has none for those in
+            which nothing was split.
         scores: of this worker's valid rows, as the kept round was judged by them; None where
             nobody held them.
     """
@@ -115,6 +117,7 @@ class Fitted:
     rounds: int
     valid: float
     params: dict[str, Param]
+    kept: int
     scores: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
 

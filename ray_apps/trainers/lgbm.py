@@ -172,6 +172,7 @@ class LgbmTrainer:
             rounds=rounds,
             valid=history[kept - 1],
             params=params,
+            kept=kept,
             # what a bundle's bins have lost the model's features have not, in a few rows
             scores=metric.scores_of(history[kept - 1])
             if metric and not params["enable_bundle"]

@@ -131,6 +131,7 @@ class TorchTrainer:
                 "threads": job.threads,
                 "device": job.device,
             },
+            kept=rounds,
         )
 
     def load(self, path: Path, *, threads: int) -> TorchModel:

@@ -207,6 +207,7 @@ class XgbTrainer:
             rounds=before + rounds,
             valid=history[rounds - 1],
             params={name: _plain(value) for name, value in params.items()},
+            kept=rounds,
             scores=metric.scores_of(history[rounds - 1]) if metric else None,
         )
 

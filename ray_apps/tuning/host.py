@@ -238,7 +238,7 @@ class Host:
                 trial if that does not help.
         """
         name, own = trained_by(self._study.train, self._study.tune, mine.params)
-        one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {})
+        one, found = self._study.candidates[name], Fitted(b"", 0, math.nan, {}, 0)
         if not self._knows_leg(mine):
             return None
         for place, stage in self._stages_of(mine, name):

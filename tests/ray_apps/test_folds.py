@@ -79,6 +79,17 @@ def test_the_model_is_the_one_without_folds(tmp_path, shared, trained):
     assert "cross_validation" not in plain.to_json()
 
 
+def test_folds_have_the_rounds_in_which_the_model_split_nothing(tmp_path):
+    """They are none of LightGBM's file, and a fold has such rounds of its own."""
+    made, seen = make_dataset(tmp_path / "store"), []
+    params = {"feature_fraction": 0.1, "min_gain_to_split": 5.0}
+    spec = make_spec(trainer="lightgbm", folds=2, rounds=20, early_stopping=None, params=params)
+    bundle = train(made, spec, tmp_path, tick=lambda *said: seen.append(said))
+    assert 0 < bundle.rounds < 20
+    folds = [(done, total) for done, total, note in seen if note.startswith("fold")]
+    assert folds == [(done, 40) for done in range(1, 41)]
+
+
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 def test_two_workers_judge_the_folds_of_one(name, tmp_path):
     made = make_dataset(tmp_path / "store", by_time=True)

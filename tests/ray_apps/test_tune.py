@@ -608,7 +608,7 @@ class TestTrials:
             def fit(self, _data, job, _gang, watch):
                 growing = Growing(now, lambda rounds: 0.91 - rounds / 100)
                 history = boost(growing, job, watch, ())
-                return Fitted(b"", len(history), history[-1], {})
+                return Fitted(b"", len(history), history[-1], {}, len(history))
 
         values = []
         for stopping in (None, 50):
@@ -774,7 +774,7 @@ def test_a_trial_that_a_limit_ends_has_the_figure_of_where_it_was(tmp_path, sche
         def fit(self, _data, job, _gang, watch):
             growing = Growing(now, lambda rounds: 0.5 + rounds / 100)
             history = boost(growing, job, watch, ())
-            return Fitted(b"", len(history), history[-1], {})
+            return Fitted(b"", len(history), history[-1], {}, len(history))
 
     job = make_job(rounds=9, early_stopping=None)
     run_host(study, trials, Counting(), job, clock=lambda: now[0])

@@ -210,7 +210,7 @@ def test_a_network_that_diverges_has_no_figure_whatever_it_was_worth_before(
             for figure in figures:
                 history.append(figure)
                 watch(history, lambda: b"weights")
-            return Fitted(b"", len(history), 0.5, {})
+            return Fitted(b"", len(history), 0.5, {}, len(history))
 
     data = TorchData(*[None] * 5, start=BEGINNING)
     job, leg = make_job(rounds=10, early_stopping=20), Leg(0, {}, {}, begins=1, ends=5)

@@ -286,7 +286,7 @@ class TestClocks:
                     now[0] += round_s
                     history.append(0.5 + number / 100)
                     watch(history, None)
-                return Fitted(b"", len(history), history[-1], {})
+                return Fitted(b"", len(history), history[-1], {}, len(history))
 
         job = make_job(rounds=rounds, early_stopping=None)
         stages = tuple(Stage(n, None, None, job) for n in (1, 2, 3))
