@@ -58,6 +58,8 @@ class SparkPlace(Contract):
     """Address at which an attached cluster reaches this driver."""
     executor_cores: int | None = Field(default=None, ge=1, le=1024)
     """Cores of one executor of an attached cluster."""
+    executor_memory_gib: float | None = Field(default=None, ge=0.5, le=4096)
+    """Memory of one of its executors; left out: as much as the driver has."""
 
     @field_validator("master")
     @classmethod

@@ -8,10 +8,11 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
@@ -42,6 +43,11 @@ PYSPARK_LOGGER = "SQLQueryContextLogger"
 PY4J_MODULE = "java_gateway"
 LOOPBACK = "127.0.0.1"
 SECRET_FILE = "spark-defaults.conf"  # noqa: S105 -- a file's name
+LOCALE = "C.UTF-8"
+"""In another one Java passes over files whose names it cannot spell, without a word."""
+EXECUTOR_WAIT_S = 120.0
+"""For the first executor of an attached cluster."""
+_LOOKS_EVERY_S = 0.2
 
 # Settings that decide what a number or a row is. A session in which one of them differs is
 # refused: see `check_settings`.
@@ -122,6 +128,11 @@ def spark_session(
         RefusedError: an attached cluster without its secret, or an unsafe setting.
     """
     java = find_java()
+    if "," in str(local_folder.resolve()):
+        raise RefusedError(
+            f"'{printable(local_folder)}' must be a path without a comma, which Spark takes for "
+            "the end of it; use another store."
+        )
     log_folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="spark-", dir=private_folder(local_folder).resolve()))
     log_file = log_folder.resolve() / "spark.log"
@@ -137,6 +148,8 @@ def spark_session(
             _open_session(gateway, variables, log_file) as session,
         ):
             check_settings(session, settings)
+            if profile.spark.is_attached:
+                _wait_for_executor(session, settings)
             yield session
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -201,10 +214,38 @@ def _placed(place: SparkPlace, sizes: Sizes) -> dict[str, str]:
         "spark.driver.host": host,
         "spark.driver.bindAddress": host,
         "spark.executor.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",
-        "spark.executor.memory": f"{sizes.spark_driver_memory_mib}m",
+        "spark.executor.memory": f"{_executor_mib(place, sizes)}m",
+        "spark.executorEnv.LC_ALL": LOCALE,
         **executor,
         **ATTACHED,
     }
+
+
+def _executor_mib(place: SparkPlace, sizes: Sizes) -> int:
+    """Return what an executor is asked for: as much as the driver, where no profile says it."""
+    if place.executor_memory_gib is None:
+        return sizes.spark_driver_memory_mib
+    return int(place.executor_memory_gib * 1024)
+
+
+def _wait_for_executor(session: SparkSession, settings: Mapping[str, str]) -> None:
+    """Wait until an attached cluster has started an executor: without one a job waits for ever.
+
+    Raises:
+        EngineError: none came.
+    """
+    context: Any = session.sparkContext._jsc.sc()
+    deadline = time.monotonic() + EXECUTOR_WAIT_S
+    while context.getExecutorMemoryStatus().size() < 2:  # the driver is one of them
+        if time.monotonic() >= deadline:
+            raise EngineError(
+                f"'{settings['spark.master']}' must start an executor within "
+                f"{EXECUTOR_WAIT_S:.0f} s, but has not: each is to have "
+                f"{settings['spark.executor.memory']} of memory and "
+                f"{settings.get('spark.executor.cores', 'all')} cores of a worker; see what its "
+                "workers have, and set spark.executor_memory_gib and spark.executor_cores."
+            )
+        time.sleep(_LOOKS_EVERY_S)
 
 
 def _driver_host(place: SparkPlace) -> str:
@@ -251,6 +292,9 @@ def _variables(profile: Profile, java_home: Path, scratch: Path) -> dict[str, st
         # one Python worker a core: each must not start a thread pool of all cores
         "OMP_NUM_THREADS": "1",
         "TZ": "UTC",
+        "LC_ALL": LOCALE,
+        # of a Python worker: no code out of the current folder
+        "PYTHONSAFEPATH": "1",
     }
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
@@ -112,6 +113,7 @@ def read_source(
         _refuse_unknown(name, session, source, footers, files)
     refuse_packed(name, source, files.files)
     table = _load(session, name, source, files)
+    _check_files(name, table, files)
     _distinct_names(name, [field.name for field in table.schema.fields])
     table = _in_utc(table, footers)
     contract = SourceContract(
@@ -126,6 +128,24 @@ def read_source(
         counted = Observation(f"rows of {name}")
         table = table.observe(counted, F.count(F.lit(1)).alias("rows"))
     return SourceTable(name, table, contract, footers.rows if footers else None, counted)
+
+
+def _check_files(name: str, table: DataFrame, files: SourceFiles) -> None:
+    """Refuse where Spark would read other files than those that were listed and counted.
+
+    Raises:
+        DataError: one is named.
+    """
+    if not files.files:
+        return
+    read = {unquote(urlsplit(uri).path) for uri in table.inputFiles()}
+    listed = {str(file) for file in files.files}
+    if read != listed:
+        odd = printable(min(read ^ listed))
+        raise DataError(
+            f"source '{name}': Spark reads {len(read):,} of its {len(listed):,} files, and not as "
+            f"they are named ('{odd}' is in one list alone); rename that file."
+        )
 
 
 def _refuse_unknown(

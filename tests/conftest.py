@@ -114,7 +114,9 @@ def session(request: pytest.FixtureRequest, engine_folder: Path) -> SparkSession
     from cluster.spark_session import spark_session
 
     engine = spark_session(SMALL, log_folder=engine_folder, local_folder=engine_folder / "s")
-    return request.config.stash[ENGINES].enter_context(engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LC_ALL", "C")  # as in many an image: it must not be Spark's
+        return request.config.stash[ENGINES].enter_context(engine)
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,18 @@ def test_x9_a_job_runs_with_the_secret_on_no_command_line(
     assert secret not in (tmp_path / "spark.log").read_text()
 
 
+def test_a_cluster_that_starts_no_executor_is_not_waited_for_for_ever(
+    standalone: tuple[str, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder, _ = standalone
+    place = SparkPlace(master=url, conf_folder=str(folder / "conf"), executor_memory_gib=64)
+    profile = Profile(name="attached", cores=1, memory_gib=2.0, spark=place)
+    monkeypatch.setattr("cluster.spark_session.EXECUTOR_WAIT_S", 3.0)
+    engine = spark_session(profile, log_folder=tmp_path, local_folder=tmp_path / "s")
+    with pytest.raises(EngineError, match=r"start an executor within 3 s.*65536m of mem"), engine:
+        pass
+
+
 def test_another_secret_is_refused(standalone: tuple[str, Path, str], tmp_path: Path) -> None:
     url, _, _ = standalone
     profile = attached(url, write_secret(tmp_path / "conf", secrets.token_hex(32)))

@@ -82,6 +82,19 @@ def test_an_attached_cluster_is_encrypted_and_holds_no_secret() -> None:
     assert "spark.authenticate.secret" not in made
 
 
+def test_executors_are_asked_for_what_the_profile_says() -> None:
+    place = {"master": "spark://127.0.0.1:7077", "conf_folder": "/c"}
+    assert settings(**place)["spark.executor.memory"] == "3276m"
+    assert settings(**place, executor_memory_gib=1.5)["spark.executor.memory"] == "1536m"
+
+
+def test_a_path_with_a_comma_is_refused(tmp_path: Path, small_profile: Profile) -> None:
+    engine = spark_session(small_profile, log_folder=tmp_path, local_folder=tmp_path / "a,b")
+    with pytest.raises(RefusedError, match=r"a,b' must be a path without a comma"), engine:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_attached_cluster_needs_the_driver_s_address() -> None:
     with pytest.raises(RefusedError, match=r"spark\.driver_host must be given"):
         settings(master="spark://10.0.0.1:7077", conf_folder="/c")

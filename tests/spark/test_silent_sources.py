@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import ArclightError, DataError, SchemaError, SpecError
+from arclight.inputs import look_at
 from arclight.progress import silent
 from arclight.spec_file import load_spec
 from spark import etl as module
 from spark.etl import build_dataset
 from spark.etl_plan import plan_etl
+from spark.read import _check_files
 from tests.spark.etl_case import Case, make_case, rows
 
 if TYPE_CHECKING:
@@ -157,6 +160,37 @@ def test_a_value_of_the_path_is_text_and_keeps_its_zeros(session: SparkSession, 
         case.write("t", rows(200, id=ids), file=f"fips={fips}/part-0.parquet")
     kept = case.splits(case.build(session))["fips"].to_pylist()
     assert {one: kept.count(one) for one in kept} == {"01001": 200, "1001": 200}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_names_beyond_ascii_are_read_in_any_locale(session: SparkSession, tmp_path: Path, kind):
+    """The session's own locale is C here: Java would pass over what it cannot spell."""
+    case = make_case(tmp_path)
+    for first, place in enumerate(("Zürich", "Bern #1", "大阪 🙂")):
+        (tmp_path / "t" / f"place={place}").mkdir(parents=True)
+        table = labelled(200, id=pa.array(range(first * 200, first * 200 + 200), pa.int64()))
+        if kind == "csv":
+            write_csv(case, table, name=f"place={place}/größe.csv")
+        else:
+            case.write("t", table, file=f"place={place}/größe.parquet")
+    if kind == "csv":
+        as_csv(case, "id bigint, x double, n int, c string, y int")
+    kept = case.splits(case.build(session))["place"].to_pylist()
+    assert {one: kept.count(one) for one in kept} == {
+        "Zürich": 200, "Bern #1": 200, "大阪 🙂": 200,
+    }  # fmt: skip
+
+
+def test_a_file_that_spark_would_pass_over_is_named(session: SparkSession, tmp_path: Path):
+    case = make_case(tmp_path)
+    case.write("t", rows(200), file="a.parquet")
+    case.write("t", rows(200), file="b.parquet")
+    table = session.read.parquet(str(tmp_path / "t" / "a.parquet"))
+    (tmp_path / "spec.yaml").write_text(json.dumps(case.body))
+    loaded = load_spec(tmp_path / "spec.yaml")
+    files = look_at("t", loaded.spec.sources["t"], loaded)
+    with pytest.raises(DataError, match=r"reads 1 of its 2 files.*b\.parquet"):
+        _check_files("t", table, files)
 
 
 def test_bytes_that_are_not_utf8_are_no_text(session: SparkSession, tmp_path: Path):
