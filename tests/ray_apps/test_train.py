@@ -129,6 +129,18 @@ def test_what_can_be_known_is_refused_before_anything_starts(
     assert not (tmp_path / "fit").exists()
 
 
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_an_order_of_categories_is_refused_before_anything_starts(shared, tmp_path, name):
+    """LightGBM ends its process over it, XGBoost trains a worse model."""
+    made = shared("binary")
+    plan = made.manifest.plan
+    ways = [str(int(place in plan.categorical)) for place in range(len(plan.features))]
+    params = {"monotone_constraints": f"({','.join(ways)})"}
+    with pytest.raises(SpecError, match="must be 0 for a category"):
+        train(made, make_spec(trainer=name, seed=99, params=params), tmp_path)
+    assert not (tmp_path / "fit").exists()
+
+
 @pytest.mark.parametrize(("bins", "need"), [("memory", "29.8"), ("auto", "14.9")])
 def test_more_rows_than_memory_are_refused_before_anything_is_read(shared, tmp_path, bins, need):
     """On a disk there is room for the bins, not for labels and gradients."""
