@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp, parse
 from sqlglot.dialects.spark import Spark
-from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
 
 from arclight.errors import SpecError, nearest, printable
@@ -214,7 +213,7 @@ def _parsed(sql: str) -> exp.Expr:
     try:
         with room_for_parsing():
             statements = [one for one in parse(sql, dialect=_DIALECT) if one is not None]
-    except (SqlglotError, RecursionError) as error:
+    except Exception as error:  # the parser raises anything where it knows SQL by half
         raise SpecError(
             f"The SQL cannot be parsed ({why_unread(error)}), and what cannot be read cannot be "
             "proven to be one SELECT; if Spark accepts it, write it another way or keep that part "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import threading
@@ -23,6 +24,8 @@ _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
 _PREFIX = {TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE}
 _PARSER_FRAMES = 20_000
+# the parser reads what is in a call's brackets twice where the call is named as a type
+_DEEPEST_TYPES = 8
 _UNCLOSED = re.compile(r"Missing (\S+) from ")
 _WORD = re.compile(r"[^\W\d]\w*$")
 _KEYWORDS = frozenset(
@@ -56,7 +59,8 @@ def bounded_tokens(
         deepest: Most open brackets, open CASEs and prefix operators at one place.
 
     Raises:
-        SpecError: the text is empty, too long, too deeply nested, or has no tokens.
+        SpecError: the text is empty, too long, too deeply nested, or has no tokens; calls named as
+            types stand too deep inside one another.
     """
     if len(text) > longest:
         raise SpecError(
@@ -78,6 +82,12 @@ def bounded_tokens(
             f"The {what} '{one_line(text, 60)}' must be nested at most {deepest} deep, "
             f"got {depth:,}; split it into smaller ones."
         )
+    depth = _type_depth(tokens, dialect)
+    if depth > _DEEPEST_TYPES:
+        raise SpecError(
+            f"The {what} '{one_line(text, 60)}' must have at most {_DEEPEST_TYPES} calls named as "
+            f"types, such as date() and int(), inside one another, got {depth:,}; write CAST."
+        )
     return tokens
 
 
@@ -91,6 +101,17 @@ def _depth(tokens: list[Token]) -> int:
         elif kind in _CLOSING:
             opened = max(opened - 1, 0)
         deepest = max(deepest, opened + prefixes)
+    return deepest
+
+
+def _type_depth(tokens: list[Token], dialect: Dialect) -> int:
+    deepest, opened = 0, list[bool]()
+    for name, token in itertools.pairwise(tokens):
+        if token.token_type is TokenType.L_PAREN:
+            opened.append(name.token_type in dialect.parser_class.TYPE_TOKENS)
+            deepest = max(deepest, sum(opened))
+        elif token.token_type is TokenType.R_PAREN and opened:
+            opened.pop()
     return deepest
 
 
@@ -113,6 +134,8 @@ def one_line(text: str, limit: int = 200) -> str:
 
 def why_unread(error: Exception) -> str:
     """Return what a parser met, in plain words and without its own names for things."""
+    if not isinstance(error, SqlglotError):
+        return "it is no SQL that the parser knows"
     found = (getattr(error, "errors", None) or [{}])[0]
     if not found:
         cause = _UNCLOSED.match(str(error.__cause__))

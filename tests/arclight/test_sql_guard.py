@@ -99,6 +99,9 @@ def test_one_select_over_the_sources_is_accepted(sql: str) -> None:
         ("SELECT * FROM flights VERSION AS OF 1", "table version"),
         ("SELECT r'a\\' FROM flights", "raw string"),
         ("SELECT * FRM flights WHERE (", "cannot be parsed"),
+        ("SELECT * FROM flights |> LIMIT 3", r"cannot be parsed \(it is no SQL that the parser"),
+        ("SELECT * FROM flights |> LIMIT a", "cannot be parsed"),
+        ("SELECT map(year FROM flights", "cannot be parsed"),
         ("SELECT 'a FROM flights", "cannot be read"),
     ],
 )
@@ -114,6 +117,16 @@ def test_a_text_is_bounded_before_it_is_parsed() -> None:
         check_select("SELECT " + "(" * 10_000 + "1" + ")" * 10_000, SOURCES)
     check_select("SELECT " + "(" * 49 + "1" + ")" * 49 + " FROM flights", SOURCES)
     check_select("SELECT " + " + ".join(["a"] * 5_000) + " FROM flights", SOURCES)
+
+
+def test_calls_that_the_parser_reads_twice_are_bounded() -> None:
+    """Each of them doubles its time, also where other brackets stand between."""
+    check_select(f"SELECT {'date(' * 8} a {')' * 8}, int(string(a)) FROM flights", SOURCES)
+    for name in ("date(", "string (", "decimal(1 + ", "date(CASE WHEN a THEN ((1)) END, "):
+        for deep in (9, 24):
+            sql = f"SELECT (1), {name * deep} a {')' * deep} FROM flights"
+            with pytest.raises(SpecError, match=f"inside one another, got {deep}; write CAST"):
+                check_select(sql, SOURCES)
 
 
 def test_a_message_hides_control_characters() -> None:
