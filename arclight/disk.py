@@ -1,11 +1,17 @@
-"""What to say when a disk is full, whoever was writing."""
+"""What to say when a disk is full, or takes no folder, whoever was writing."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from typing import TYPE_CHECKING
 
-from arclight.errors import ArclightError, printable
+from arclight.errors import ArclightError, SpecError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # no space, no quota, no larger file: to a program they are the same
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -20,3 +26,21 @@ def disk_full(error: BaseException) -> ArclightError | None:
         f"the disk has no room{place} ({os.strerror(error.errno)}); nothing was published: free "
         "space, and run the same command again."
     )
+
+
+@contextlib.contextmanager
+def making(output: Path) -> Iterator[None]:
+    """Say that the output cannot be made where it shall be; a full disk is told elsewhere.
+
+    Raises:
+        SpecError: the system did not let what is inside have its folder or look there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error) is not None:
+            raise
+        raise SpecError(
+            f"output '{printable(output)}' must be a folder that can be made, but "
+            f"{error.strerror}; give another, or mend the rights of where it shall lie."
+        ) from error

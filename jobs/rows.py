@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arclight.disk import making
 from arclight.errors import DataError, MissingError, RefusedError, SpecError
 from arclight.expression import compile_expression
 from arclight.spec_file import load_spec
+from arclight.store import make_folder
 from cluster.profiles import load_profile
 from cluster.spark_session import spark_session
 from jobs.runs import store_for
@@ -38,7 +40,9 @@ def rows_command(
     loaded = load_spec(spec_file)
     place = load_profile(profile)
     catalog = store_for(store, loaded.folder)
-    if output.exists():
+    with making(output):
+        is_there = output.exists() or output.is_symlink()
+    if is_there:
         raise RefusedError(f"output '{output}' exists; nothing is overwritten: name a new folder.")
     plan = plan_etl(loaded)
     with (
@@ -60,11 +64,12 @@ def _scratch(output: Path) -> Iterator[tuple[Path, Path]]:
 
     The log stays where something failed that nobody foresaw.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}-", dir=output.parent))
-    logs, files = folder / "logs", folder / "files"
-    for one in (logs, files):
-        one.mkdir()
+    with making(output):
+        make_folder(output.parent)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}-", dir=output.parent))
+        logs, files = folder / "logs", folder / "files"
+        for one in (logs, files):
+            one.mkdir()
     taken_away = folder
     try:
         yield logs, files

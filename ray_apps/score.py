@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from arclight.catalog import now
 from arclight.contract import Contract
-from arclight.disk import disk_full
+from arclight.disk import making
 from arclight.errors import (
     ConflictError,
     IntegrityError,
@@ -38,7 +38,7 @@ from ray_apps.score_output import REJECTED, PartWriter, ScoreColumns, ScoredFile
 from ray_apps.unusual import Unusual, Watch, add_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from arclight.bundle import ModelBundle
     from arclight.catalog import Catalog
@@ -102,7 +102,7 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
         DataError: a file cannot be read, or the model gives no number.
         ConflictError: somebody else made the output meanwhile.
     """
-    with _making(output):
+    with making(output):
         _refuse_output(output, source)
         if output.is_symlink():  # a folder cannot take the place of a link
             output = Path(os.path.realpath(output))
@@ -113,7 +113,7 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     predictor = load_predictor(catalog, bundle, threads=threads)
     pa.set_cpu_count(max(1, threads))
     work = output.parent / f".{output.name}.{uuid.uuid4().hex}.tmp"
-    with _making(output):
+    with making(output):
         make_folder(work)
     try:
         with held(work):  # `arclight sweep` leaves it alone
@@ -240,20 +240,6 @@ def _refuse_output(output: Path, source: Path) -> None:
             f"output '{printable(output)}' must be a new or empty folder; nothing is overwritten: "
             "give another, or remove it."
         )
-
-
-@contextlib.contextmanager
-def _making(output: Path) -> Iterator[None]:
-    """Say that the output cannot be made where it shall be; a full disk is told elsewhere."""
-    try:
-        yield
-    except OSError as error:
-        if disk_full(error) is not None:
-            raise
-        raise SpecError(
-            f"output '{printable(output)}' must be a folder that can be made, but "
-            f"{error.strerror}; give another, or mend the rights of where it shall lie."
-        ) from error
 
 
 def _publish(work: Path, output: Path) -> None:

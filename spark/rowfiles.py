@@ -56,7 +56,7 @@ def write_rows(
     """
     if where is not None:
         compile_expression(where, schema)
-    staged = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    staged = output.with_name(f".{output.name[:40]}.{uuid.uuid4().hex}")  # a long name fits too
     staged.mkdir(parents=True)
     try:
         with watched(session, tick):

@@ -259,6 +259,22 @@ def test_a_command_that_reads_makes_no_store(
     assert not (tmp_path / ".arclight").exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [("a.yaml/out", "Not a directory"), ("a.yaml/b/out", "Not a directory"),
+     ("dangling/out", "No such file"), ("/proc/arclight/out", "No such file"),
+     ("x" * 300, "File name too long")],
+)  # fmt: skip
+def test_rows_that_cannot_be_written_are_a_sentence_before_spark_starts(
+    tmp_path: Path, sentence: Callable[..., str], output: str, text: str
+) -> None:
+    file = write(tmp_path)
+    (tmp_path / "dangling").symlink_to("nowhere/at/all")
+    said = sentence("rows", str(file), output)
+    assert f"must be a folder that can be made, but {text}" in said
+    assert "exists; nothing is overwritten" in sentence("rows", str(file), "dangling", status=3)
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_missing_source_is_named(
     tmp_path: Path, sentence: Callable[..., str], command: str
