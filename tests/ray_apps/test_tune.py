@@ -9,11 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from arclight.errors import (
@@ -25,19 +23,15 @@ from arclight.errors import (
     SpecError,
 )
 from arclight.progress import silent, silent_tell
-from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
 from arclight.study import newest_study, open_study, trials_path, with_params
 from arclight.trials import Trial, Trials
-from arclight.tune_section import Candidate, Tune
+from arclight.tune_section import Tune
 from ray_apps import tune
 from ray_apps.gang import Alone
-from ray_apps.trainers import Fitted, load_trainer
-from ray_apps.trainers.boosting import boost
+from ray_apps.trainers import load_trainer
 from ray_apps.tune import check_space, search
-from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
-from ray_apps.tuning.host import Host, _Running
-from ray_apps.tuning.stages import Stage
+from ray_apps.tuning.host import Host
 from ray_apps.versions import versions_that_count
 from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
@@ -96,174 +90,6 @@ def count_calls(monkeypatch, name):
     seen, judge = [], growing.judge
     monkeypatch.setattr(growing, "judge", lambda self: seen.append(1) or judge(self))
     return seen
-
-
-class TestAsking:
-    """What is tried next."""
-
-    SPACE = {
-        "a": IntRange(bounds=(1, 4)),
-        "b": FloatRange(bounds=(1e-3, 1.0), log=True),
-        "c": Choice(choice=("x", "y", True)),
-        "d": IntRange(bounds=(1, 1000), log=True),
-    }
-    NUMBERS = {name: one for name, one in SPACE.items() if name != "c"}
-
-    def asker(self, sampler, **changes):
-        space = self.NUMBERS if sampler == "cma_es" else self.SPACE
-        tune = Tune.model_construct(sampler=sampler, trials=100, space=changes.pop("space", space))
-        return Asker(tune, seed=changes.pop("seed", 3), higher=True)
-
-    @pytest.mark.parametrize("sampler", [*SAMPLERS, "gp"])
-    def test_answers_lie_in_the_space_and_hang_on_number_and_seed_alone(self, sampler):
-        asker, known = self.asker(sampler), []
-        for number in range(14 if sampler in ("tpe", "gp") else 60):
-            beside = {99: {"a": 1 + number % 4, "b": 0.5, "c": "y", "d": 7}} if number % 2 else {}
-            params = asker.ask(number, known, beside)
-            # one that was told of the trials as they came answers as one that hears of all now
-            assert params == self.asker(sampler).ask(number, known, beside)
-            assert 1 <= params["a"] <= 4
-            assert isinstance(params["a"], int)
-            assert 1e-3 <= params["b"] <= 1.0
-            assert params.get("c", "x") in ("x", "y", True)
-            assert 1 <= params["d"] <= 1000
-            value = -abs(params["a"] - 3) - params["b"]
-            known.append(Trial(number=number, params=params, state="complete", value=value))
-        assert self.asker(sampler, seed=4).ask(0, [], {}) != self.asker(sampler).ask(0, [], {})
-
-    @pytest.mark.parametrize("sampler", ["quasi_random", "random"])
-    def test_every_part_of_the_space_is_as_likely(self, sampler):
-        asker = self.asker(sampler)
-        drawn = [asker.ask(number, [], {}) for number in range(512)]
-        for value in (1, 2, 3, 4):
-            assert sum(d["a"] == value for d in drawn) == pytest.approx(128, abs=35)
-        assert sum(d["b"] < 0.0316 for d in drawn) == pytest.approx(256, abs=45)
-        assert sum(d["d"] <= 31 for d in drawn) == pytest.approx(256, abs=50)
-
-    def test_quasi_random_points_are_more_even_than_random_ones(self):
-        space = {"u": FloatRange(bounds=(0.0, 1.0)), "v": FloatRange(bounds=(0.0, 1.0))}
-
-        def empty(sampler):
-            asker = self.asker(sampler, space=space)
-            cells = {
-                (int(8 * p["u"]), int(8 * p["v"]))
-                for p in (asker.ask(n, [], {}) for n in range(64))
-            }
-            return 64 - len(cells)
-
-        assert empty("quasi_random") < empty("random")
-
-    def test_a_grid_is_gone_through_once(self):
-        tune = Tune.model_construct(
-            sampler="grid", trials=100,
-            space={"a": IntRange(bounds=(1, 3)), "c": Choice(choice=("x", "y"))},
-        )  # fmt: skip
-        assert trials_of(tune) == 6
-        asker = Asker(tune, seed=0, higher=True)
-        points = [tuple(asker.ask(n, [], {}).values()) for n in range(6)]
-        assert sorted(points) == [(a, c) for a in (1, 2, 3) for c in ("x", "y")]
-        assert trials_of(tune.model_copy(update={"trials": 4})) == 4
-        # a study of an older release goes on as it began
-        older = Asker(tune, seed=0, higher=True, shuffles=False)
-        assert [tuple(older.ask(n, [], {}).values()) for n in range(6)] == sorted(points)
-
-    def test_a_part_of_a_grid_is_from_all_over_it(self):
-        """The first parameters by name would have their first values alone."""
-        axis = Choice(choice=(1, 2, 3))
-        tune = Tune.model_construct(
-            sampler="grid", trials=12, space=dict.fromkeys("abcdefgh", axis)
-        )
-        for seed in range(5):
-            asker = Asker(tune, seed=seed, higher=True)
-            points = [asker.ask(n, [], {}) for n in range(24)]
-            assert all({p[name] for p in points} == {1, 2, 3} for name in "abcdefgh")
-            # of Hyperband's brackets as well, which go by a trial's number
-            assert all(len({p["h"] for p in points[bracket::3]}) > 1 for bracket in range(3))
-            assert points == [
-                Asker(tune, seed=seed, higher=True).ask(n, [], {}) for n in range(24)
-            ]
-        huge = tune.model_copy(update={"space": {f"p{n}": axis for n in range(60)}})
-        assert len({str(Asker(huge, seed=0, higher=True).ask(n, [], {})) for n in range(9)}) == 9
-
-    def test_trainers_of_a_grid_are_in_all_brackets(self):
-        space = {"a": IntRange(bounds=(1, 9))}
-        among = {n: Candidate(space=space) for n in ("lightgbm", "torch", "xgboost")}
-        tune = Tune.model_construct(sampler="grid", trials=27, trainers=among, space={})
-        asker = Asker(tune, seed=0, higher=True)
-        points = [asker.ask(n, [], {}) for n in range(27)]
-        assert len({tuple(p.values()) for p in points}) == 27
-        assert all(len({p["trainer"] for p in points[b::3]}) == 3 for b in range(3))
-
-    @pytest.mark.parametrize("sampler", ["tpe", "gp"])
-    def test_what_ran_meanwhile_is_held_for_a_while(self, sampler, monkeypatch):
-        """Each answer goes through all that Optuna holds; the answers stay what they are."""
-        space = {"u": FloatRange(bounds=(0.0, 1.0))}
-        known = [
-            Trial(number=n, params={"u": n / 12}, state="complete", value=-abs(n / 12 - 0.4))
-            for n in range(12)
-        ]
-        running = {n: {"u": n / 100} for n in range(90, 98)}
-
-        def asked(passing):
-            monkeypatch.setattr("ray_apps.tuning.ask.PASSING", passing)
-            asker, held = self.asker(sampler, space=space), []
-            found = []
-            for number in range(30):
-                found.append(asker.ask(number, known, running))
-                held.append(0 if asker._known is None else len(asker._known.trials))
-            return found, max(held)
-
-        found, held = asked(4)
-        for_ever, all_of_them = asked(1000)
-        assert found == for_ever
-        assert held <= 12 + 4 * (10 + 12) < all_of_them
-
-    @pytest.mark.parametrize("sampler", ["tpe", "cma_es", "evolution"])
-    def test_it_comes_nearer_to_what_was_good(self, sampler):
-        space = {"u": FloatRange(bounds=(0.0, 1.0)), "v": FloatRange(bounds=(0.0, 1.0))}
-        asker, known = self.asker(sampler, space=space), []
-        for number in range(60):
-            params = asker.ask(number, known, {})
-            value = -((params["u"] - 0.7) ** 2) - (params["v"] - 0.2) ** 2
-            known.append(Trial(number=number, params=params, state="complete", value=value))
-        early, late = (np.mean([t.value for t in part]) for part in (known[:10], known[-20:]))
-        assert late > early / 4
-
-    @pytest.mark.parametrize("name", list(SPACE))
-    def test_a_value_stands_where_it_comes_from(self, name):
-        one = self.SPACE[name]
-        for place in np.linspace(0, 1, 201)[:-1]:
-            value = value_at(one, place)
-            assert value_at(one, unit_place(one, value)) == pytest.approx(value)
-            assert 0 <= unit_place(one, value) < 1
-
-    @pytest.mark.parametrize("sampler", ["cma_es", "evolution"])
-    def test_trials_without_a_figure_teach_nothing(self, sampler):
-        def ended(number, value):
-            params = {"a": 1 + number % 4, "b": 0.1, "d": 3 + number, "c": "x"}
-            state = "stopped" if value is None else "complete"
-            return Trial(number=number, params=params, state=state, value=value)
-
-        known = [ended(n, 0.1 * (n % 7)) for n in range(24)]
-        beside = [ended(99 + n, None) for n in range(3)]
-        asked = [self.asker(sampler).ask(200, k, {}) for k in (known, known[:9] + beside)]
-        assert self.asker(sampler).ask(200, [*known, *beside], {}) == asked[0]
-        # with nine figures it is still by chance
-        assert asked[1] == self.asker(sampler).ask(200, [], {})
-        # one that was stopped between stages teaches what it had come to
-        late = [t.model_copy(update={"points": ((1, 0.9),)}) for t in beside]
-        assert self.asker(sampler).ask(200, [*known[:9], *late], {}) != asked[1]
-
-    def test_what_runs_now_is_not_asked_again(self):
-        space = {"u": FloatRange(bounds=(0.0, 1.0))}
-        asker, known = self.asker("tpe", space=space), []
-        for number in range(20):
-            params = {"u": 0.5 + 0.4 * np.sin(number)}
-            value = -((params["u"] - 0.5) ** 2)
-            known.append(Trial(number=number, params=params, state="complete", value=value))
-        alone = asker.ask(20, known, {})
-        beside = asker.ask(20, known, {n: {"u": alone["u"]} for n in range(30, 36)})
-        assert beside != alone
 
 
 class TestTrials:
@@ -427,18 +253,6 @@ class TestTrials:
         ):
             searched(fresh, spec_of(), tmp_path)
 
-    def test_U3_limits_of_time_keep_the_best_so_far(self, tmp_path):
-        """One second a round, by a clock of the test's own."""
-        spec = spec_of("xgboost", {"trials": 9, "scheduler": "none", "trial_limit_s": 5})
-        ended = run_with_clock(tmp_path / "a", spec)
-        assert [t.rounds for t in ended] == [5] * 9
-        assert {t.reason for t in ended} == {"a trial's 5 s are over"}
-        spec = spec_of("xgboost", {"trials": 9, "scheduler": "none", "time_limit_s": 20})
-        ended = run_with_clock(tmp_path / "b", spec)
-        assert [t.rounds for t in ended] == [9, 9, 2]
-        assert [t.state for t in ended] == ["complete", "complete", "stopped"]
-        assert ended[-1].reason == "the search's 20 s are over"
-
     @pytest.mark.parametrize("profile", [ONE_CORE, TWO_CORES], ids=["one", "two at a time"])
     def test_U3_a_trial_that_hangs_in_a_round_fails_and_the_others_are_made(
         self, fresh, tmp_path, monkeypatch, profile
@@ -564,60 +378,6 @@ class TestTrials:
         found, _ = searched(fresh, spec, tmp_path)
         assert (found.trials, found.failed) == (3, 0)
 
-    def test_no_more_ways_to_bin_than_two_are_held(self, tmp_path):
-        """Four at a time, each of its own bins: the others wait."""
-        alive, most = set(), []
-
-        class Binning:
-            bin_key = staticmethod(lambda job: (job.params["max_depth"],))
-            check_params = staticmethod(lambda _: None)
-
-            def prepare(self, _train, _valid, job, _gang):
-                found = Bins(job.params["max_depth"])
-                most.append(len(alive))
-                return found
-
-            def fit(self, data, job, _gang, watch):
-                time.sleep(0.02)
-                watch([0.5], None)
-                return type("Fitted", (), {"valid": 0.5, "rounds": 1})
-
-        class Bins:
-            def __init__(self, key):
-                alive.add(id(self))
-
-            def __del__(self):
-                alive.discard(id(self))
-
-        made = make_dataset(tmp_path / "store", rows=SMALL)
-        tune = {"trials": 12, "sampler": "grid", "space": {"max_depth": {"int": [1, 12]}}}
-        study, trials = open_study(made.catalog.store, made.manifest, spec_of(tune=tune))
-        run_host(study, trials, Binning(), make_job(rounds=1), at_once=4)
-        assert len(trials.ended) == 12
-        assert max(most) <= 3  # the one that is being made included
-
-    def test_without_early_stopping_the_last_round_counts(self, tmp_path):
-        made = make_dataset(tmp_path / "store", rows=SMALL)
-        spec = spec_of(tune={"trials": 1, "scheduler": "none", "trial_limit_s": 5})
-        now = [0.0]
-
-        class Worse:
-            bin_key = staticmethod(lambda _: ())
-            prepare = staticmethod(lambda *_: object())
-
-            def fit(self, _data, job, _gang, watch):
-                growing = Growing(now, lambda rounds: 0.91 - rounds / 100)
-                history = boost(growing, job, watch, ())
-                return Fitted(b"", len(history), history[-1], {}, len(history))
-
-        values = []
-        for stopping in (None, 50):
-            study, trials = open_study(made.catalog.store, made.manifest, spec, new=True)
-            job = make_job(rounds=9, early_stopping=stopping)
-            run_host(study, trials, Worse(), job, clock=lambda: now[0])
-            values.append(trials.ended[0].value)
-        assert values == [pytest.approx(0.85), pytest.approx(0.9)]  # of round 6, and of round 1
-
     def test_a_target_that_is_reached_ends_the_search(self, fresh, tmp_path):
         tune = {"trials": 30, "scheduler": "none", "target": 0.6}
         found, trials = searched(fresh, spec_of("xgboost", tune), tmp_path)
@@ -636,152 +396,6 @@ class TestTrials:
         searched(fresh, spec, tmp_path, profile=TWO_CORES, tick=lambda *a: seen.append(a[2]))
         assert not any("2 running" in note for note in seen)
         assert "best" in seen[-1]
-
-
-def run_host(study, trials, trainer, job, *, at_once=1, clock=time.monotonic):
-    controller = Controller(study, trials, clock=clock)
-    trainers = {study.train.trainer: trainer}
-    Host(
-        study, controller, trainers, (Stage(0, None, None, job),), at_once=at_once, clock=clock
-    ).run()
-
-
-class Growing:
-    """A model whose rounds take a second of a clock each, and are worth what they are told."""
-
-    model = None
-
-    def __init__(self, now, figure):
-        self.now, self.figure, self.rounds = now, figure, 0
-
-    def grow(self, _):
-        self.now[0] += 1.0
-        self.rounds += 1
-
-    def judge(self):
-        return self.figure(self.rounds)
-
-    def can_go_on_from(self, _):
-        return False
-
-
-def run_with_clock(root, spec):
-    made = make_dataset(root / "store", rows=SMALL)
-    study, trials = open_study(made.catalog.store, made.manifest, spec)
-    now = [0.0]
-
-    class Ticking:
-        bin_key = staticmethod(lambda _: ())
-        check_params = staticmethod(lambda _: None)
-        prepare = staticmethod(lambda *_: object())
-
-        def fit(self, _data, job, _gang, watch):
-            history = []
-            for number in range(job.rounds):
-                now[0] += 1.0
-                history.append(0.5 + number / 100)
-                if not watch(history, None):
-                    break
-            return type("Fitted", (), {"valid": history[-1], "rounds": len(history)})
-
-    run_host(study, trials, Ticking(), make_job(rounds=9), clock=lambda: now[0])
-    return [trial for _, trial in sorted(trials.ended.items())]
-
-
-class Waiting:
-    """A library whose rounds take as long as it is told, once so many trials have begun."""
-
-    bin_key = staticmethod(lambda _: ())
-    prepare = staticmethod(lambda *_: object())
-
-    def __init__(self, trials, count, clock, round_s):
-        self.trials, self.count = trials, count
-        self.clock, self.round_s, self.rounds = clock, round_s, 0
-
-    def fit(self, _data, job, _gang, watch):
-        while len(self.trials.begun) < self.count:
-            time.sleep(0.01)
-        history = []
-        for _ in range(job.rounds):
-            self.clock.pass_by(self.round_s)
-            self.rounds += 1
-            history.append(0.5)
-            if not watch(history, None):
-                break
-        return Fitted(b"", len(history), history[-1], {})
-
-
-class SharedClock:
-    """Seconds that pass when somebody says so."""
-
-    def __init__(self):
-        self.now, self.lock = 0.0, threading.Lock()
-
-    def __call__(self):
-        return self.now
-
-    def pass_by(self, seconds):
-        with self.lock:
-            self.now += seconds
-
-
-def test_trials_that_wait_when_the_time_is_over_are_left(tmp_path):
-    """They would train a round each, one network after another, and be stopped for good."""
-    made = make_dataset(tmp_path / "store", rows=SMALL)
-    tune = {"trials": 20, "scheduler": "none", "time_limit_s": 5}
-    study, trials = open_study(made.catalog.store, made.manifest, spec_of("torch", tune, rounds=3))
-    clock = SharedClock()
-    library = Waiting(trials, 8, clock, round_s=2.0)
-    run_host(study, trials, library, make_job(rounds=3), at_once=8, clock=clock)
-    assert library.rounds == 3
-    assert [(t.rounds, t.state) for t in ended(trials)] == [(3, "stopped")]
-    again = Trials.read(trials.path)
-    assert len(again.begun) == 7  # they are trained by the next command
-    assert all(again.attempts[number] == 0 for number in again.begun)
-
-
-def test_slow_rounds_are_no_trial_that_hangs(tmp_path):
-    """Each of them ends within a minute, the one that gives the figure after the limit as well."""
-    made = make_dataset(tmp_path / "store", rows=SMALL)
-    tune = {"trials": 1, "scheduler": "none", "trial_limit_s": 60}
-    study, trials = open_study(made.catalog.store, made.manifest, spec_of(tune=tune))
-    clock = SharedClock()
-    host = Host(study, Controller(study, trials), {}, (), at_once=1, clock=clock)
-    number, params = host._controller.next(0)
-    host._live[number] = _Running(number, params, 0.0, begun_s=0.0, heard_s=100.0, rounds=2)
-    clock.pass_by(159.0)
-    host._end_hung()
-    clock.pass_by(2.0)
-    with pytest.raises(LostWorkerError, match="from round 3 in 160 s"):
-        host._end_hung()
-    assert trials.ended[number].state == "failed"
-
-
-@pytest.mark.parametrize("scheduler", ["none", "asha"])
-def test_a_trial_that_a_limit_ends_has_the_figure_of_where_it_was(tmp_path, scheduler):
-    """Though nobody had asked for that round: it goes on for one more."""
-    made = make_dataset(tmp_path / "store", rows=SMALL)
-    tune = {"trials": 2, "scheduler": scheduler, "trial_limit_s": 5}
-    study, trials = open_study(
-        made.catalog.store, made.manifest, spec_of("xgboost", tune, rounds=9)
-    )
-    now = [0.0]
-
-    class Counting:
-        bin_key = staticmethod(lambda _: ())
-        prepare = staticmethod(lambda *_: object())
-
-        def fit(self, _data, job, _gang, watch):
-            growing = Growing(now, lambda rounds: 0.5 + rounds / 100)
-            history = boost(growing, job, watch, ())
-            return Fitted(b"", len(history), history[-1], {}, len(history))
-
-    job = make_job(rounds=9, early_stopping=None)
-    run_host(study, trials, Counting(), job, clock=lambda: now[0])
-    first = trials.ended[0]
-    assert (first.state, first.rounds) == ("stopped", 6)
-    assert first.points[-1] == (6, first.value) == (6, 0.56)
-    assert first.reason == "a trial's 5 s are over"
 
 
 CHILD = """
