@@ -7,13 +7,14 @@ own processes, never in Ray's object store, which therefore stays small.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from arclight.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from arclight.workers import Bounds
     from cluster.machine import Machine
@@ -120,6 +121,29 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
             "a larger cluster."
         )
     return Crew(least, each)
+
+
+def spread_over(nodes: Mapping[str, int], crew: Crew) -> list[str]:
+    """Return the node of each worker, as evenly as the cores of the nodes allow.
+
+    Args:
+        nodes: node -> its cores.
+        crew: how many workers, and the cores of each.
+
+    Returns:
+        Fewer than the workers where there is no room for all of them.
+    """
+    left, taken = dict(nodes), Counter[str]()
+    found: list[str] = []
+    for _ in range(crew.workers):
+        able = [node for node, cores in left.items() if cores >= crew.threads]
+        if not able:
+            return found
+        node = min(able, key=lambda one: (taken[one], -left[one], one))
+        left[node] -= crew.threads
+        taken[node] += 1
+        found.append(node)
+    return found
 
 
 def plan_gpu_crew(places: Sequence[int], bounds: Bounds, *, cores_per_worker: int | None) -> Crew:

@@ -12,10 +12,10 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from arclight.errors import EngineError
-from ray_apps.ray_nodes import check_room, cores_of_nodes
+from ray_apps.ray_nodes import check_room, cores_of_nodes, shared_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ray.actor import ActorHandle
     from ray.util.placement_group import PlacementGroup
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PLACED_S = 60.0
 """How long Ray may take to give every worker its cores."""
 NODES_POLL_S = 1.0
+NODE = "ray.io/node-id"
+"""Ray's label of a node by which a place is bound to it."""
 
 
 @contextlib.contextmanager
@@ -39,13 +41,17 @@ def placed(kind: type, crew: Crew) -> Iterator[list[ActorHandle]]:
         LostWorkerError: nodes went away meanwhile, so that one will never have its place.
         EngineError: others hold the cores for too long.
     """
-    fit = sum(cores >= crew.threads for cores in cores_of_nodes())
+    fit, nodes = sum(cores >= crew.threads for cores in cores_of_nodes()), shared_nodes(crew)
     # one a node, where there are as many; those with GPUs may be fewer
     strategy = "STRICT_SPREAD" if fit >= crew.workers and not crew.gpus else "SPREAD"
     has = {"CPU": crew.threads, **({"GPU": crew.gpus} if crew.gpus else {})}
-    group = placement_group([has] * crew.workers, strategy=strategy)
+    group = placement_group(
+        [has] * crew.workers,
+        strategy=strategy,
+        bundle_label_selector=[{NODE: node} for node in nodes] or None,
+    )
     try:
-        _wait_for(group, crew)
+        _wait_for(group, crew, nodes)
         yield [_start(kind, group, rank, crew) for rank in range(crew.workers)]
     finally:
         remove_placement_group(group)  # which ends what still runs in it
@@ -65,10 +71,10 @@ def failure_of(one: Any) -> RayError | None:
 # --------------------------------------------------------------------------------- inside
 
 
-def _wait_for(group: PlacementGroup, crew: Crew) -> None:
+def _wait_for(group: PlacementGroup, crew: Crew, nodes: Sequence[str]) -> None:
     ready, deadline = group.ready(), time.monotonic() + PLACED_S
     while not ray.wait([ready], timeout=NODES_POLL_S)[0]:
-        check_room(crew)
+        check_room(crew, nodes)
         if time.monotonic() > deadline:
             raise EngineError(
                 f"{crew.workers} workers with {crew.threads} cores each must be placed within "

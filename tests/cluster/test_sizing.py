@@ -17,6 +17,7 @@ from cluster.sizing import (
     plan_crew,
     plan_gpu_crew,
     plan_sizes,
+    spread_over,
 )
 
 BIG = Machine(cores=16, memory_bytes=64 * GIB, shm_bytes=32 * GIB, disk_free_bytes=100 * GIB)
@@ -142,6 +143,22 @@ def test_rows_that_cannot_fit_are_refused_with_the_figures() -> None:
 def test_two_shuffle_partitions_a_core(cores: int, partitions: int) -> None:
     sizes = plan_sizes(Profile(name="x", cores=cores), BIG)
     assert sizes.spark_shuffle_partitions == partitions
+
+
+@pytest.mark.parametrize(
+    ("cores", "crew", "counts"),
+    [
+        ((4, 4, 8), Crew(6, 1), (2, 2, 2)),
+        ((4, 4, 8), Crew(4, 2), (1, 1, 2)),
+        ((4, 4, 8), Crew(16, 1), (4, 4, 8)),
+        ((2, 8), Crew(3, 4), (0, 2)),  # no room for all of them
+    ],
+)
+def test_workers_are_spread_as_evenly_as_there_is_room(
+    cores: tuple[int, ...], crew: Crew, counts: tuple[int, ...]
+) -> None:
+    found = spread_over({f"n{i}": n for i, n in enumerate(cores)}, crew)
+    assert tuple(found.count(f"n{i}") for i in range(len(cores))) == counts
 
 
 def test_a_profile_cannot_plan_with_more_memory_than_there_is() -> None:

@@ -207,11 +207,11 @@ def test_auto_takes_cores_where_too_few_stand_beside_a_gpu(nodes, gpus, shared):
         first_crew(Train(device="cuda"), shared("binary").manifest, profile, Path())
 
 
-NODES = [
-    {"CPU": 8.0, "GPU": 1.0, "memory": 80.0},
-    {"CPU": 64.0, "GPU": 4.0, "memory": 640.0},
-    {"CPU": 64.0, "memory": 10.0},
-]
+NODES = {
+    "a": {"CPU": 8.0, "GPU": 1.0, "memory": 80.0},
+    "b": {"CPU": 64.0, "GPU": 4.0, "memory": 640.0},
+    "c": {"CPU": 64.0, "memory": 10.0},
+}
 
 
 @pytest.mark.parametrize(
@@ -223,12 +223,16 @@ NODES = [
         (Crew(4, 16, gpus=1), 160.0),
         (Crew(2, 8), 10.0),
         (Crew(3, 8), 10.0),
-        (Crew(4, 8), 5.0),  # one of the three nodes takes two of them
+        (Crew(4, 8), 10.0),  # the other large node takes two of them
+        (Crew(5, 8), 5.0),
         (Crew(17, 8), 1.25),  # where there is room for eight
     ],
 )
 def test_workers_of_one_node_share_its_memory(monkeypatch, crew, memory):
-    monkeypatch.setattr(ray_nodes, "_alive", lambda n: [has for has in NODES if has["CPU"] >= n])
+    def alive(cores):
+        return {node: has for node, has in NODES.items() if has["CPU"] >= cores}
+
+    monkeypatch.setattr(ray_nodes, "_alive", alive)
     assert ray_nodes.least_memory_bytes(crew) == memory
 
 
@@ -250,7 +254,7 @@ def test_workers_of_ones_own_machine_share_its_memory(shared, monkeypatch, worke
 
 
 def test_one_gpu_is_not_room_for_two(monkeypatch):
-    monkeypatch.setattr(ray_nodes, "_alive", lambda _: [{"CPU": 16.0, "GPU": 1.0}])
+    monkeypatch.setattr(ray_nodes, "_alive", lambda _: {"a": {"CPU": 16.0, "GPU": 1.0}})
     ray_nodes.check_room(Crew(1, 8, gpus=1))
     ray_nodes.check_room(Crew(2, 8))
     with pytest.raises(LostWorkerError, match=r"2 workers .* GPUs beside 16 cores"):
