@@ -33,6 +33,8 @@ MAX_STORE_BYTES = 1 * GIB
 SHM_SHARE = 0.5
 MAX_SHUFFLE_PARTITIONS = 2_000
 ARROW_BATCH_ROWS = 65_536
+MIN_OWN_SHARE = 0.5
+"""Of the cores that workers on shared nodes would have: with fewer each has no node of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
     """Choose how many alike workers train on a cluster, and with how many cores each.
 
     One worker a node with all its cores, since workers on one node would share nothing but
-    copies; of unlike nodes those that have most cores together when each gives as many.
+    copies; of unlike nodes those that have most cores together when each gives as many. Where
+    enough nodes are there, workers share one only if that gives more than twice the cores.
 
     Args:
         nodes: the cores of each node.
@@ -107,12 +110,14 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
         RefusedError: the fewest do not fit, with the figures.
     """
     least = bounds.least
-    best = max(_alone(nodes, bounds, cores_per_worker), key=_worth, default=Crew(0, 1))
-    if best.workers >= least:
-        return best
+    alone = (c for c in _alone(nodes, bounds, cores_per_worker) if c.workers >= least)
+    own = max(alone, key=_worth, default=Crew(0, 1))
     # more than one on some node
     fit = [n for n in range(1, max(nodes, default=0) + 1) if room(nodes, n) >= least]
-    each = cores_per_worker or max(fit, default=1)
+    shared = Crew(least, cores_per_worker or max(fit, default=1))
+    if own.cores >= MIN_OWN_SHARE * shared.cores:
+        return own
+    each = shared.threads
     if room(nodes, each) < least:
         have = ", ".join(map(str, sorted(nodes))) or "no"
         raise RefusedError(
@@ -120,7 +125,7 @@ def plan_crew(nodes: Sequence[int], bounds: Bounds, *, cores_per_worker: int | N
             f"{have} cores, which take {room(nodes, each):,}; use fewer workers, or a profile of "
             "a larger cluster."
         )
-    return Crew(least, each)
+    return shared
 
 
 def spread_over(nodes: Mapping[str, int], crew: Crew) -> list[str]:

@@ -63,7 +63,10 @@ def test_the_object_store_is_small(memory_gib: float, shm_mib: int, store_mib: i
         ([8, 8, 8, 32], "auto", None, (1, 32)),  # as many cores without a word between them
         ([6, 6, 6, 6, 10, 20, 40], "auto", None, (7, 6)),
         ([8, 8, 8, 8, 32], (1, 2), None, (1, 32)),
-        ([2, 32, 32], 3, None, (3, 16)),
+        ([2, 32, 32], 3, None, (3, 16)),  # the small one would cost seven eighths of the cores
+        ([16, 4, 4], 3, None, (3, 4)),  # not all on one node, though that has more cores
+        ([16, 4, 4], (2, 3), None, (3, 4)),
+        ([64, 16, 16], 3, None, (3, 16)),
         ([8, 8], "auto", 4, (2, 4)),
         ([8] * 6, (1, 4), None, (4, 8)),
         ([8] * 2, (1, 4), None, (2, 8)),
