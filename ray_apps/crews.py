@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,13 +54,7 @@ def first_crew(train: Train, manifest: DatasetManifest, profile: Profile, folder
     check_device(train)
     device: Device = "cpu" if train.bins == "disk" else train.device
     crew, memory = _planned(train, bounds_of(train.workers), profile, folder, device)
-    rows, each = manifest.rows["train"], _least_row_bytes(train, manifest)
-    can_spill = load_trainer(train.trainer).bins_on_disk and not crew.gpus and train.bins == "auto"
-    if train.bins == "disk" or (can_spill and need_bytes(rows, each, crew) > memory):
-        crew = replace(crew, bins="disk")
-        each = _least_row_bytes(train, manifest, on_disk=True)
-    check_memory(rows, each, crew, memory)
-    return crew
+    return _with_room(crew, train, manifest, memory)
 
 
 def check_device(train: Train) -> None:
@@ -95,32 +90,51 @@ def search_crew(
     return crew
 
 
-def next_crew(before: Crew, train: Train, profile: Profile) -> Crew:
+def next_crew(before: Crew, train: Train, manifest: DatasetManifest, profile: Profile) -> Crew:
     """Return who goes on after a loss: workers of as many cores, on the nodes that are left.
 
     Two workers are not put where one was, since its memory is full already. When too few nodes
-    are left, others get a minute to come; then `auto` takes what there is.
+    are left, for the workers or for the rows, others get a minute to come; then `auto` takes what
+    there is. Bins that were on disk stay there.
 
     Raises:
-        RefusedError: too few nodes, with the figures.
+        RefusedError: too few nodes, or the rows do not fit into them, with the figures.
     """
     if train.workers == 0 or profile.ray.address is None:
         return before  # one machine, which is still there
     bounds, deadline = bounds_of(train.workers), time.monotonic() + NODES_S
     seen, plan = (_gpus, plan_gpu_crew) if before.gpus else (_nodes, plan_crew)
-    crew = None
-    while crew is None:
-        try:
-            crew = plan(seen(), bounds, cores_per_worker=before.threads)
-        except RefusedError as error:
-            if time.monotonic() < deadline:
-                time.sleep(1.0)
-            elif train.workers == "auto":
-                crew = plan(seen(), bounds, cores_per_worker=profile.ray.cores_per_worker)
-            else:
-                again = "The same command goes on from the checkpoint."
-                raise RefusedError(f"{error.message} {again}") from error
-    return replace(crew, bins=before.bins)
+
+    def planned(each: int | None) -> Crew:
+        crew = replace(plan(seen(), bounds, cores_per_worker=each), bins=before.bins)
+        return _with_room(crew, train, manifest, _memory_bytes(crew))
+
+    while time.monotonic() < deadline:
+        with suppress(RefusedError):
+            return planned(before.threads)
+        time.sleep(1.0)
+    try:
+        is_any = train.workers == "auto"
+        return planned(profile.ray.cores_per_worker if is_any else before.threads)
+    except RefusedError as error:
+        again = "The same command goes on from the checkpoint."
+        raise RefusedError(f"{error.message} {again}") from error
+
+
+def _with_room(crew: Crew, train: Train, manifest: DatasetManifest, memory: float) -> Crew:
+    """Return a crew with its bins where there is room for them.
+
+    Raises:
+        RefusedError: the rows do not fit, with the figures.
+    """
+    rows, each = manifest.rows["train"], _least_row_bytes(train, manifest)
+    can_spill = load_trainer(train.trainer).bins_on_disk and not crew.gpus and train.bins == "auto"
+    is_asked = "disk" in (crew.bins, train.bins)
+    if is_asked or (can_spill and need_bytes(rows, each, crew) > memory):
+        crew = replace(crew, bins="disk")
+        each = _least_row_bytes(train, manifest, on_disk=True)
+    check_memory(rows, each, crew, memory)
+    return crew
 
 
 def _planned(

@@ -120,7 +120,7 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
         nonlocal crew, work
         if losses:
             discard(work / BINS)  # of which a disk may not have room for two
-        crew = next_crew(crew, spec.train, profile) if losses else crew
+        crew = next_crew(crew, spec.train, manifest, profile) if losses else crew
         request = fit_request(catalog, manifest, spec, crew, origin)
         check_request(catalog, request, manifest, origin)
         # its own: what was lost may still be there somewhere, and write

@@ -49,18 +49,40 @@ def nodes(monkeypatch):
         ("auto", Crew(2, 32), [2], Crew(1, 2)),  # after a minute, what there is
     ],
 )
-def test_who_goes_on_after_a_loss(nodes, workers, before, left, after):
+def test_who_goes_on_after_a_loss(nodes, shared, workers, before, left, after):
     nodes(left)
-    assert next_crew(before, Train(workers=workers), ATTACHED) == after
+    manifest = shared("binary").manifest
+    assert next_crew(before, Train(workers=workers), manifest, ATTACHED) == after
 
 
 @pytest.mark.parametrize("workers", [2, WorkerRange(min=2, max=4)])
-def test_two_are_not_put_where_one_was_and_a_new_node_is_waited_for(nodes, workers):
+def test_two_are_not_put_where_one_was_and_a_new_node_is_waited_for(nodes, shared, workers):
+    manifest = shared("binary").manifest
     nodes([16], [16], [16, 16])
-    assert next_crew(Crew(2, 16), Train(workers=workers), ATTACHED) == Crew(2, 16)
+    assert next_crew(Crew(2, 16), Train(workers=workers), manifest, ATTACHED) == Crew(2, 16)
     nodes([16])
     with pytest.raises(RefusedError, match=r"take 1; .* The same command goes on"):
-        next_crew(Crew(2, 16), Train(workers=workers), ATTACHED)
+        next_crew(Crew(2, 16), Train(workers=workers), manifest, ATTACHED)
+
+
+@pytest.mark.parametrize(
+    ("section", "spare", "bins"),
+    [({}, 0, "disk"), ({"bins": "memory"}, 0, None), ({"bins": "memory"}, 1, "memory"),
+     ({"trainer": "lightgbm"}, 0, None), ({"trainer": "lightgbm"}, 1, "memory")],
+)  # fmt: skip
+def test_fewer_that_go_on_must_have_room_for_the_rows(nodes, shared, section, spare, bins):
+    """Four workers have it, the two that are left have not, unless a node comes to them."""
+    manifest, train = shared("binary").manifest, Train(**section)
+    whole = manifest.rows["train"] * crews._least_row_bytes(train, manifest)
+    nodes([8] * 4, memory=whole / 3)
+    before = first_crew(train, manifest, ATTACHED, Path())
+    assert before == Crew(4, 8)
+    nodes([8] * 2, [8] * (2 + spare), memory=whole / 3 + 99)
+    if bins is None:
+        with pytest.raises(RefusedError, match=r"each of 2 workers .* The same command"):
+            next_crew(before, train, manifest, ATTACHED)
+        return
+    assert next_crew(before, train, manifest, ATTACHED) == Crew(2 + spare, 8, bins=bins)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +101,7 @@ def test_bins_go_to_disk_where_memory_has_no_room_for_them(nodes, shared, sectio
         return
     crew = first_crew(Train(**section), manifest, ATTACHED, Path())
     assert crew == Crew(1, 32, bins="disk")
-    assert next_crew(crew, Train(**section), ATTACHED) == crew
+    assert next_crew(crew, Train(**section), manifest, ATTACHED) == crew
     nodes([32], memory=rows * 15.0)
     with pytest.raises(RefusedError, match="16 bytes each"):
         first_crew(Train(**section), manifest, ATTACHED, Path())
@@ -153,7 +175,7 @@ def test_gpus_are_used_where_every_worker_can_have_one(nodes, gpus, shared, sect
     manifest = shared("binary").manifest
     assert first_crew(Train(**section), manifest, ATTACHED, Path()) == crew
     if crew.gpus:
-        assert next_crew(crew, Train(**section), ATTACHED) == crew
+        assert next_crew(crew, Train(**section), manifest, ATTACHED) == crew
 
 
 @pytest.mark.parametrize("workers", ["auto", 0, 1])
@@ -183,9 +205,10 @@ def test_a_gpu_for_a_library_that_has_none_is_refused(shared, trainer, reason):
         check_training(made.catalog, made.manifest, spec, None)
 
 
-def test_one_machine_goes_on_as_it_was():
+def test_one_machine_goes_on_as_it_was(shared):
+    manifest = shared("binary").manifest
     for train, profile in ((Train(workers=0), ATTACHED), (Train(workers=2), ONE_CORE)):
-        assert next_crew(Crew(2, 1), train, profile) == Crew(2, 1)
+        assert next_crew(Crew(2, 1), train, manifest, profile) == Crew(2, 1)
 
 
 def test_memory_is_that_of_the_nodes_that_take_workers(nodes, shared, tmp_path):
