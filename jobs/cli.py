@@ -117,7 +117,7 @@ def evaluate(
     dataset: Annotated[
         str | None, typer.Option(help="NAME@N of its features; default: the model's own.")
     ] = None,
-    run_id: Annotated[str, typer.Option("--run", hidden=True)] = "by hand",
+    run_id: Annotated[str, typer.Option("--run", hidden=True)] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a model on the locked test split; the opening is recorded."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from arclight.bundle import Evaluation
 from arclight.child import module_command, own_variables
 from arclight.errors import ArclightError, EngineError, RefusedError, printable
+from arclight.spec import Spec
 from arclight.spec_file import load_spec
 from jobs.figures import say_figures
 from jobs.guard import INTERRUPTED
-from jobs.runs import Context, known_store
+from jobs.runs import SPEC, Context, known_store
 from jobs.say import answer, progress, say
 from ray_apps.evaluate import evaluate_model, evaluation_key
 from ray_apps.train import find_origin, model_key
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from arclight.bundle import ModelBundle
     from arclight.catalog import Catalog
-    from arclight.spec import Spec
 
 CHILD_EXIT_S = 20
 
@@ -38,18 +38,24 @@ def evaluate_command(
     run_id: str,
     as_json: bool,
 ) -> None:
-    """Evaluate a model on the test split of its dataset or another; the opening is recorded."""
-    loaded = load_spec(spec_file)
-    catalog = known_store(store, loaded.folder)
-    bundle = catalog.model(model) if model else _model_of(loaded.spec, catalog)
+    """Evaluate a model on the test split of its dataset or another; the opening is recorded.
+
+    For a run the file is the one that holds the spec as it was when the run began.
+    """
+    if run_id:
+        spec = Spec.from_json(spec_file.read_bytes(), source=str(spec_file))
+    else:
+        spec = load_spec(spec_file).spec
+    catalog = known_store(store, spec_file.resolve().parent)
+    bundle = catalog.model(model) if model else _model_of(spec, catalog)
     manifest = catalog.dataset(dataset or bundle.dataset)
     with progress("evaluate") as tick:
         evaluation = evaluate_model(
             catalog,
             bundle,
             manifest,
-            segments=loaded.spec.evaluate.segments,
-            run=run_id,
+            segments=spec.evaluate.segments,
+            run=run_id or "by hand",
             tick=tick,
         )
     say_figures(bundle, evaluation)
@@ -92,6 +98,10 @@ def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:
 
     It is made by a process of its own. The key holds the model, the data, the segments and the
     code; what is published under it needs no second opening of the test split.
+
+    Raises:
+        EngineError: the process runs other code than this one.
+        ArclightError: the evaluation failed.
     """
     run = context.run
     manifest = run.catalog.dataset(bundle.dataset)
@@ -103,6 +113,12 @@ def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:
         return known
     with run.step("evaluate", key=key) as note, progress("evaluate"):
         evaluation = _evaluate_apart(context, bundle)
+        if evaluation.key != key:
+            raise EngineError(
+                f"evaluate: the evaluation must be of key {key[:12]}, but is of "
+                f"{evaluation.key[:12]}: Arclight's code was changed while the run was at work; "
+                "run the same command again."
+            )
         note.result = _opened(evaluation)
     return evaluation
 
@@ -141,7 +157,7 @@ def _evaluate_apart(context: Context, bundle: ModelBundle, dataset: str = "") ->
     """Run `arclight evaluate` on the bundle and read back what it published."""
     run = context.run
     command = module_command(
-        "jobs.cli", "evaluate", str(context.loaded.file),
+        "jobs.cli", "evaluate", str(run.folder / SPEC),
         "--store", str(run.catalog.store.root), "--model", bundle.ref, "--run", run.id, "--json",
         *(("--dataset", dataset) if dataset else ()),
     )  # fmt: skip

@@ -22,6 +22,7 @@ from arclight.errors import (
 )
 from arclight.journal import Journal, read_entries
 from arclight.store import Store, discard, find_store, make_folder, open_private, open_store
+from jobs.say import say
 from jobs.signing import signer_here, trust_here
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from cluster.profiles import Profile
 
 OVER = ("done", "failed")
+SPEC = "spec.json"
+"""File in a run's folder with the spec as it was when the run began."""
 
 
 @dataclass
@@ -111,9 +114,7 @@ class Context:
 def open_run(catalog: Catalog, loaded: LoadedSpec) -> Iterator[Run]:
     """Open a run of a spec: the latest one that has not ended, else a new one.
 
-    Raises:
-        ConflictError: the latest run of this spec is being run by another process right now and
-            nothing else can be opened.
+    The latest is passed over where another process runs it right now, or its journal is damaged.
     """
     run = _resume(catalog, loaded) or _begin(catalog, loaded)
     make_folder(run.logs)
@@ -210,6 +211,9 @@ def _resume(catalog: Catalog, loaded: LoadedSpec) -> Run | None:
         journal = Journal.open(folder)
     except ConflictError:
         return None  # it is running: this call is a run of its own
+    except IntegrityError as error:
+        say(f"run: {error.message} A new one begins; what is published stands.", style="yellow")
+        return None
     if any(e.step == "run" and e.state in OVER for e in journal.entries):
         journal.close()
         return None
@@ -220,7 +224,7 @@ def _begin(catalog: Catalog, loaded: LoadedSpec) -> Run:
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
     run_id = f"{loaded.spec.name}-{stamp}-{secrets.token_hex(3)}"
     folder = catalog.store.path("runs", run_id)
-    texts = {"spec.digest": loaded.spec.digest, "spec.json": loaded.spec.to_json()}
+    texts = {"spec.digest": loaded.spec.digest, SPEC: loaded.spec.to_json()}
     try:
         make_folder(folder)
         for name, text in texts.items():

@@ -1,4 +1,4 @@
-"""Which model `arclight evaluate SPEC` opens the test split for."""
+"""Which model `arclight evaluate SPEC` opens the test split for, and what a run evaluates by."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from arclight.errors import MissingError, RefusedError
+from arclight.spec import Evaluate
+from arclight.spec_file import LoadedSpec
 from arclight.tune_section import Tune
-from jobs.evaluate import _model_of
-from tests.ray_apps.conftest import train_here
+from jobs.evaluate import _model_of, evaluate_step
+from jobs.runs import Context, open_run
+from ray_apps.evaluate import evaluation_key
+from tests.ray_apps.conftest import ONE_CORE, train_here
 from tests.ray_apps.make_dataset import make_dataset, make_spec
 
 if TYPE_CHECKING:
@@ -41,3 +45,17 @@ def test_it_is_the_specs_own_or_the_newest_of_its_trainer(tmp_path: Path) -> Non
     assert _model_of(tuned, made.catalog).ref == "demo@2"
     gone = make_spec(trainer="lightgbm", rounds=3, init="nobody@7")
     assert _model_of(gone, made.catalog).ref == "demo@2"
+
+
+def test_a_run_evaluates_by_the_spec_it_began_with(tmp_path: Path) -> None:
+    """Its file may be another by then, or no spec at all."""
+    made = make_dataset(tmp_path / "store", rows=(600, 200, 100))
+    evaluate = Evaluate(segments=("color",))
+    spec = make_spec(rounds=3).model_copy(update={"evaluate": evaluate})
+    bundle = train_here(made, spec, tmp_path)
+    (tmp_path / "spec.yaml").write_text("name: [")
+    loaded = LoadedSpec(spec=spec, file=tmp_path / "spec.yaml", sql="")
+    with open_run(made.catalog, loaded) as run:
+        found = evaluate_step(Context(run=run, loaded=loaded, profile=ONE_CORE), bundle)
+    assert found.key == evaluation_key(bundle, made.manifest, ("color",))
+    assert next(made.catalog.openings(made.manifest)).run == run.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from arclight.catalog import Catalog
 from arclight.decision import GateRule
-from arclight.errors import MissingError
+from arclight.errors import EngineError, MissingError
 from arclight.ledger import RowLedger, Stage
 from arclight.report import evaluate_predictions
 from arclight.spec_file import load_spec
@@ -30,14 +31,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.bundle import Evaluation, ModelBundle
+    from arclight.spec_file import LoadedSpec
+
+
+def write_spec(folder: Path) -> LoadedSpec:
+    (folder / "spec.yaml").write_text(
+        "{name: flights, task: binary, sources: {t: {path: t}}, etl: {label: late}}"
+    )
+    return load_spec(folder / "spec.yaml")
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
-    (tmp_path / "spec.yaml").write_text(
-        "{name: flights, task: binary, sources: {t: {path: t}}, etl: {label: late}}"
-    )
-    loaded = load_spec(tmp_path / "spec.yaml")
+    loaded = write_spec(tmp_path)
     catalog = Catalog(open_store(tmp_path / "store"))
     catalog.publish_dataset(make_manifest())
     with open_run(catalog, loaded) as run:
@@ -92,6 +98,16 @@ def test_the_same_evaluation_is_skipped_and_any_other_is_made(context: Context, 
     assert len(set(made)) == len(made) == 2
     evaluate_step(context, context.run.catalog.publish_model(make_bundle(key="k2")))
     assert len(set(made)) == len(made) == 3
+
+
+def test_an_evaluation_by_other_code_than_the_run_s_is_refused(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    bundle = context.run.catalog.publish_model(make_bundle())
+    monkeypatch.setattr(evaluate, "_evaluate_apart", lambda *_: of_skill(0.3, "f" * 64))
+    with pytest.raises(EngineError, match=r"but is of ffffffffffff: Arclight's code was changed"):
+        evaluate_step(context, bundle)
+    assert context.run.journal.entries[-1].state == "failed"
 
 
 def test_other_code_evaluates_again(
@@ -276,3 +292,21 @@ def test_a_gate_that_names_an_alias_nobody_set_is_refused(context: Context):
     bundle, _ = judged(context, "k1", 0.4)
     catalog.move_alias(bundle, "proven", reason="by hand", seen=None)
     check_rival(catalog, with_rival(context, "proven").loaded.spec)
+
+
+def test_a_damaged_journal_is_said_and_another_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    loaded, catalog = write_spec(tmp_path), Catalog(open_store(tmp_path / "store"))
+    found = []
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt), open_run(catalog, loaded) as run:
+            found.append(run)
+            raise KeyboardInterrupt
+        if len(found) == 1:
+            older = run.folder.rename(run.folder.with_name("flights-20200101-000000-aaaaaa"))
+            (older / "journal.jsonl").write_text("edited\n")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("so it was edited; restore the file or start a new run. A new one beg") == 1
+    assert len({run.id for run in found}) == 2
+    assert [run.resumed for run in found] == [False, False, True]
