@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from arclight.contract import Contract, canonical_json, digest_of
 from arclight.errors import ArclightError, ConflictError, IntegrityError
-from arclight.store import make_folder
+from arclight.store import is_held, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,17 +158,7 @@ def _lock(stream: int) -> bool:
 
 def is_open(folder: Path) -> bool:
     """Return whether a process holds a run's journal open right now: whether the run is alive."""
-    try:
-        stream = os.open(folder / "journal.jsonl", os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(stream)
-    return False
+    return is_held(folder / "journal.jsonl")
 
 
 def read_entries(text: bytes, source: str) -> tuple[list[Entry], str]:

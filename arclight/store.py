@@ -295,6 +295,25 @@ def held_file(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a file right now (`held_file`); one that is not there is not.
+
+    To look takes nothing from others who look; whoever wants to hold it may find it taken for an
+    instant.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextlib.contextmanager
 def held(folder: Path, *, alone: bool = False) -> Iterator[bool]:
     """Hold a folder for the length of a block: alone, or with others that do not.

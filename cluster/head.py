@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
+from arclight.store import held_file
 from cluster.head_record import HEAD, REQUEST, Head, HeadRequest, birth_of
 from cluster.tokens import create_secret
 
@@ -51,16 +53,18 @@ def main(folder: Path) -> None:
         address=str(node.gcs_address),
         jobs_url=f"http://{node.webui_url}",
         temp_folder=request.temp_folder,
+        host=socket.gethostname(),
     )
     # the record appears whole: whoever waits for it may read it at once
     temporary = create_secret(folder / f".{HEAD}", head.to_json())
-    temporary.rename(folder / HEAD)
-    while not stop.wait(LOOKS_EVERY_S):
-        if gone := node.dead_processes():  # without one of them it is no cluster any more
-            names = ", ".join(sorted({kind for kind, _ in gone}))
-            sys.stderr.write(f"the head ends: Ray's {names} ended by itself\n")
-            break
-    node.kill_all_processes(check_alive=False, allow_graceful=True)
+    with held_file(temporary):
+        temporary.rename(folder / HEAD)
+        while not stop.wait(LOOKS_EVERY_S):
+            if gone := node.dead_processes():  # without one of them it is no cluster any more
+                names = ", ".join(sorted({kind for kind, _ in gone}))
+                sys.stderr.write(f"the head ends: Ray's {names} ended by itself\n")
+                break
+        node.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""What a head leaves in its folder, and whether it still runs; Ray is not imported to know it."""
+"""What a head leaves in its folder, and whether it still runs; Ray is not imported to know it.
+
+A head holds its record as a file is held, so that another machine or container with the same home
+knows that it runs, though its process is not to be seen there.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from typing import ClassVar
 import psutil
 
 from arclight.contract import Contract
+from arclight.store import is_held
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START = 19
 """Place of a process's start among the fields behind its name (proc(5), field 22)."""
 HEAD, REQUEST, TOKEN, LOG = "head.json", "request.json", "token", "head.log"
+PROFILE = "attached.yaml"
+"""The profile that leads to a head."""
 
 
 class HeadRequest(Contract):
@@ -38,23 +45,42 @@ class Head(Contract):
     """Which start of the machine, and when in it the process began; a reused pid differs."""
     started: float | None = None
     """What records of older releases have for it, by the clock."""
+    host: str = ""
+    """Name of its machine or container; older releases did not hold their records, and have none.
+    """
     address: str
     jobs_url: str
     temp_folder: str
 
 
 def find_head(folder: Path) -> Head | None:
-    """Return the head of a folder if its process still runs."""
+    """Return the head of a folder if its process still runs here."""
+    head = _read(folder)
+    return head if head is not None and _is_here(head) else None
+
+
+def head_elsewhere(folder: Path) -> Head | None:
+    """Return the head of a folder if it runs on another machine, or in another container."""
+    head = _read(folder)
+    if head is None or not head.host or _is_here(head):
+        return None
+    return head if is_held(folder / HEAD) else None
+
+
+def _read(folder: Path) -> Head | None:
     try:
-        head = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
+        return Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
     except FileNotFoundError:
         return None
+
+
+def _is_here(head: Head) -> bool:
+    """Return whether the process of a record runs, as far as this machine and container see."""
     if head.started is not None and not head.birth:
         with suppress(psutil.NoSuchProcess):
-            is_same = abs(psutil.Process(head.pid).create_time() - head.started) < 1
-            return head if is_same else None
-        return None
-    return head if birth_of(head.pid) == head.birth else None
+            return abs(psutil.Process(head.pid).create_time() - head.started) < 1
+        return False
+    return birth_of(head.pid) == head.birth
 
 
 def birth_of(pid: int) -> str | None:
@@ -79,5 +105,5 @@ def is_gone(folder: Path, jobs_url: str) -> bool:
     """
     if not (folder / LOG).exists():
         return False
-    head = find_head(folder)
+    head = find_head(folder) or head_elsewhere(folder)
     return head is None or head.jobs_url != jobs_url

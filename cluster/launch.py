@@ -20,7 +20,17 @@ from arclight.child import module_command, own_variables
 from arclight.errors import ConflictError, EngineError, IntegrityError, printable
 from arclight.store import held
 from cluster.head import LOOPBACK
-from cluster.head_record import HEAD, LOG, REQUEST, TOKEN, Head, HeadRequest, find_head
+from cluster.head_record import (
+    HEAD,
+    LOG,
+    PROFILE,
+    REQUEST,
+    TOKEN,
+    Head,
+    HeadRequest,
+    find_head,
+    head_elsewhere,
+)
 from cluster.machine import look_at_machine
 from cluster.ray_session import VARIABLES, refuse_unsafe_variables
 from cluster.sizing import plan_sizes
@@ -46,7 +56,7 @@ def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEO
         timeout_s: how long it may take.
 
     Raises:
-        ConflictError: a head of this folder runs.
+        ConflictError: a head of this folder runs, here or elsewhere.
         EngineError: it did not start; its log is in the folder.
     """
     refuse_unsafe_variables(os.environ)
@@ -66,9 +76,10 @@ def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
             f"a cluster runs already at {known.jobs_url} (process {known.pid}); use it, or stop "
             "it with `arclight down`."
         )
+    _refuse_elsewhere(folder)
     sizes = plan_sizes(profile, look_at_machine(folder))
     _remove_temp(folder)  # of one that was killed
-    for name in (HEAD, f".{HEAD}", REQUEST, TOKEN, LOG):
+    for name in (HEAD, f".{HEAD}", REQUEST, TOKEN, LOG, PROFILE):
         (folder / name).unlink(missing_ok=True)
     temp = tempfile.mkdtemp(prefix=TEMP_PREFIX, dir="/tmp")
     request = HeadRequest(
@@ -103,14 +114,29 @@ def stop_head(folder: Path) -> bool:
 
     Returns:
         Whether there was one; stopping twice is not an error.
+
+    Raises:
+        ConflictError: it runs on another machine, or in another container.
     """
+    _refuse_elsewhere(folder)
     head = find_head(folder)
     if head is not None:
         _end(head.pid)
     _remove_temp(folder)
-    for name in (HEAD, REQUEST, TOKEN):
+    for name in (HEAD, REQUEST, TOKEN, PROFILE):
         (folder / name).unlink(missing_ok=True)
     return head is not None
+
+
+def _refuse_elsewhere(folder: Path) -> None:
+    """Refuse to touch the folder of a head that only another machine or container can end."""
+    head = head_elsewhere(folder)
+    if head is not None:
+        raise ConflictError(
+            f"the cluster at {head.jobs_url} must be used and ended where it runs, on "
+            f"'{printable(head.host)}', another machine or container with this home; type it "
+            f"there, or remove '{printable(folder / HEAD)}' if that one is no more."
+        )
 
 
 def _remove_temp(folder: Path) -> None:

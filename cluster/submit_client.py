@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from arclight.errors import EngineError, RefusedError, SpecError, printable
-from cluster.head_record import is_gone
+from cluster.head_record import head_elsewhere, is_gone
 from cluster.tokens import read_token
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class JobServer:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its cluster was started on this machine by `up` and has ended."""
+        """Whether its cluster was started by `up`, in this home, and has ended."""
         return is_gone(self.token_path.parent, self.url)
 
     def running(self) -> tuple[ServerJob, ...]:
@@ -168,6 +168,12 @@ class JobServer:
             raise EngineError(
                 f"the cluster at {self.url} is down; `arclight up` starts one and names the "
                 "profile that leads to it."
+            )
+        elsewhere = head_elsewhere(self.token_path.parent)
+        if elsewhere is not None and elsewhere.jobs_url == self.url:
+            raise EngineError(
+                f"the cluster at {self.url} answers only on '{printable(elsewhere.host)}', the "
+                "machine or container that it runs on; type this there."
             )
         headers = {
             "Authorization": f"Bearer {read_token(self.token_path)}",

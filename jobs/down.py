@@ -15,7 +15,7 @@ from jobs.entry import STORE
 from jobs.guard import INTERRUPTED
 from jobs.say import answer, say
 from jobs.submissions import read_submission, record_cancel, record_exit
-from jobs.up import PROFILE, cluster_folder
+from jobs.up import cluster_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,7 @@ def down_command(*, profile: str, force: bool, as_json: bool) -> None:
 
     Raises:
         RefusedError: jobs run there, or cannot be counted, and it is not forced.
+        ConflictError: it runs on another machine, or in another container.
     """
     place = load_profile(profile)
     folder = cluster_folder(place)
@@ -42,7 +43,6 @@ def down_command(*, profile: str, force: bool, as_json: bool) -> None:
         ended = _running(server, profile, force=force)
         _ask_to_end(server, ended)
     was_up = stop_head(folder)
-    (folder / PROFILE).unlink(missing_ok=True)
     for job in ended:
         _record_end(job)
     say("down: the cluster has ended." if was_up else "down: no cluster was up.")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.errors import SpecError, printable
-from cluster.head_record import TOKEN, find_head
+from arclight.store import replace_file
+from cluster.head_record import PROFILE, TOKEN, find_head, head_elsewhere
 from cluster.launch import start_head
 from cluster.profiles import load_profile
 from cluster.tokens import private_folder
@@ -16,8 +17,6 @@ from jobs.say import answer, say
 if TYPE_CHECKING:
     from cluster.head_record import Head
     from cluster.profiles import Profile
-
-PROFILE = "attached.yaml"
 
 
 def cluster_folder(profile: Profile) -> Path:
@@ -41,6 +40,7 @@ def up_command(*, profile: str, as_json: bool) -> None:
     """Start a cluster and write the profile that leads to it."""
     place = load_profile(profile)
     folder = cluster_folder(place)
+    _known(place, folder)
     say(f"up: starting Ray for profile '{place.name}'; this takes about 10 s.")
     head = start_head(place, folder)
     path = write_attached(place, head, folder)
@@ -52,7 +52,12 @@ def status_command(*, profile: str, as_json: bool) -> None:
     """Say whether a cluster is up and where."""
     place = load_profile(profile)
     folder = cluster_folder(place)
-    head = find_head(folder)
+    head, away = _known(place, folder), head_elsewhere(folder)
+    if away is not None:
+        host = printable(away.host)
+        say(f"status: up on '{host}', another machine or container with this home; use it there.")
+        answer({"is_up": True, "jobs_url": away.jobs_url, "host": away.host}, as_json=as_json)
+        return
     if head is None:
         say(f"status: no cluster of profile '{place.name}' is up; `arclight up` starts one.")
         answer({"is_up": False}, as_json=as_json)
@@ -60,6 +65,14 @@ def status_command(*, profile: str, as_json: bool) -> None:
     say(f"status: up at {head.jobs_url}, process {head.pid}; profile {folder / PROFILE}")
     body = {"is_up": True, "jobs_url": head.jobs_url, "profile": str(folder / PROFILE)}
     answer(body, as_json=as_json)
+
+
+def _known(place: Profile, folder: Path) -> Head | None:
+    """Return the head that runs here, led to by a profile: `up` may have been killed before it."""
+    head = find_head(folder)
+    if head is not None and not (folder / PROFILE).exists():
+        write_attached(place, head, folder)
+    return head
 
 
 def write_attached(place: Profile, head: Head, folder: Path) -> Path:
@@ -73,7 +86,5 @@ def write_attached(place: Profile, head: Head, folder: Path) -> Path:
     )
     body = place.model_copy(update={"ray": ray}).model_dump(mode="json", exclude_none=True)
     path = folder / PROFILE
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(body, indent=1))
+    replace_file(path, json.dumps(body, indent=1).encode())
     return path

@@ -12,11 +12,22 @@ import psutil
 import pytest
 
 from arclight.errors import ConflictError, EngineError, RefusedError
-from arclight.store import held
+from arclight.store import held, held_file, is_held
 from cluster import launch
-from cluster.head_record import HEAD, LOG, TOKEN, Head, birth_of, find_head, is_gone
+from cluster.head_record import (
+    HEAD,
+    LOG,
+    PROFILE,
+    TOKEN,
+    Head,
+    birth_of,
+    find_head,
+    head_elsewhere,
+    is_gone,
+)
 from cluster.launch import start_head, stop_head
 from cluster.profiles import Profile
+from cluster.submit_client import JobServer
 
 SMALL = Profile(name="small", cores=1, memory_gib=2.0)
 
@@ -53,6 +64,30 @@ def test_a_head_that_has_ended_is_told_from_one_that_was_never_here(tmp_path: Pa
     record(tmp_path, os.getpid(), birth_of(os.getpid()))
     assert not is_gone(tmp_path, "http://x")
     assert is_gone(tmp_path, "http://the-one-before")
+
+
+def test_a_head_on_another_machine_or_in_another_container_is_left_alone(tmp_path: Path) -> None:
+    """It holds its record; its process is not to be seen from here."""
+    head = record(tmp_path, os.getpid(), "another boot").model_copy(update={"host": "login-2"})
+    (tmp_path / HEAD).write_text(head.to_json())
+    for name in (TOKEN, LOG, PROFILE):
+        (tmp_path / name).touch(mode=0o600)
+    before = sorted(tmp_path.iterdir())
+    server = JobServer("http://x", tmp_path / TOKEN)
+    with held_file(tmp_path / HEAD):
+        assert find_head(tmp_path) is None
+        assert head_elsewhere(tmp_path) == head
+        assert not is_gone(tmp_path, "http://x")
+        for change in (lambda: start_head(SMALL, tmp_path), lambda: stop_head(tmp_path)):
+            with pytest.raises(ConflictError, match=r"where it runs, on 'login-2'.* or remove"):
+                change()
+        with pytest.raises(EngineError, match="answers only on 'login-2'"):
+            server.hint("a")
+    assert sorted(tmp_path.iterdir()) == before
+    assert head_elsewhere(tmp_path) is None  # it has ended: nobody holds its record
+    assert server.hint("a") == "GONE"
+    assert not stop_head(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / LOG]
 
 
 def test_a_second_head_of_a_folder_is_refused(tmp_path: Path) -> None:
@@ -127,6 +162,7 @@ def test_secrets_are_private_whatever_the_umask_and_temporary_files_go_with_the_
         assert temporary.stat().st_mode & 0o777 == 0o700
         assert list(temporary.glob("pymp-*"))  # of Ray's dashboard, which does not remove them
         assert find_head(tmp_path / "head") == head
+        assert is_held(tmp_path / "head" / HEAD)
     finally:
         stop_head(tmp_path / "head")
     assert not psutil.pid_exists(head.pid)

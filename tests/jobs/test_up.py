@@ -15,10 +15,13 @@ import httpx
 import psutil
 import pytest
 
+from arclight.errors import ConflictError
 from arclight.spec_file import load_spec
-from arclight.store import open_store
+from arclight.store import held_file, open_store
+from cluster.head_record import HEAD, TOKEN, Head, birth_of
 from cluster.profiles import load_profile
 from jobs.submit import submit_spec
+from jobs.up import cluster_folder, status_command, up_command
 from tests.jobs import small_job
 
 if TYPE_CHECKING:
@@ -124,7 +127,7 @@ def test_down_ends_no_job_in_silence_and_the_store_tells_of_them_afterwards(shel
     (row,) = shell.type("jobs", "--json")["jobs"]
     assert (row["job"], row["state"]) == (job, "cancelled")
     assert is_down in shell.said[-1]
-    said = shell.type("wait", job, "--json", status=143)  # signal 15, by its own record
+    said = shell.type("wait", job, "--json", status=130)  # by its own record
     assert said["state"] == "cancelled"
     assert is_down in "\n".join(shell.said)
     shell.type("logs", job, "--follow")
@@ -139,6 +142,51 @@ def test_down_ends_no_job_in_silence_and_the_store_tells_of_them_afterwards(shel
     assert (row["state"], row["reason"][:20]) == ("lost", "its cluster is down,")
     assert shell.type("wait", job, "--json", status=1)["state"] == "lost"
     assert "its cluster is down" in shell.said[-1]
+
+
+def test_a_head_that_nobody_wrote_a_profile_for_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after an `up` that was killed once its head was there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "small.yaml").write_text("name: small\ncores: 2\n")
+    place = load_profile(str(tmp_path / "small.yaml"))
+    folder = cluster_folder(place)
+    folder.mkdir()
+    head = Head(
+        pid=os.getpid(),
+        birth=str(birth_of(os.getpid())),
+        address="127.0.0.1:1",
+        jobs_url="http://127.0.0.1:2",
+        temp_folder="/nowhere",
+    )
+    (folder / HEAD).write_text(head.to_json())
+    (folder / TOKEN).touch(mode=0o600)
+    status_command(profile=str(tmp_path / "small.yaml"), as_json=True)
+    profile = json.loads(capsys.readouterr().out)["profile"]
+    assert load_profile(profile).ray.jobs_url == head.jobs_url
+    assert load_profile(profile).cores == 2
+    Path(profile).unlink()
+    with pytest.raises(ConflictError, match="runs already"):
+        up_command(profile=str(tmp_path / "small.yaml"), as_json=True)
+    assert load_profile(profile).ray.jobs_url == head.jobs_url
+
+
+def test_the_status_of_a_head_elsewhere_names_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = cluster_folder(load_profile("local"))
+    folder.mkdir()
+    head = Head(
+        pid=1, birth="x", address="a", jobs_url="http://x", temp_folder="/nowhere", host="login-2"
+    )
+    (folder / HEAD).write_text(head.to_json())
+    with held_file(folder / HEAD):
+        status_command(profile="local", as_json=True)
+    said = {"is_up": True, "jobs_url": "http://x", "host": "login-2"}
+    assert json.loads(capsys.readouterr().out) == said
+    assert list(folder.iterdir()) == [folder / HEAD]
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status"])
