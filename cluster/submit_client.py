@@ -31,6 +31,10 @@ Hint = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED", "ABSENT",
 HINTS: tuple[Hint, ...] = ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED", "ABSENT")
 
 
+class SilentServerError(EngineError):
+    """A job server cannot be reached."""
+
+
 @dataclass(frozen=True)
 class ServerJob:
     """A job as its server lists it, with the environment it was given.
@@ -50,6 +54,8 @@ class JobServer:
 
     url: str
     token_path: Path
+    timeout_s: float = TIMEOUT_S
+    """How long it may be silent before it counts as out of reach."""
 
     @property
     def is_gone(self) -> bool:
@@ -186,7 +192,7 @@ class JobServer:
             response = connection.getresponse()
             text = response.read(MAX_ANSWER_BYTES).decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            raise EngineError(
+            raise SilentServerError(
                 f"the job server at {self.url} cannot be reached ({printable(error)}); check "
                 "that the cluster runs and that the profile's ray.jobs_url is right."
             ) from error
@@ -217,9 +223,9 @@ class JobServer:
         if address.scheme == "https":
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(
-                host, address.port, timeout=TIMEOUT_S, context=context
+                host, address.port, timeout=self.timeout_s, context=context
             )
-        return http.client.HTTPConnection(host, address.port, timeout=TIMEOUT_S)
+        return http.client.HTTPConnection(host, address.port, timeout=self.timeout_s)
 
     def _failed(self, status: int, text: str) -> EngineError:
         lines = [line for line in text.strip().splitlines() if line.strip()]

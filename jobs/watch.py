@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from arclight.errors import ArclightError, EngineError, printable
+from cluster.submit_client import SilentServerError
 from jobs.listing import Listing
 from jobs.runs import known_store
 from jobs.say import answer, say
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 PATIENCE_S = 120.0
 """How long a server that has answered before may not answer."""
+LIST_TIMEOUT_S = 5.0
+"""How long a list waits for a server, once."""
 MAX_LINE = 10_000
 
 
@@ -46,10 +50,11 @@ def jobs_command(*, store: str | None, as_json: bool) -> None:
     """List submissions and where they stand."""
     held = known_store(store, Path.cwd()).store
     listing, gone = Listing("jobs", "job"), set()
+    silent: dict[str, str] = {}
     for job in list_jobs(held):
         with listing.reading(job):
             submission = read_submission(held, job)
-            state, is_gone = _look_if_possible(held, submission)
+            state, is_gone = _look_if_possible(held, submission, silent)
             listing.rows.append(
                 {"job": job, "at": submission.made_at, "state": state.name, "reason": state.reason}
             )
@@ -185,16 +190,30 @@ def _whole_lines(log: TextIO) -> Iterator[str]:
         yield line[:-1]
 
 
-def _look_if_possible(store: Store, submission: Submission) -> tuple[JobState, bool]:
+def _look_if_possible(
+    store: Store, submission: Submission, silent: dict[str, str]
+) -> tuple[JobState, bool]:
     """Return where a job stands, and whether its cluster has ended.
 
-    A cluster that cannot be asked is a state, not an error.
+    A cluster that cannot be asked is a state, not an error; one that was silent is not asked
+    again.
+
+    Args:
+        store: of the submission.
+        submission: of the job.
+        silent: what was said of each server that could not be reached, by its address.
     """
+    url = submission.jobs_url
     try:
-        server = server_of(store, submission)
-        return look(store, submission, server), server.is_gone
+        server = replace(server_of(store, submission), timeout_s=LIST_TIMEOUT_S)
+        state = look(store, submission, None if url in silent else server)
     except ArclightError as error:
+        if isinstance(error, SilentServerError):
+            silent[url] = error.message
         return JobState("unknown", error.message), False
+    if state.name == "unknown":
+        return JobState("unknown", silent[url]), False
+    return state, server.is_gone
 
 
 def _say_if_gone(command: str, server: JobServer) -> None:

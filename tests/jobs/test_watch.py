@@ -1,12 +1,23 @@
-"""Waiting for a job outlives a server that does not answer for a while."""
+"""Waiting for a job outlives a server that does not answer for a while; a list asks it once."""
 
 from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
 
 import pytest
 
 from arclight.errors import EngineError, RefusedError
+from arclight.spec_file import load_spec
+from arclight.store import open_store
+from cluster.profiles import Profile, RayPlace
+from cluster.tokens import create_token
 from jobs import watch
-from jobs.submissions import JobState
+from jobs.submissions import JobState, create_submission, record_exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOWN = EngineError("the job server cannot be reached.")
 
@@ -48,3 +59,26 @@ def test_a_refusal_is_no_blip(monkeypatch):
     refused = RefusedError("the token is not this server's.")
     with pytest.raises(RefusedError):
         waited(monkeypatch, JobState("running", ""), refused, JobState("done", ""))
+
+
+def test_a_list_asks_a_silent_server_once(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(watch, "LIST_TIMEOUT_S", 0.2)
+    create_token(tmp_path / "token")
+    (tmp_path / "spec.yaml").write_text(
+        "{name: flights, task: binary, sources: {t: {path: t}}, etl: {label: late}}"
+    )
+    store = open_store(tmp_path / "store")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        place = Profile(name="x", ray=RayPlace(jobs_url=url, token_path=str(tmp_path / "token")))
+        loaded = load_spec(tmp_path / "spec.yaml")
+        made = [create_submission(store, loaded, place, attempt=n).id for n in (1, 2, 3)]
+        record_exit(store, made[-1], status=0, reason="well")
+        watch.jobs_command(store=str(store.root), as_json=True)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody else knocked
+            silent.accept()
+    rows = {row["job"]: row for row in json.loads(capsys.readouterr().out)["jobs"]}
+    assert [rows[job]["state"] for job in made] == ["unknown", "unknown", "done"]
+    assert all(f"{url} cannot be reached" in rows[job]["reason"] for job in made[:2])
