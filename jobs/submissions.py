@@ -20,7 +20,8 @@ from arclight.errors import (
     nearest,
     printable,
 )
-from arclight.store import make_folder, replace_file
+from arclight.spec_file import load_spec
+from arclight.store import discard, make_folder, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,7 +185,11 @@ def create_submission(
     attempt: int,
     options: Sequence[RunOption] = (),
 ) -> Submission:
-    """Write what the job will read, then the record; somebody else's same record is as good."""
+    """Write what the job will read, then the record; somebody else's same record is as good.
+
+    Raises:
+        SpecError: the job could not read its spec.
+    """
     key = key_of(loaded, profile, store, options)
     submission = Submission(
         id=job_id(loaded.spec.name, key, attempt),
@@ -199,28 +204,46 @@ def create_submission(
     )
     folder = store.path(SHELF, submission.id)
     make_folder(folder)
-    text = json.dumps(_portable(loaded), ensure_ascii=False, indent=1)
-    _write_once(folder / SPEC, _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text))
+    _write_spec(folder / SPEC, loaded)
     _write_once(folder / PROFILE, json.dumps(profile.model_dump(mode="json"), indent=1))
     store.publish(1, submission.to_json(), SHELF, submission.id)
     return read_submission(store, submission.id)
 
 
-def _portable(loaded: LoadedSpec) -> dict[str, object]:
-    """Return a spec that means the same anywhere: absolute paths, the SQL inside."""
-    spec: Spec = loaded.spec
+def _write_spec(path: Path, loaded: LoadedSpec) -> None:
+    """Write what the job will read: a spec that means the same anywhere.
+
+    Raises:
+        SpecError: the job could not read it, or would read another one.
+    """
+    spec = _portable(loaded)
     # with nulls: of train.early_stopping null is a value, and left out it is another
-    body: dict[str, object] = spec.model_dump(mode="json")
+    text = json.dumps(spec.model_dump(mode="json"), ensure_ascii=False, indent=1)
+    _write_once(path, _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text))
+    try:
+        is_same = load_spec(path).spec.digest == spec.digest
+        problem = "" if is_same else "it reads as another one; write odd signs in it as escapes."
+    except SpecError as error:
+        problem = error.message
+    if problem:
+        discard(path.parent)
+        raise SpecError(
+            f"{loaded.file}: what the job reads, with absolute paths and the SQL inside, must be "
+            f"a spec as this one, but {problem}"
+        )
+
+
+def _portable(loaded: LoadedSpec) -> Spec:
+    """Return a spec with absolute paths and the SQL inside."""
+    spec: Spec = loaded.spec
     sources = {
         name: source.model_copy(update={"path": loaded.resolve(source.path)})
         if source.path is not None
         else source
         for name, source in spec.sources.items()
     }
-    body["sources"] = {n: s.model_dump(mode="json") for n, s in sources.items()}
     etl = spec.etl.model_copy(update={"sql": loaded.sql, "sql_file": None})
-    body["etl"] = etl.model_dump(mode="json")
-    return body
+    return spec.model_copy(update={"sources": sources, "etl": etl})
 
 
 def _write_once(path: Path, text: str) -> None:

@@ -98,6 +98,7 @@ def submit_spec(
 
     Raises:
         ConflictError: the short id belongs to another submission.
+        SpecError: the job could not read its spec.
         EngineError: the cluster cannot be reached.
         RefusedError: it does not take the token.
     """

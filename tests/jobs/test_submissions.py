@@ -126,6 +126,16 @@ def test_the_spec_that_a_job_reads_is_the_one_that_was_sent(
     assert (there.spec, there.sql) == (here.spec, here.sql)
 
 
+def test_what_the_job_could_not_read_is_told_here(loaded: LoadedSpec, store: Store) -> None:
+    """The SQL alone is not too long, and the spec without it is not either."""
+    (loaded.folder / "join.sql").write_text('SELECT "x"\n' * 22_000 + "FROM flights")
+    long = load_spec(loaded.file)
+    with pytest.raises(SpecError, match=r"spec\.yaml: what the job reads.* at most 262,144 bytes"):
+        create_submission(store, long, PLACE, attempt=1)
+    assert list_jobs(store) == ()
+    assert not list(store.path("submissions").iterdir())
+
+
 def test_the_same_again_is_the_same_submission(loaded: LoadedSpec, store: Store) -> None:
     first = create_submission(store, loaded, PLACE, attempt=1)
     assert create_submission(store, loaded, PLACE, attempt=1) == first
