@@ -140,10 +140,10 @@ def _refuse_elsewhere(folder: Path) -> None:
 
 
 def _remove_temp(folder: Path) -> None:
-    """Remove what Ray kept for a head that has ended."""
+    """Remove what Ray kept for a head that has ended, or was killed before it had a record."""
     with suppress(FileNotFoundError, IntegrityError):
-        known = Head.from_json((folder / HEAD).read_bytes(), source=str(folder / HEAD))
-        temp = Path(known.temp_folder).parent
+        asked = HeadRequest.from_json((folder / REQUEST).read_bytes(), source=REQUEST)
+        temp = Path(asked.temp_folder).parent
         if temp.name.startswith(TEMP_PREFIX):
             shutil.rmtree(temp, ignore_errors=True)
 

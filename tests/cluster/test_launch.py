@@ -18,8 +18,10 @@ from cluster.head_record import (
     HEAD,
     LOG,
     PROFILE,
+    REQUEST,
     TOKEN,
     Head,
+    HeadRequest,
     birth_of,
     find_head,
     head_elsewhere,
@@ -51,7 +53,7 @@ def test_a_record_of_a_process_that_is_gone_is_no_head(tmp_path: Path) -> None:
 
 
 def test_a_reused_process_id_is_never_ended(tmp_path: Path) -> None:
-    record(tmp_path, os.getpid(), birth_of(os.getppid()))
+    record(tmp_path, os.getpid(), birth_of(1))
     assert find_head(tmp_path) is None
     assert not stop_head(tmp_path)
     assert not (tmp_path / HEAD).exists()
@@ -64,6 +66,17 @@ def test_a_head_that_has_ended_is_told_from_one_that_was_never_here(tmp_path: Pa
     record(tmp_path, os.getpid(), birth_of(os.getpid()))
     assert not is_gone(tmp_path, "http://x")
     assert is_gone(tmp_path, "http://the-one-before")
+
+
+def test_what_a_start_that_was_killed_left_goes(tmp_path: Path) -> None:
+    temporary = tmp_path / "arc.h123"
+    (temporary / "r").mkdir(parents=True)
+    request = HeadRequest(
+        cores=1, object_store_bytes=1, dashboard_port=1, temp_folder=str(temporary / "r")
+    )
+    (tmp_path / REQUEST).write_text(request.to_json())
+    assert not stop_head(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_head_on_another_machine_or_in_another_container_is_left_alone(tmp_path: Path) -> None:
@@ -114,7 +127,7 @@ def test_setting_the_clock_changes_no_birth(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)  # which it does change
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert birth_of(os.getpid()) == mine
-    assert birth_of(os.getppid()) != mine
+    assert birth_of(1) != mine
 
 
 def test_one_that_has_ended_was_not_born(tmp_path: Path) -> None:
