@@ -83,6 +83,7 @@ def test_a_worker_that_is_gone_is_told_and_not_that_a_library_failed_elsewhere(
     """The training goes on after the one, and ends with the other."""
     actors = [ray.remote(num_cpus=0)(Gone).remote() for _ in range(2)]
     running = [actor.fit.remote(bool(rank)) for rank, actor in enumerate(actors)]
+    ray.wait(running, num_returns=2, timeout=60)  # a process may take longer to start than to fail
     told = _first_cause(running, tmp_path)
     assert isinstance(told, LostWorkerError)
     assert "Ray lost training worker 2 of 2" in str(told)
