@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -21,10 +22,11 @@ def private_folder(folder: Path) -> Path:
     """Create a folder (parents too) that only its owner can enter, and return it.
 
     Raises:
-        RefusedError: the folder exists and is a link or belongs to another user.
+        RefusedError: it exists and is a link, no folder, or another user's.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise RefusedError(

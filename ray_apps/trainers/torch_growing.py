@@ -6,6 +6,7 @@ import copy
 import math
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from arclight.errors import EngineError
+from cluster.tokens import private_folder
 from ray_apps.gang.totals import added, highest, total
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
 from ray_apps.trainers.torch_adam import AdamW
@@ -32,7 +34,7 @@ from ray_apps.trainers.torch_rows import sent
 from ray_apps.trainers.torch_scores import score_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ray_apps.gang import Gang
     from ray_apps.trainers import TrainJob
@@ -66,7 +68,9 @@ class Growing:
             empty_levels(self._net, _levels_of_all(data, gang))
         _take_first_ones(self._net, gang)
         self._net.to(self._device)
-        self._forward = torch.compile(self._net) if params.compile else self._net
+        self._forward: Callable[..., Tensor] = (
+            _compiled(self._net) if params.compile else self._net
+        )
         self._parameters = _moving(self._net, job)
         self._adam = _adam(self._net, self._parameters, job, params)
         mine = np.array([len(data.train)])
@@ -132,10 +136,12 @@ class Growing:
         """Train from here on with the parameters of an epoch."""
         if not self._job.params_after:
             return
-        self._now = params_at(self._params, self._job, number)
+        before, self._now = self._now, params_at(self._params, self._job, number)
         self._adam.weight_decay = self._now.weight_decay
         self._adam.last_rate = _last_rate(self._job, self._now)
         set_dropout(self._net, self._now.dropout)
+        if self._params.compile and self._now.dropout != before.dropout:
+            self._forward = _compiled(self._net)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step: up along a line, down along half a cosine."""
@@ -192,6 +198,24 @@ def _device(job: TrainJob) -> torch.device:
             "mend the driver of this node, or use `device: cpu`."
         )
     return torch.device(job.device)
+
+
+def _compiled(net: nn.Module) -> Callable[..., Tensor]:
+    """Return a network as torch compiles it, anew for each number of rows.
+
+    What was compiled before is forgotten: after a few networks, or dropouts of one, torch would
+    take the steps as they are. One code for all numbers of rows would hang on which came first,
+    so that a training that goes on had other last bits.
+
+    Raises:
+        RefusedError: the folder that torch loads compiled code from is another user's.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # noqa: PLC0415 -- brings the compiler
+
+    private_folder(Path(default_cache_dir()))  # whose name anybody can foresee
+    torch.compiler.reset()
+    compiled: Callable[..., Tensor] = torch.compile(net, dynamic=False)
+    return compiled
 
 
 def _take_over(net: nn.Module, init: nn.Module, job: TrainJob) -> None:

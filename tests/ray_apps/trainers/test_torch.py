@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from arclight.errors import EngineError, IntegrityError, SpecError
+from arclight.errors import EngineError, IntegrityError, RefusedError, SpecError
 from ray_apps.gang import Alone
 from ray_apps.lean import lean_imports
 from ray_apps.shards import Shard, dense
@@ -465,3 +466,45 @@ def test_a_compiled_network_is_the_same_network():
     with lean_imports():  # as in a worker
         made = fit("torch", replace(job, params={"dropout": 0.0, "compile": True}), train, valid)
     assert made.valid == pytest.approx(plain.valid, abs=1e-3)
+
+
+@pytest.mark.fault
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_steps_stay_compiled_after_more_dropouts_than_torch_compiles_a_network_for(monkeypatch):
+    """Of one network or of several in a process; and one that goes on has the same bytes."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    train, valid = make_shard(1000), make_shard(300, seed=1)  # the last step has fewer rows
+    job = make_job(
+        rounds=4,
+        early_stopping=None,
+        params={"width": 16, "depth": 1, "compile": True},
+        params_after={i: {"dropout": 0.1 + i / 10} for i in (1, 2, 3)},
+    )
+    trainer, kept = load_trainer("torch"), {}
+
+    def keep(history, model):
+        kept[len(history)] = Snapshot(model(), tuple(history))
+        return True
+
+    whole = trainer.fit(trainer.prepare(train, valid, job, Alone()), job, Alone(), keep)
+    for rounds in (1, 2, 3):
+        begun = trainer.prepare(train, valid, job, Alone(), kept[rounds])
+        assert trainer.fit(begun, job, Alone(), lambda *_: True).model == whole.model
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_nobody_else_can_say_what_a_compiled_network_runs(is_link, tmp_path, monkeypatch):
+    """The compiler loads code and pickles from a folder whose name can be foreseen."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = Path(default_cache_dir())
+    assert place.parent == tmp_path
+    if is_link:
+        place.symlink_to(tmp_path)
+    else:
+        place.touch()
+    job = make_job(rounds=1, params={"compile": True})
+    with pytest.raises(RefusedError, match="must be a folder of this user and not a link"):
+        fit("torch", job, make_shard(300), make_shard(200, seed=1))
