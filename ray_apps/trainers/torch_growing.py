@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _ONE_AT_A_TIME = threading.Lock()
 """Fresh weights come from the one generator that all threads of a process share."""
+STEP_FLOATS = 1 << 26
+"""Numbers that the rows of a step may become at once; their way back takes some three times as
+many, about a GiB in all."""
 NET, BEST, ADAM = "net.", "best.", "adam."
 
 
@@ -77,6 +80,7 @@ class Growing:
         most = int(highest(gang, mine)[0])
         self._rows = -(-params.batch(int(total(gang, mine)[0])) // gang.world)
         self._steps = -(-most // self._rows)
+        self._at_once = max(16, STEP_FLOATS // (self._shape.row_floats * self._shape.depth))
         self._row_weight, self._clip_by = _weights_of_all(data, gang)
         self._history = list(data.start.history)
         self._best = _copy(self._net)
@@ -159,23 +163,28 @@ class Growing:
         they weigh themselves: else a rare class would push with full strength only where a step
         has none of the other.
         """
-        taken = self._data.train.take(places)
-        *seen, label, weight = (sent(one, self._device) for one in taken)
         for one in self._parameters:
             one.grad = torch.zeros_like(one)
-        rows = weight.new_full((), len(places))  # no copy that a GPU would wait for
-        if len(places):
-            is_short = self._params.precision == "bf16"
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=is_short):
-                outputs = self._forward(*seen)
-            loss = (_losses(outputs.float(), label, self._job) * weight).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+        for at in range(0, len(places), self._at_once):
+            self._add_gradients(places[at : at + self._at_once])
+        # no copy that a GPU would wait for
+        rows = torch.full((), len(places), dtype=torch.float32, device=self._device)
         grads = [one.grad for one in self._parameters if one.grad is not None]
         if self._gang.world > 1:
             rows = _add_up(grads, rows, self._gang)
         torch._foreach_div_(grads, rows * self._row_weight)
         nn.utils.clip_grad_norm_(self._parameters, self._now.clip * self._clip_by)
         self._adam.step(grads, rate)
+
+    def _add_gradients(self, places: Tensor) -> None:
+        """Add the gradients of some rows to those that are there."""
+        taken = self._data.train.take(places)
+        *seen, label, weight = (sent(one, self._device) for one in taken)
+        is_short = self._params.precision == "bf16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_short):
+            outputs = self._forward(*seen)
+        loss = (_losses(outputs.float(), label, self._job) * weight).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         self._net.load_state_dict(_below(tensors, NET))

@@ -7,6 +7,7 @@ import json
 import struct
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from arclight.errors import EngineError, IntegrityError, RefusedError, SpecError
 from ray_apps.gang import Alone
@@ -23,7 +25,7 @@ from ray_apps.shards import Shard, dense
 from ray_apps.trainers import InitModel, load_trainer
 from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
-from ray_apps.trainers.torch_growing import _last_rate
+from ray_apps.trainers.torch_growing import STEP_FLOATS, _last_rate
 from ray_apps.trainers.torch_inputs import Inputs, fit_inputs
 from ray_apps.trainers.torch_nets import _Dropout, build, set_dropout
 from ray_apps.trainers.torch_params import NETS, params_at, params_of
@@ -267,6 +269,49 @@ def test_workers_add_their_gradients_up_to_those_of_one(tmp_path):
     matrix = dense(pa.concat_tables(valid.tables))
     scores = [load("torch", one, tmp_path).predict(matrix) for one in (alone, first)]
     assert np.allclose(*scores, atol=2e-3)
+
+
+@contextmanager
+def rows_seen():
+    """Note how many rows each network is trained on at once."""
+    seen = []
+
+    def note(net, rows):
+        if hasattr(net, "BELOW") and net.training:
+            seen.append(len(rows[0]))
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def test_a_step_whose_rows_take_much_memory_is_gone_through_in_parts(tmp_path, monkeypatch):
+    """And is the same step, but for last bits and what dropout draws."""
+    train, valid = make_shard(1000), make_shard(300, seed=1)
+    params = {**SMALL_NET, "dropout": 0.0, "batch_rows": 300}
+    job = make_job(rounds=3, early_stopping=None, params=params, imbalance="weight")
+    with rows_seen() as whole:
+        expected = fit("torch", job, train, valid)
+    assert whole == [300, 300, 300, 100] * 3
+    monkeypatch.setattr("ray_apps.trainers.torch_growing.STEP_FLOATS", 0)
+    with rows_seen() as parts:
+        found = fit("torch", job, train, valid)
+    assert parts == ([*[16] * 18, 12] * 3 + [*[16] * 6, 4]) * 3
+    matrix = dense(valid.tables[0])
+    scores = [load("torch", one, tmp_path).predict(matrix) for one in (expected, found)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("net", "numbers", "most"), [("mlp", 500, 10_000), ("ft_transformer", 20, 1024)]
+)
+def test_the_usual_network_takes_a_step_at_once(net, numbers, most):
+    shape = params_of(make_job(params={"net": net})).shape(
+        fit_inputs(np.zeros((9, numbers), np.float32), (), Alone(), seed=0), 1
+    )
+    assert STEP_FLOATS // (shape.row_floats * shape.depth) >= most
 
 
 def test_the_rate_grows_and_falls_and_hangs_on_nothing_but_the_step():
