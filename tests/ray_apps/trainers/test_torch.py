@@ -6,6 +6,7 @@ import itertools
 import json
 import struct
 import tempfile
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from arclight.errors import EngineError, IntegrityError, RefusedError, SpecError
 from ray_apps.gang import Alone
 from ray_apps.lean import lean_imports
 from ray_apps.shards import Shard, dense
-from ray_apps.trainers import InitModel, load_trainer
+from ray_apps.trainers import InitModel, Values, load_trainer
 from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
 from ray_apps.trainers.torch_growing import STEP_FLOATS, _last_rate
@@ -429,6 +430,23 @@ def test_rows_seen_on_threads_and_in_parts_are_those_of_one_pass():
         assert len(whole) == len(train)
         few = np.concatenate([getattr(one, name) for one in rows])
         assert np.array_equal(few, whole[[0, 8191, 8192, 29_999]])
+
+
+def test_the_least_that_rows_take_is_what_they_take_while_they_are_laid_out():
+    rng, rows, features = np.random.default_rng(0), 400_000, 8
+    columns = [rng.standard_normal(rows, np.float32) for _ in range(features)]
+    table = pa.table({f"f{i}": column for i, column in enumerate(columns)})
+    trainer, job = load_trainer("torch"), replace(make_job(), categorical=())
+    least = rows * trainer.least_row_bytes(Values(features, features, features))
+    tracemalloc.start()
+    try:
+        train = Shard((table,), (np.resize([0.0, 1.0], rows),))
+        few = Shard((table.slice(0, 100),), (np.resize([0.0, 1.0], 100),))
+        trainer.prepare(train, few, job, Alone())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * peak < least < 1.2 * peak
 
 
 def test_a_training_that_goes_on_has_the_parameters_of_its_epoch():
