@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.overrides import TorchFunctionMode
 
 from arclight.errors import IntegrityError, printable
 from ray_apps.trainers.torch_inputs import Inputs
 from ray_apps.trainers.torch_nets import Shape, build
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
@@ -89,6 +90,29 @@ def unpack(path: Path) -> Network:
         ) from error
 
 
+class _Undrawn(TorchFunctionMode):
+    """Within a block, weights are made and not drawn: they are about to be read.
+
+    The one generator that all threads share stays as it is, for a network in training on another.
+    Not torch's device `meta`, with which an embedding imports torch's compiler.
+    """
+
+    DRAWS = ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_")
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch, unless it draws."""
+        named = kwargs or {}
+        if func.__name__ in self.DRAWS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
 def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network:
     shape = Shape(**{**about["shape"], "levels": tuple(about["shape"]["levels"])})
     count = shape.numbers
@@ -100,7 +124,7 @@ def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Network
         levels=shape.levels,
     )
     _check(inputs, shape, about)
-    with torch.random.fork_rng(devices=[]):
+    with _Undrawn():
         net = build(shape)
     net.load_state_dict(
         {n.removeprefix(WEIGHTS): t for n, t in tensors.items() if n.startswith(WEIGHTS)}

@@ -6,6 +6,7 @@ import itertools
 import json
 import struct
 import tempfile
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from ray_apps.shards import Shard, dense
 from ray_apps.trainers import InitModel, Values, load_trainer
 from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.torch_adam import BETAS, EPSILON, AdamW
+from ray_apps.trainers.torch_file import unpack
 from ray_apps.trainers.torch_growing import STEP_FLOATS, _last_rate
 from ray_apps.trainers.torch_inputs import Inputs, fit_inputs
 from ray_apps.trainers.torch_nets import _Dropout, build, set_dropout
@@ -244,6 +246,33 @@ def test_a_file_is_tensors_and_json_and_anything_else_is_refused(tmp_path):
         assert content != fitted.model
         with pytest.raises(IntegrityError, match="not a network Arclight can read"):
             load("torch", replace(fitted, model=content), tmp_path)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_network_that_is_read_takes_no_draws_from_one_in_training(net, tmp_path):
+    """As a search among trainers does, that weighs its trials by other figures too."""
+    params = {"net": net, "width": 16, "heads": 2, "depth": 2, "dropout": 0.3}
+    job = make_job(rounds=3, early_stopping=None, params=params)
+    train, valid = make_shard(3000), make_shard(200, seed=1)
+    alone = fit("torch", job, train, valid)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(alone.model)
+    before = torch.get_rng_state()
+    unpack(path)
+    assert torch.equal(torch.get_rng_state(), before)
+    is_over, read = threading.Event(), []
+
+    def read_on():
+        while not is_over.is_set():
+            read.append(unpack(path))
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_on)
+        beside = fit("torch", job, train, valid)
+        is_over.set()
+        reading.result()
+    assert read
+    assert beside.model == alone.model
 
 
 def test_workers_add_their_gradients_up_to_those_of_one(tmp_path):
