@@ -7,6 +7,7 @@ from a folder and leaves its results there, so nothing but paths travels through
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
     request, job = place.request, place.job
     trainer = load_trainer(request.train.trainer)
     begun = _begin(Store(Path(request.store)), request, job, gang)
-    fitted, measured, seconds = _train(place, begun, gang, tick)
+    fitted, measured, seconds, diverged = _train(place, begun, gang, tick)
     prove_same_model(gang, fitted.model)
     path = folder / f"{MODEL}{gang.rank or ''}{trainer.suffix}"
     replace_file(path, fitted.model)
@@ -197,6 +198,7 @@ def _fit(folder: Path, place: _Place, gang: Gang, tick: Tick) -> None:
         transfer=transfer,
         processor=processor_name(),
         trouble=begun.keeper.trouble,
+        diverged=diverged,
         seconds={**seconds, "folds": done - start, "judge": time.monotonic() - done},
     )
     replace_file(folder / OUTCOME, outcome.to_json().encode())
@@ -242,8 +244,11 @@ def _begin(store: Store, request: FitRequest, job: TrainJob, gang: Gang) -> _Beg
 
 def _train(
     place: _Place, begun: _Begun, gang: Gang, tick: Tick
-) -> tuple[Fitted, _Measured, dict[str, float]]:
-    """Read, check, bin and train; of train only labels and bins are held while training."""
+) -> tuple[Fitted, _Measured, dict[str, float], int]:
+    """Read, check, bin and train; of train only labels and bins are held while training.
+
+    The last of what is returned is `FitOutcome.diverged`.
+    """
     request, job = place.request, place.job
     trainer = load_trainer(request.train.trainer)
     laps = [time.monotonic()]
@@ -282,7 +287,8 @@ def _train(
         begun.keeper.keep(last[0], last[1])  # what follows must not cost these rounds
     laps.append(time.monotonic())
     spent = dict(zip(("read", "bin", "train"), np.diff(laps).tolist(), strict=True))
-    return fitted, measured, spent
+    history = last[0] or begun.start.history
+    return fitted, measured, spent, 0 if math.isfinite(history[-1]) else len(history)
 
 
 def _takes_long_after(request: FitRequest) -> bool:

@@ -83,6 +83,8 @@ class FitOutcome(Contract):
     """Of the first worker."""
     trouble: str = ""
     """Why the last checkpoint could not be written; nothing when it could."""
+    diverged: int = 0
+    """The round after which the metric was no finite number, and the training over; 0: of none."""
     seconds: dict[str, float]
 
 

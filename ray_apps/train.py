@@ -140,6 +140,11 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
             checkpoints.clear()
         if outcome.trouble:
             tell(f"training went on without its last checkpoints: {outcome.trouble}")
+        if outcome.diverged:
+            tell(
+                f"training diverged in round {outcome.diverged:,}: the model is that of the best "
+                "round before; lower the learning rate to train on"
+            )
         return published
     finally:
         for left in (run_folder / "fit").glob("*"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from arclight.errors import DataError, RefusedError, SpecError
+from arclight.errors import DataError, DivergedError, RefusedError, SpecError
 from arclight.metrics import best_f1_threshold, measure
 from arclight.train_section import Costs
 from ray_apps.predictor import load_predictor
@@ -111,6 +112,21 @@ def test_progress_tells_the_rounds(shared, tmp_path):
     assert seen[0] == (0, 5, "reading")
     assert [d for d, _, note in seen if note.startswith("valid auc")] == [1, 2, 3, 4, 5]
     assert bundle.rounds == 5
+
+
+def test_T4_a_training_that_diverges_after_good_rounds_says_so(tmp_path):
+    """It has the best of them; without early stopping it has none."""
+    made = make_dataset(tmp_path / "store", rows=(400, 100, 100))
+    wild = {"trainer": "torch", "params": {"clip": 1e30}, "rounds": 9}
+    wild["params_after"] = {3: {"learning_rate": 1e30}}
+    said = []
+    bundle = train(made, make_spec(**wild), tmp_path / "run", tell=said.append)
+    assert 1 <= bundle.rounds <= 3
+    told = r"training diverged in round [45]: the model is that of the best round before; lower"
+    assert any(re.match(told, one) for one in said), said
+    with pytest.raises(DivergedError, match="the training diverged"):
+        train(made, make_spec(**wild, early_stopping=None), tmp_path / "run")
+    assert list(made.catalog.models("demo")) == [bundle]
 
 
 @pytest.mark.parametrize(
