@@ -197,7 +197,7 @@ def _from_scratch(
     """Train without the model to start from, by the dataset's own plan; return rounds as well."""
     train, valid = asked.shards(asked.own)
     plan = asked.own.plan
-    job = asked.trainer.from_scratch(asked.job)
+    job = replace(asked.trainer.from_scratch(asked.job), is_kept=False)
     job = replace(job, categorical=plan.categorical, codes=plan.codes, classes=len(plan.classes))
     evened, job = even_out(train, job, gang)
     data = asked.trainer.prepare(evened, valid, job, gang)

@@ -159,7 +159,7 @@ def _fold_figure(
 ) -> FoldFigure:
     """Train and judge one fold; one that cannot be judged costs its figure and not the model."""
     learn, judge = parts
-    job, rounds = replace(asked.job, early_stopping=None), asked.rounds
+    job, rounds = replace(asked.job, early_stopping=None, is_kept=False), asked.rounds
     learn, job = even_out(learn, job, gang)
     said = (number * rounds, count * rounds, f"fold {number + 1} of {count}, {job.metric}")
     value: float | None = None

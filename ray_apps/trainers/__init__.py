@@ -68,7 +68,9 @@ class TrainJob:
         shift: added to the raw score of class 1 of a binary task, by every metric and in the
             model file, since the rows to train on were evened out (`ray_apps.trainers.imbalance`).
         init: what the training starts from; None: from scratch.
-        is_trial: nobody keeps the model, and others train beside it on the same rows.
+        is_kept: somebody keeps the model; of another, a trial's or a fold's, nobody asks for
+            more than its figure.
+        is_trial: others train beside it on the same rows.
         bins_folder: where bins are put, of which memory holds a few parts; None: in memory.
         judged: rounds whose metric somebody asks for, by now; the others have that of the one
             before in the history. None: every round, as early stopping and networks need it.
@@ -92,6 +94,7 @@ class TrainJob:
     workers: int = 1
     shift: float = 0.0
     init: InitModel | None = None
+    is_kept: bool = True
     is_trial: bool = False
     bins_folder: Path | None = None
     judged: set[int] | None = None

@@ -46,7 +46,7 @@ class ValidMetric:
         self.last = from_first(self._gang, predictions, self._measure)
         if math.isnan(self.last):
             raise _undefined(self._job)  # by every worker alike
-        if not self._job.is_trial and self._may_be_kept():
+        if self._job.is_kept and self._may_be_kept():
             self._held = self.last, predictions.copy()  # the library writes over its own
         return self.last
 

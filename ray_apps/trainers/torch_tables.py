@@ -117,9 +117,9 @@ class TorchTrainer:
             rounds = kept_rounds(history, job)
             network = growing.best(rounds)
             shift_scores(network.net, job.shift)
-            # nobody asks for a trial's, and measuring them takes as long as a few epochs
+            # measuring them takes as long as a few epochs
             none = (0.0,) * data.inputs.features
-            found = none if job.is_trial else gains(network, data, job, gang)
+            found = gains(network, data, job, gang) if job.is_kept else none
             network.net.cpu()  # where it is stored from, and scores
         return Fitted(
             model=pack(replace(network, gains=found)),

@@ -122,7 +122,8 @@ def run_host(
         train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
         prove_rows(gang, manifest, (train, valid))
         threads = max(1, fit.threads // request.at_once)
-        job = replace(job_of(fit, manifest), threads=threads, workers=1, is_trial=True)
+        job = job_of(fit, manifest)
+        job = replace(job, threads=threads, workers=1, is_kept=False, is_trial=True)
         stages = stages_of(study.tune, train, valid, job, request.folds)
         trainers = {name: load_trainer(name) for name in study.candidates}
         Host(

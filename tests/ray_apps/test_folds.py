@@ -23,6 +23,7 @@ from ray_apps.train import fit_request, model_key
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.lgbm import LgbmTrainer
+from ray_apps.trainers.torch_scores import gains
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.gang.test_mesh import gang_of
 from tests.ray_apps.make_dataset import make_dataset, make_spec
@@ -201,6 +202,20 @@ def test_only_one_folds_binned_rows_are_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(LgbmTrainer, "prepare", watched)
     train(made, make_spec(trainer="lightgbm", folds=3, rounds=5), tmp_path)
     assert seen == [0, 0, 0, 0]
+
+
+def test_of_a_fold_nothing_is_measured_but_its_figure(tmp_path, monkeypatch):
+    made, measured = make_dataset(tmp_path / "store"), []
+
+    def counted(*args):
+        measured.append(1)
+        return gains(*args)
+
+    monkeypatch.setattr("ray_apps.trainers.torch_tables.gains", counted)
+    bundle = train(made, make_spec(trainer="torch", folds=2, rounds=2), tmp_path)
+    assert len(bundle.cross_validation.folds) == 2
+    assert len(measured) == 1
+    assert sum(bundle.importance) == pytest.approx(1)
 
 
 def test_a_dataset_that_was_split_otherwise_is_refused(tmp_path):

@@ -96,5 +96,5 @@ def test_the_scores_that_are_held_are_those_of_the_round_that_is_kept():
     every(scores)
     last = every(scores[::-1])
     assert np.array_equal(every.scores_of(last), scores[::-1])
-    trial = ValidMetric(Alone(), label, make_job(is_trial=True))
+    trial = ValidMetric(Alone(), label, make_job(is_kept=False))
     assert trial.scores_of(trial(scores)) is None  # many of them are at work at the same time

@@ -75,7 +75,7 @@ def test_every_trial_is_one_training_whose_parameters_change(found):
             categorical=made.manifest.plan.categorical,
             rounds=10,
             early_stopping=None,
-            is_trial=True,
+            is_kept=False,
         )
         data = trainer.prepare(*shards, job, Alone())
         fitted = trainer.fit(data, job, Alone(), lambda history, _: len(history) < leg.ends)  # noqa: B023
