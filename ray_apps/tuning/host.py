@@ -21,7 +21,7 @@ from ray_apps.gang import Alone
 from ray_apps.memory import is_no_memory
 from ray_apps.trainers import Fitted, Spent
 from ray_apps.tuning.controller import passing_of
-from ray_apps.tuning.shared_bins import SharedBins
+from ray_apps.tuning.shared_bins import WAYS, SharedBins
 from ray_apps.tuning.stages import other_figures
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ray_apps.tuning.networks import Networks
     from ray_apps.tuning.stages import Stage
 
-BINNINGS = 2
-"""Ways to bin that are kept at once, or one a trainer; another takes the place of the oldest."""
 NO_MEMORY = "asked for more memory than there is"
 TOLD_EVERY_S = 0.2
 HUNG_S = 60.0
@@ -121,7 +119,7 @@ class Host:
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
         self._network = threading.Lock()
-        self._bins = SharedBins(max(BINNINGS, len(study.candidates)) * len(stages))
+        self._bins = SharedBins(max(WAYS, len(study.candidates)) * len(stages))
         self._begun_s = clock() - spent_s
         self._stops = False
         self._failure: BaseException | None = None
@@ -202,15 +200,12 @@ class Host:
             return
         now = self._clock()
         for mine in list(self._live.values()):
-            # never of one that has not begun
-            if now - max(mine.begun_s + limit, mine.heard_s) > HUNG_S:
+            if now - max(mine.begun_s + limit, mine.heard_s) > HUNG_S:  # of one that has begun
                 if self._live.pop(mine.number, None) is None:
                     continue  # it came back just now
                 self._stop()
-                reason = (
-                    f"did not come back from round {mine.rounds + 1:,} in "
-                    f"{max(limit, mine.heard_s - mine.begun_s) + HUNG_S:,.0f} s"
-                )
+                waited = max(limit, mine.heard_s - mine.begun_s) + HUNG_S
+                reason = f"did not come back from round {mine.rounds + 1:,} in {waited:,.0f} s"
                 self._controller.end(
                     Trial(
                         number=mine.number,

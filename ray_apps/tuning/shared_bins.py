@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Key = tuple[Any, ...]
 """What bins depend on."""
+WAYS = 2
+"""Ways to bin that are kept at once, or one a trainer; another takes the place of the oldest."""
 
 
 class SharedBins:
