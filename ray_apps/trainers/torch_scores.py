@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from arclight.metrics import measure_scores, metric_for
-from ray_apps.gang.totals import from_first, to_first
+from ray_apps.gang.totals import from_first, highest, to_first
 from ray_apps.trainers.torch_rows import Rows
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ SCORED_FLOATS = 1 << 25
 """Rows that are scored at once, and numbers that they may become on the way (128 MiB)."""
 SHUFFLED_ROWS = 20_000
 SHUFFLED_FLOATS = 1 << 29
-"""Valid rows of each worker that importance is measured on, and numbers of all its scorings."""
+"""Valid rows of each worker that importance is measured on, and numbers of all its scorings; more
+only where the metric is undefined on these."""
 
 
 def score_rows(network: Network, rows: Rows) -> npt.NDArray[np.float64]:
@@ -69,8 +70,20 @@ def gains(network: Network, data: TorchData, job: TrainJob, gang: Gang) -> tuple
     The same on every worker. Breiman, Random Forests (2001), section 10.
     """
     work = network.shape.row_floats * data.inputs.features
-    most = min(len(data.valid), SHUFFLED_ROWS, max(256, SHUFFLED_FLOATS // work))
-    places = np.linspace(0, len(data.valid) - 1, most)
+    most = min(SHUFFLED_ROWS, max(256, SHUFFLED_FLOATS // work))
+    whole = int(highest(gang, np.array([len(data.valid)]))[0])
+    found = _gains(network, data, job, gang, most)
+    while found is None and most < whole:
+        most *= 4
+        found = _gains(network, data, job, gang, most)
+    return found or (0.0,) * data.inputs.features
+
+
+def _gains(
+    network: Network, data: TorchData, job: TrainJob, gang: Gang, most: int
+) -> tuple[float, ...] | None:
+    """Return them by at most so many rows of each worker; None: the metric is undefined there."""
+    places = np.linspace(0, len(data.valid) - 1, min(len(data.valid), most))
     some = places.astype(np.int64)
     label = to_first(gang, data.valid_label[some])
     rows = Rows(*data.valid.take(torch.from_numpy(some).to(data.valid.label.device)))
@@ -80,6 +93,8 @@ def gains(network: Network, data: TorchData, job: TrainJob, gang: Gang) -> tuple
         return math.nan if value is None else value
 
     whole = from_first(gang, score_rows(network, rows), judge)
+    if math.isnan(whole):
+        return None
     sign = 1.0 if metric_for(job.task, job.metric).higher_is_better else -1.0
     order = torch.from_numpy(np.random.default_rng(job.seed).permutation(len(rows)))
     mixed = (_shuffled(rows, i, data.inputs, order) for i in range(data.inputs.features))

@@ -156,6 +156,18 @@ def test_every_net_learns_every_task(net, task, tmp_path):
     assert min(gains[0], gains[3]) > 5 * max(gains[1], gains[2])
 
 
+def test_importance_is_measured_where_the_metric_is_defined(tmp_path, monkeypatch):
+    """The rows of a rare class may be none of those that would do."""
+    monkeypatch.setattr("ray_apps.trainers.torch_scores.SHUFFLED_FLOATS", 0)
+    train, valid = make_shard(4000), make_shard(4000, seed=1)
+    label = valid.label
+    label[np.linspace(0, 3999, 256).astype(int)] = 0
+    valid = replace(valid, labels=(label * (np.cumsum(label) < 50),))
+    job = make_job(rounds=3, early_stopping=None)
+    model = load("torch", fit("torch", job, train, valid), tmp_path)
+    assert model.gains().max() > 0.05
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_a_row_s_score_does_not_depend_on_the_rows_beside_it(net, tmp_path):
     params = {"net": net, "width": 16, "heads": 2, "depth": 1}
