@@ -200,8 +200,8 @@ def _compare(
 def _doubt(unproven: Sequence[str], gate: GateRule) -> str:
     return (
         f"Nothing shows that the test rows are new to {' and '.join(unproven)}, and figures "
-        "of rows that were learned from are too good; where that decides, move the alias by hand: "
-        f"arclight promote NAME@N {gate.not_worse_than}"
+        "of rows that were learned from are too good; where that decides, `arclight promote` "
+        f"moves '{gate.not_worse_than}' by hand."
     )
 
 

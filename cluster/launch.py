@@ -74,7 +74,7 @@ def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
     if known is not None:
         raise ConflictError(
             f"a cluster runs already at {known.jobs_url} (process {known.pid}); use it, or stop "
-            "it with `arclight down`."
+            "it with `arclight down` and the same --profile."
         )
     _refuse_elsewhere(folder)
     sizes = plan_sizes(profile, look_at_machine(folder))

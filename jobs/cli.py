@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from jobs.options import (
     StoreOption,
 )
 
+END_S = 20.0
+"""In which a second Ctrl-C does not disturb the end of a command."""
 app = typer.Typer(
     help="Raw tables to a served model: ETL on Spark, training and serving on Ray.",
     add_completion=False,
@@ -354,6 +357,8 @@ app.add_typer(keys_app, name="keys")
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its status: 0, 1, 2, 3 or 130."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of what a shell runs beside it
+        signal.signal(signal.SIGINT, _interrupt)
     if os.environ.get(FLAG) == "1" and POINT in os.environ:
         arm(os.environ[POINT])
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -361,8 +366,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _interrupt(*_: Any) -> None:
-    """Let SIGTERM end a run the way Ctrl-C does; a second one does not disturb its end."""
+    """Let SIGTERM end a run the way Ctrl-C does; a second one does not disturb its end.
+
+    Only Ctrl-C does after a while, for somebody who would not wait for it.
+    """
+    waited = time.monotonic() + END_S
+
+    def again(*_: Any) -> None:
+        if time.monotonic() > waited:
+            raise KeyboardInterrupt
+
     signal.signal(signal.SIGTERM, lambda *_: None)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, again)
     raise KeyboardInterrupt
 
 

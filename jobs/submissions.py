@@ -126,7 +126,7 @@ def decide_state(
     if hint is None:
         return JobState("unknown", "the cluster cannot be asked, and the job has left no record.")
     if hint in ("PENDING", "RUNNING"):
-        reason = "it is being stopped." if cancelled else "by the cluster's word."
+        reason = "it is being stopped." if cancelled else "the cluster says so."
         return JobState("queued" if hint == "PENDING" else "running", reason)
     if cancelled:
         return JobState("cancelled", "it was cancelled before it could record its end.", 130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,13 @@ def submit_command(  # noqa: PLR0913 -- the options of `submit` and of `run`
     if sent.is_new:
         say(f"submit: {job} is with {sent.submission.jobs_url}.", style="green")
     else:
-        say(f"submit: this is job {job}, which was submitted before and is {sent.state.name}: ")
-        say(f"{sent.state.reason} Use --again for a new attempt.")
-    say(f"next: arclight logs {job} --follow · arclight wait {job} · arclight cancel {job}")
+        when = "" if sent.state.is_over else " once it is over"
+        say(
+            f"submit: this is job {job}, which was submitted before and is {sent.state.name}: "
+            f"{sent.state.reason} --again makes a new attempt{when}."
+        )
+    own = f"{job}{'' if store is None else f' --store {shlex.quote(store)}'}"
+    say(f"next: arclight logs {own} --follow · arclight wait {own} · arclight cancel {own}")
     answer({"job": job, "new": sent.is_new, "state": sent.state.name}, as_json=as_json)
 
 

@@ -164,8 +164,9 @@ def lost(who: str, failure: RayError, folder: Path | None, rank: int = 0) -> Los
     """
     found = None if folder is None else _last_word(folder, rank)
     held = f"; it held {found.held_bytes / GIB:.1f} GiB when last heard of" if found else ""
+    said = str(failure).strip().split("\n")[0].split(". ")[0].rstrip(".")  # then come its numbers
     return LostWorkerError(
-        f"Ray lost {who} ({printable(failure)}): out of memory or killed{held}; see the run's log."
+        f"Ray lost {who} ({printable(said)}): out of memory or killed{held}; see the run's log."
     )
 
 

@@ -60,14 +60,20 @@ def until(is_true: Callable[[], Any], process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def interrupt(process: subprocess.Popen[str], number: int) -> None:
-    """Send a signal and see the command end as it must."""
+def interrupt(
+    process: subprocess.Popen[str], number: int, again_s: tuple[float, ...] = ()
+) -> None:
+    """Send a signal, and more of it after a while, and see the command end as it must."""
     tree = psutil.Process(process.pid).children(recursive=True)
     assert tree
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
+    for seconds in again_s:
+        time.sleep(seconds)
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
@@ -84,9 +90,15 @@ def states(folder: Path, step: str) -> list[str]:
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.fault)]
+    ("number", "again_s"),
+    [
+        (signal.SIGINT, (0.3, 0.3)),  # by somebody who is impatient
+        pytest.param(signal.SIGTERM, (), marks=pytest.mark.fault),
+    ],
 )
-def test_a_training_is_interrupted_and_goes_on(tmp_path: Path, number: int) -> None:
+def test_a_training_is_interrupted_and_goes_on(
+    tmp_path: Path, number: int, again_s: tuple[float, ...]
+) -> None:
     made = make_dataset(tmp_path / "store")
     spec = make_spec("binary", rounds=3000, early_stopping=None, workers=1)
     (tmp_path / "a.yaml").write_text(
@@ -95,7 +107,7 @@ def test_a_training_is_interrupted_and_goes_on(tmp_path: Path, number: int) -> N
     progress = tmp_path / "store" / "runs"
     with typed(tmp_path, "train", "a.yaml") as it:
         until(lambda: list(progress.glob("*/fit/*/progress*")), it)
-        interrupt(it, number)
+        interrupt(it, number, again_s)
     assert states(tmp_path, "train") == ["started", "interrupted"]
     assert not list(progress.glob("*/fit/*"))
     assert list(made.catalog.models(spec.name)) == []
@@ -146,9 +158,11 @@ def test_a_command_that_only_waits_is_interrupted(
         time.sleep(10)
 
     monkeypatch.setattr("jobs.watch.jobs_command", wait)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     with pytest.raises(SystemExit) as ended:
         main(["jobs", "--store", str(tmp_path)])
-    signal.signal(signal.SIGTERM, before)
+    os.kill(os.getpid(), number)  # while it ends
+    for one, handler in before.items():
+        signal.signal(one, handler)
     assert ended.value.code == 130
     assert capsys.readouterr().err.startswith("arclight: interrupted;")

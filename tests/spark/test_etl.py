@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pytest
 
 from arclight.errors import DataError, RefusedError, SchemaError, SpecError
 from arclight.spec_file import load_spec
-from jobs.submissions import _portable
+from jobs.submissions import _write_spec
 from spark.etl_plan import plan_etl
 from tests.spark.etl_case import make_case, rows
 
@@ -368,7 +367,7 @@ def test_a_submitted_spec_has_the_key_that_it_has_here(tmp_path: Path, how: str)
     here = load_spec(case.spec_file())
     sent = tmp_path / "elsewhere" / "spec.yaml"
     sent.parent.mkdir()
-    sent.write_text(json.dumps(_portable(here)))
+    _write_spec(sent, here)
     assert plan_etl(load_spec(sent)).key == plan_etl(here).key
 
 
