@@ -219,7 +219,7 @@ def test_a_champion_that_may_have_seen_the_rows_is_named(
     found = register_step(with_rival(context, "champion"), new, evidence)
     assert found.kind == kind
     assert f"Nothing shows that the test rows are new to {champion.ref}, and" in found.reason
-    assert "arclight promote NAME@N champion" in found.reason
+    assert "`arclight promote` moves 'champion' by hand" in found.reason
 
 
 def test_an_evaluation_of_an_older_release_is_made_again_to_compare_with(
