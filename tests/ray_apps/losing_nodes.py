@@ -76,7 +76,8 @@ def _raylet(node: Any) -> int:
 
 
 def _parents_of_workers() -> set[int]:
-    return {p.ppid() for p in psutil.process_iter() if "GangWorker" in " ".join(p.cmdline())}
+    seen = (one.info for one in psutil.process_iter(["ppid", "cmdline"]))  # a zombie has no line
+    return {one["ppid"] for one in seen if "GangWorker" in " ".join(one["cmdline"] or ())}
 
 
 if __name__ == "__main__":
