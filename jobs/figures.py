@@ -23,7 +23,7 @@ def say_figures(bundle: ModelBundle, evaluation: Evaluation) -> None:
             for name, value, low, high in figure_rows(evaluation.report)
         ],
     )
-    if not evaluation.is_test_new:
+    if evaluation.is_test_new is False:  # an older record does not know
         say(
             f"evaluate: nothing shows that the test rows of {evaluation.dataset} are new to "
             f"{bundle.ref}: if it, or one it came from, learned from them, figures are too good.",

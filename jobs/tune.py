@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from arclight.bundle import ModelBundle, SearchResult
     from arclight.manifest import DatasetManifest
+    from arclight.study import Study
 
 
 ASKED_ANEW = {"space", "trainers"}
@@ -103,22 +104,7 @@ def tune_step(
         say(f"tune: study {study.ref} is over: {found}.")
     else:
         check_space(spec, manifest.plan)
-        if trials.ended:
-            say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
-        elif new_study:
-            say(f"tune: study {study.ref} begins; without --new-study the same command goes on.")
-        if study.tune.sampler in LEARNING and study.tune.trials <= STARTUP:
-            say(
-                f"tune: the first {STARTUP} trials are by chance, so that with "
-                f"{study.tune.trials:,} {study.tune.sampler} does not come to its turn.",
-                style="yellow",
-            )
-        if study.tune.sampler == "grid" and study.tune.trials < points_of(study.tune):
-            say(
-                f"tune: {study.tune.trials:,} of the grid's {points_of(study.tune):,} points are "
-                "tried, by chance; set tune.trials for more.",
-                style="yellow",
-            )
+        _say_what_begins(study, trials, new_study=new_study)
         shown = progress("tune", LiveTable(run.catalog.store, study))
         with run.step("tune", key=study.key) as note, shown as tick, workers(context):
             found = search(
@@ -147,6 +133,26 @@ def tune_step(
     train = with_params(spec.train, spec.tune, found.params, found.params_after)
     told = replace(context.loaded, spec=spec.model_copy(update={"train": train}))
     return train_step(replace(context, loaded=told), manifest, found), found
+
+
+def _say_what_begins(study: Study, trials: Trials, *, new_study: bool) -> None:
+    """Say with what a search goes on, and where its trials are not those one would think of."""
+    if trials.ended:
+        say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
+    elif new_study:
+        say(f"tune: study {study.ref} begins; without --new-study the same command goes on.")
+    if study.tune.sampler in LEARNING and study.tune.trials <= STARTUP:
+        say(
+            f"tune: the first {STARTUP} trials are by chance, so that with "
+            f"{study.tune.trials:,} {study.tune.sampler} does not come to its turn.",
+            style="yellow",
+        )
+    if study.tune.sampler == "grid" and study.tune.trials < points_of(study.tune):
+        say(
+            f"tune: {study.tune.trials:,} of the grid's {points_of(study.tune):,} points are "
+            "tried, by chance; set tune.trials for more.",
+            style="yellow",
+        )
 
 
 def _is_plain(spec_file: Path, error: SpecError) -> bool:

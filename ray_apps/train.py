@@ -138,17 +138,22 @@ def train_model(  # noqa: PLR0913 -- what of what, where, and who is told
             made = _Made(work, outcome, crew, key, learned, origin, found)
             published = _publish(catalog, manifest, spec, made)
             checkpoints.clear()
-        if outcome.trouble:
-            tell(f"training went on without its last checkpoints: {outcome.trouble}")
-        if outcome.diverged:
-            tell(
-                f"training diverged in round {outcome.diverged:,}: the model is that of the best "
-                "round before; lower the learning rate to train on"
-            )
+        _tell_of(outcome, tell)
         return published
     finally:
         for left in (run_folder / "fit").glob("*"):
             discard(left)
+
+
+def _tell_of(outcome: FitOutcome, tell: Tell) -> None:
+    """Tell what went wrong in a training that gave a model."""
+    if outcome.trouble:
+        tell(f"training went on without its last checkpoints: {outcome.trouble}")
+    if outcome.diverged:
+        tell(
+            f"training diverged in round {outcome.diverged:,}: the model is that of the best "
+            "round before; lower the learning rate to train on"
+        )
 
 
 def find_origin(catalog: Catalog, manifest: DatasetManifest, spec: Spec) -> ModelBundle | None:
