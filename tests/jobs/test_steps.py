@@ -240,6 +240,8 @@ def test_an_evaluation_of_an_older_release_is_made_again_to_compare_with(
 def test_figures_of_rows_that_may_have_been_learned_from_are_told_as_such(capsys):
     seen = of_skill(0.3, "seen").model_copy(update={"is_test_new": False})
     say_figures(make_bundle(), of_skill(0.3, "new"))
+    unsaid = of_skill(0.3, "older").model_copy(update={"is_test_new": None})
+    say_figures(make_bundle(), unsaid)  # by an older release
     assert "nothing shows" not in capsys.readouterr().err
     say_figures(make_bundle(), seen)
     assert "nothing shows that the test rows of flights@1 are new to flights@0" in (
