@@ -352,5 +352,19 @@ class Evaluation(Contract):
     key: str
     made_at: str
     is_test_new: bool | None = None
-    """Whether the splits show that no row of it was used for the model or one that it came from;
-    None in an older record."""
+    """Whether splits or keys show that no row of it was used for the model or one that it came
+    from; None in an older record."""
+    test_rows_seen: int | None = None
+    """Rows of it that were, by their keys; None where that cannot be counted."""
+
+    @property
+    def doubt(self) -> str:
+        """What speaks against the figures; nothing where the rows are new, or nobody looked."""
+        if self.is_test_new is not False:
+            return ""
+        if not self.test_rows_seen:
+            return f"nothing shows that the test rows of {self.dataset} are new to {self.model}"
+        return (
+            f"{self.test_rows_seen:,} of the {self.report.rows:,} test rows of {self.dataset} are "
+            f"among those that {self.model} learned from or was chosen by"
+        )

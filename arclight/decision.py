@@ -105,7 +105,7 @@ def decide_gate(
     report: EvalReport,
     champion: EvalReport | None,
     holder: str | None = None,
-    unproven: Sequence[str] = (),
+    doubts: Sequence[str] = (),
 ) -> Decision:
     """Decide whether the model of a report may take the alias.
 
@@ -119,7 +119,7 @@ def decide_gate(
         report: evidence about the new model.
         champion: evidence about the model `not_worse_than` names; None when there is none yet.
         holder: NAME@V of that model; None when no model holds the alias.
-        unproven: NAME@V of those of both to which nothing shows the test rows to be new.
+        doubts: what speaks against figures of either (`Evaluation.doubt`).
     """
     gate = gate or GateRule()
     missed = _missed_limits(gate, report)
@@ -135,9 +135,9 @@ def decide_gate(
             f"with; make one: arclight evaluate SPEC --model {holder}",
         )
     found = _compare(gate.not_worse_than, met, report, champion)
-    if champion is None or not unproven:
+    if champion is None or not doubts:
         return found
-    return Decision(kind=found.kind, reason=f"{found.reason} {_doubt(unproven, gate)}")
+    return Decision(kind=found.kind, reason=f"{found.reason} {_doubt(doubts, gate)}")
 
 
 def _limits(gate: GateRule) -> list[tuple[str, str, float]]:
@@ -197,11 +197,10 @@ def _compare(
     return Decision(kind="promote", reason=f"{'; '.join([*met, rule])}.")
 
 
-def _doubt(unproven: Sequence[str], gate: GateRule) -> str:
+def _doubt(doubts: Sequence[str], gate: GateRule) -> str:
     return (
-        f"Nothing shows that the test rows are new to {' and '.join(unproven)}, and figures "
-        "of rows that were learned from are too good; where that decides, `arclight promote` "
-        f"moves '{gate.not_worse_than}' by hand."
+        f"But {', and '.join(doubts)}; figures of rows that were learned from are too good, and "
+        f"where that decides, `arclight promote` moves '{gate.not_worse_than}' by hand."
     )
 
 

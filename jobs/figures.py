@@ -23,10 +23,10 @@ def say_figures(bundle: ModelBundle, evaluation: Evaluation) -> None:
             for name, value, low, high in figure_rows(evaluation.report)
         ],
     )
-    if evaluation.is_test_new is False:  # an older record does not know
+    if evaluation.doubt:
         say(
-            f"evaluate: nothing shows that the test rows of {evaluation.dataset} are new to "
-            f"{bundle.ref}: if it, or one it came from, learned from them, figures are too good.",
+            f"evaluate: {evaluation.doubt}; figures of rows that it, or one it came from, learned "
+            "from are too good.",
             style="yellow",
         )
     _say_if_nothing_was_learnt(evaluation.report)

@@ -41,15 +41,13 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
     with run.step("register", key=bundle.model_digest) as note:
         held = run.catalog.alias(spec.name, CHAMPION)
         rival, holder = _rival(context, bundle, evaluation)
-        unproven = dict.fromkeys(
-            e.model for e in (rival, evaluation) if e is not None and e.is_test_new is False
-        )
+        doubts = dict.fromkeys(e.doubt for e in (rival, evaluation) if e is not None and e.doubt)
         decision = decide_gate(
             spec.gate,
             evaluation.report,
             rival.report if rival is not None else None,
             holder,
-            tuple(unproven),
+            tuple(doubts),
         )
         stands = held is not None and held.version_number == bundle.number
         if decision.kind == "promote" and not stands:

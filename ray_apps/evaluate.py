@@ -13,11 +13,12 @@ from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError, SpecError, nearest, printable
 from arclight.features import level_names
-from arclight.finetune import shown_new, used_datasets
+from arclight.finetune import used_datasets
 from arclight.lineage import code_digest
 from arclight.report import evaluate_predictions
 from cluster.machine import look_at_machine
 from ray_apps.predictor import load_predictor
+from ray_apps.seen_rows import seen_test_rows
 from ray_apps.shards import Reader, labels_of, open_split, stored_features
 from ray_apps.versions import CODE
 
@@ -83,7 +84,10 @@ def evaluate_model(
     predictor = load_predictor(catalog, bundle, threads=threads)
     opening = catalog.open_test(manifest, bundle, run=run)
     read = _TestRows(catalog, manifest, tuple(segments), opening)
-    rows = _score(predictor, read, Reader(threads=threads), tick)
+    reader = Reader(threads=threads)
+    rows = _score(predictor, read, reader, tick)
+    used = used_datasets(catalog, bundle)
+    seen = seen_test_rows(catalog, opening, manifest, used, reader=reader, tick=tick)
     report = evaluate_predictions(
         bundle.task,
         rows.label,
@@ -106,7 +110,8 @@ def evaluate_model(
         report=report,
         key=key,
         made_at=now(),
-        is_test_new=shown_new(manifest, used_datasets(catalog, bundle))[1],
+        is_test_new=seen == 0,
+        test_rows_seen=seen,
     )
     return catalog.publish_evaluation(bundle.name, bundle.number, evaluation)
 

@@ -87,6 +87,12 @@ def test_a_dataset_of_other_features_is_refused(own, shared):
 
 def test_it_says_whether_the_test_rows_are_shown_to_be_new_to_the_model(own):
     made, bundle = own("binary", "lightgbm")
-    assert evaluate(made, bundle).is_test_new
+    first = evaluate(made, bundle)
+    assert (first.is_test_new, first.test_rows_seen, first.doubt) == (True, 0, "")
     other = make_dataset(made.catalog.store.root, rows=(60, 20, 20), seed=3).manifest
-    assert evaluate(made, bundle, manifest=other).is_test_new is False
+    found = evaluate(made, bundle, manifest=other)
+    assert (found.is_test_new, found.test_rows_seen) == (False, 20)
+    assert found.doubt == (
+        f"20 of the 20 test rows of {other.ref} are among those that {bundle.ref} learned from or "
+        "was chosen by"
+    )
