@@ -48,6 +48,7 @@ RACES = {
     "large": race_train.make_large_race,
     "small": race_train.make_small_race,
     "search": race_search.make_race,
+    "search-xgboost": race_search.make_xgboost_race,
     "search-flights": race_search.make_flights_race,
     "controller": race_controller.make_race,
     "torch": race_torch.make_race,

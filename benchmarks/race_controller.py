@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.contender import Contender
 from benchmarks.harness import Comparison, Facts, Race, Verdict
-from benchmarks.search_job import SPACE
+from benchmarks.search_job import SPACES
 from benchmarks.setting import Setting, scratch_for
 
 if TYPE_CHECKING:
@@ -20,7 +20,12 @@ ROUNDS = 81
 def make_race(setting: Setting) -> Race:
     """Return the race; there are no data."""
     trials = TRIALS[setting.size]
-    body = {"trials": trials, "slots": SLOTS[setting.size], "rounds": ROUNDS, "space": SPACE}
+    body = {
+        "trials": trials,
+        "slots": SLOTS[setting.size],
+        "rounds": ROUNDS,
+        "space": SPACES["lightgbm"],
+    }
 
     def side(name: str, module: str, note: str, **more: Any) -> Contender:
         scratch = str(scratch_for(setting, "controller", name))

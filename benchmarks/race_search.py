@@ -1,7 +1,7 @@
-"""Races `search` and `search-flights`: a hundred configurations of LightGBM by successive halving.
+"""Races `search`, `search-xgboost` and `search-flights`: a hundred configurations by halving.
 
-The first one over a generated table, the second one over real flights, which are split by time;
-Ray up and warm.
+The first two over a generated table, LightGBM's and XGBoost's, the third one LightGBM's over real
+flights, which are split by time; Ray up and warm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.data import INGEST_CATEGORIES, content_digest, prepared, trainin
 from benchmarks.harness import Comparison, Facts, Race, Verdict
 from benchmarks.packages import installed
 from benchmarks.published import publish_spec
-from benchmarks.search_job import FIXED, SPACE, reached_s
+from benchmarks.search_job import FIXED, SPACES, reached_s
 from benchmarks.setting import Setting, scratch_for, spark_params
 from examples.flights.fetch import FOLDER, fetch
 from ray_apps.tuning.ask import Asker
@@ -71,6 +71,13 @@ def make_race(setting: Setting) -> Race:
     return _race(setting, "search", data, spec, None)
 
 
+def make_xgboost_race(setting: Setting) -> Race:
+    """Generate the same table, publish it, and return the race of the other library."""
+    data = prepared(setting.data, training_table, ROWS[setting.size])
+    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "xgboost", 1)
+    return _race(setting, "search-xgboost", data, spec, None)
+
+
 def make_flights_race(setting: Setting) -> Race:
     """Fetch the flights, publish them as the example does, and return the race."""
     data = setting.data / "flights"
@@ -81,6 +88,7 @@ def make_flights_race(setting: Setting) -> Race:
     spec["features"].pop("min_count")  # peers know no level that stands for rare ones
     # never early, but it keeps the best round, which is the one that the peers report: by the last
     # one the months to come are told worse
+    spec["train"]["trainer"] = "lightgbm"
     return _race(setting, "search-flights", data, spec, BOOST_ROUNDS[setting.size])
 
 
@@ -88,14 +96,16 @@ def _race(
     setting: Setting, name: str, data: Path, spec: dict[str, Any], early_stopping: int | None
 ) -> Race:
     rounds, trials = BOOST_ROUNDS[setting.size], TRIALS[setting.size]
+    library = spec["train"]["trainer"]
     spec["train"] = {
-        "trainer": "lightgbm", "rounds": rounds, "early_stopping": early_stopping,
-        "metric": "auc", "params": FIXED,
+        "trainer": library, "rounds": rounds, "early_stopping": early_stopping,
+        "metric": "auc", "params": FIXED[library],
     }  # fmt: skip
     published = publish_spec(setting, name, spec)
     job = published.job(threads=1, rounds=rounds)
-    spec["tune"] = {"trials": trials, "sampler": "random", "scheduler": "asha", "space": SPACE}
-
+    spec["tune"] = {
+        "trials": trials, "sampler": "random", "scheduler": "asha", "space": SPACES[library]
+    }  # fmt: skip
     tune = Tune.model_validate_json(json.dumps(spec["tune"]))
     asked = [configurations(tune, seed=number) for number in range(MOST_ROUNDS + 1)]
 
@@ -118,8 +128,10 @@ def _race(
     flaml = {"PYTHONPATH": str(installed(setting.data / "packages", FLAML))}
 
     def peer(side: str, module: str, note: str) -> Contender:
-        body: dict[str, Any] = {"scratch": scratch(side), "job": job, "asked": asked}
-        body["lane"] = side.partition("-")[2]
+        body: dict[str, Any] = {
+            "scratch": scratch(side), "library": library, "job": job, "asked": asked,
+            "lane": side.partition("-")[2],
+        }  # fmt: skip
         return Contender(
             name=side,
             module=f"benchmarks.peers.{module}",

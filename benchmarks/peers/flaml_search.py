@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flaml import tune
 
 from benchmarks.ingest_job import Job
-from benchmarks.search_job import ETA, SPACE, boost, datasets, grace
+from benchmarks.search_job import ETA, SPACES, boost, datasets, grace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,8 @@ ROUNDS = "rounds"
 class Flaml:
     """One `tune.run` a round."""
 
-    def __init__(self, job: Job, trials: int) -> None:
-        self._job, self._trials = job, trials
+    def __init__(self, library: str, job: Job, trials: int) -> None:
+        self._library, self._job, self._trials = library, job, trials
         self._curves: list[Curve] = []
 
     def ready(self, number: int) -> None:
@@ -38,12 +38,13 @@ class Flaml:
     def run(self, number: int) -> dict[str, Any]:
         """Search from the first trial to the last."""
         begun, most = time.monotonic(), self._job.rounds
-        data = datasets(self._job, THREADS)
+        space = SPACES[self._library]
+        data = datasets(self._library, self._job, THREADS)
         curve: Curve = []
         seen = {"best": 0.0, "rounds": 0, "trials": 0}
 
         def evaluate(config: dict[str, Any]) -> dict[str, float]:
-            params = {name: config[name] for name in SPACE}
+            params = {name: config[name] for name in space}
             mine = 0.0
 
             def report(_: int, auc: float) -> bool:
@@ -52,7 +53,8 @@ class Flaml:
                 seen["rounds"] += 1
                 return True
 
-            boost(params, data, int(config.get(ROUNDS, most)), report, THREADS)
+            rounds = int(config.get(ROUNDS, most))
+            boost(self._library, params, data, rounds, report, THREADS)
             seen["best"] = max(seen["best"], mine)
             seen["trials"] += 1
             curve.append((time.monotonic() - begun, seen["best"]))
@@ -60,7 +62,7 @@ class Flaml:
 
         tune.run(
             evaluate,
-            config={name: _domain(one) for name, one in SPACE.items()},
+            config={name: _domain(one) for name, one in space.items()},
             metric="auc",
             mode="max",
             num_samples=self._trials if number else WARM_TRIALS,
@@ -96,4 +98,4 @@ def _domain(one: dict[str, Any]) -> Any:
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[Flaml]:
     """There is no engine to start."""
-    yield Flaml(Job(**params["job"]), len(params["asked"][0]))
+    yield Flaml(params["library"], Job(**params["job"]), len(params["asked"][0]))

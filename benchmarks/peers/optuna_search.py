@@ -19,20 +19,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.ingest_job import Job
-from benchmarks.search_job import ETA, SPACE, boost, datasets, grace
+from benchmarks.search_job import ETA, SPACES, boost, datasets, grace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import lightgbm as lgb
-
-    from benchmarks.search_job import Curve
+    from benchmarks.search_job import Binned, Curve
 
 WARM_TRIALS = 4
 AT_ONCE = 2
 
 
-def objective(trial: optuna.Trial, data: tuple[lgb.Dataset, lgb.Dataset], rounds: int) -> float:
+def objective(trial: optuna.Trial, library: str, data: Binned, rounds: int) -> float:
     """Train one trial and return its best AUC."""
     best, pruned = 0.0, False
 
@@ -43,13 +41,14 @@ def objective(trial: optuna.Trial, data: tuple[lgb.Dataset, lgb.Dataset], rounds
         pruned = trial.should_prune()
         return not pruned
 
-    boost({name: _asked(trial, name) for name in SPACE}, data, rounds, report)
+    params = {name: _asked(trial, name, one) for name, one in SPACES[library].items()}
+    boost(library, params, data, rounds, report)
     if pruned:
         raise optuna.TrialPruned
     return best
 
 
-def work(path: str, name: str, job: dict[str, Any], trials: int) -> None:
+def work(path: str, name: str, library: str, job: dict[str, Any], trials: int) -> None:
     """Be one of several processes."""
     asked = Job(**job)
     study = optuna.load_study(
@@ -58,17 +57,23 @@ def work(path: str, name: str, job: dict[str, Any], trials: int) -> None:
         sampler=optuna.samplers.RandomSampler(seed=None),
         pruner=_pruner(asked.rounds),
     )
-    data = datasets(asked)
-    study.optimize(lambda t: objective(t, data, asked.rounds), n_trials=trials)
+    data = datasets(library, asked)
+    study.optimize(lambda t: objective(t, library, data, asked.rounds), n_trials=trials)
 
 
 class OptunaSearch:
     """One study a round."""
 
     def __init__(
-        self, job: Job, asked: list[list[dict[str, Any]]], lane: str, scratch: Path
+        self,
+        library: str,
+        job: Job,
+        asked: list[list[dict[str, Any]]],
+        lane: str,
+        scratch: Path,
     ) -> None:
-        self._job, self._asked, self._lane, self._scratch = job, asked, lane, scratch
+        self._library, self._job, self._asked = library, job, asked
+        self._lane, self._scratch = lane, scratch
         self._curves: list[Curve] = []
         optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -95,9 +100,11 @@ class OptunaSearch:
                 pruner=_pruner(job.rounds),
             )
             _ask_for(study, asked)
-            data = datasets(job)
+            data = datasets(self._library, job)
             study.optimize(
-                lambda t: objective(t, data, job.rounds), n_trials=trials, n_jobs=AT_ONCE
+                lambda t: objective(t, self._library, data, job.rounds),
+                n_trials=trials,
+                n_jobs=AT_ONCE,
             )
             return study
         path = str(self._scratch / "journal" / "study.log")
@@ -105,9 +112,9 @@ class OptunaSearch:
         study = optuna.create_study(study_name="race", storage=storage, direction="maximize")
         _ask_for(study, asked)
         start = multiprocessing.get_context("spawn")
-        body = dataclasses.asdict(job)
+        body, share = dataclasses.asdict(job), trials // AT_ONCE
         workers = [
-            start.Process(target=work, args=(path, "race", body, trials // AT_ONCE))
+            start.Process(target=work, args=(path, "race", self._library, body, share))
             for _ in range(AT_ONCE)
         ]
         for worker in workers:
@@ -151,8 +158,7 @@ def _pruner(rounds: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace(rounds), reduction_factor=ETA)
 
 
-def _asked(trial: optuna.Trial, name: str) -> float:
-    one = SPACE[name]
+def _asked(trial: optuna.Trial, name: str, one: dict[str, Any]) -> float:
     is_log = bool(one.get("log"))
     if "int" in one:
         return trial.suggest_int(name, *one["int"], log=is_log)
@@ -162,6 +168,5 @@ def _asked(trial: optuna.Trial, name: str) -> float:
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[OptunaSearch]:
     """There is no engine to start."""
-    yield OptunaSearch(
-        Job(**params["job"]), params["asked"], params["lane"], Path(params["scratch"])
-    )
+    job, scratch = Job(**params["job"]), Path(params["scratch"])
+    yield OptunaSearch(params["library"], job, params["asked"], params["lane"], scratch)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WARM_TRIALS = 2
 
 
-def trial(config: dict[str, Any], job: dict[str, Any]) -> None:
+def trial(config: dict[str, Any], library: str, job: dict[str, Any]) -> None:
     """Read and bin, then report every round; Tune ends it from outside."""
     asked = Job(**job)
 
@@ -35,14 +35,16 @@ def trial(config: dict[str, Any], job: dict[str, Any]) -> None:
         tune.report({"auc": auc})
         return True
 
-    boost(config["params"], datasets(asked), asked.rounds, report)
+    boost(library, config["params"], datasets(library, asked), asked.rounds, report)
 
 
 class RayTune:
     """One `Tuner` a round, in a cluster that stays up."""
 
-    def __init__(self, job: Job, asked: list[list[dict[str, Any]]], scratch: Path) -> None:
-        self._job, self._asked, self._scratch = job, asked, scratch
+    def __init__(
+        self, library: str, job: Job, asked: list[list[dict[str, Any]]], scratch: Path
+    ) -> None:
+        self._library, self._job, self._asked, self._scratch = library, job, asked, scratch
         self._curves: list[Curve] = []
 
     def ready(self, number: int) -> None:
@@ -54,7 +56,7 @@ class RayTune:
         asked = self._asked[number] if number else self._asked[0][:WARM_TRIALS]
         job = dataclasses.asdict(dataclasses.replace(self._job, seed=number))
         tuner = tune.Tuner(
-            tune.with_parameters(trial, job=job),
+            tune.with_parameters(trial, library=self._library, job=job),
             param_space={"params": tune.grid_search(asked)},
             tune_config=tune.TuneConfig(
                 metric="auc",
@@ -96,5 +98,6 @@ def _curve(result: Any, begun: float) -> Curve:
 def open_side(params: dict[str, Any]) -> Iterator[RayTune]:
     """Start a cluster on loopback."""
     with cluster_up():
-        yield RayTune(Job(**params["job"]), params["asked"], Path(params["scratch"]))
+        job = Job(**params["job"])
+        yield RayTune(params["library"], job, params["asked"], Path(params["scratch"]))
         ray.shutdown()
