@@ -265,6 +265,9 @@ class ModelBundle(Contract):
     settings: TrainSettings | None = None
     """None in a record of a release that did not keep them."""
     resumed: tuple[Resumed, ...] = ()
+    diverged: int | None = None
+    """The round after which the metric was no finite number: the training was over, and the model
+    is that of the best round before. None: of none."""
     cross_validation: CrossValidation | None = None
     transfer: Transfer | None = None
     """What starting from another model was worth; None for one from scratch."""
@@ -283,6 +286,8 @@ class ModelBundle(Contract):
             del body["settings"]
         if not self.resumed:
             del body["resumed"]
+        if self.diverged is None:
+            del body["diverged"]
         if self.cross_validation is None:
             del body["cross_validation"]
         if self.transfer is None:

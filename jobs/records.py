@@ -43,6 +43,7 @@ def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
         ("trainer", f"{bundle.trainer}, {bundle.rounds:,} rounds"),
         *_settings(bundle),
         *(("went on after a loss", _again(one)) for one in bundle.resumed),
+        *([("diverged", f"in round {bundle.diverged:,}")] if bundle.diverged else []),
         *((f"parameter {name}", value) for name, value in bundle.params.items()),
         *((f"{bundle.metric} on {s}", rounded(v)) for s, v in bundle.train_metrics.items()),
         *_folds(bundle),

@@ -352,6 +352,7 @@ def _bundle(manifest: DatasetManifest, spec: Spec, made: _Made, stored: _Stored)
             processor=outcome.processor,
         ),
         resumed=outcome.resumed,
+        diverged=outcome.diverged or None,
         cross_validation=outcome.cross_validation,
         transfer=outcome.transfer,
         search=made.found,

@@ -251,6 +251,15 @@ def test_figures_of_rows_that_may_have_been_learned_from_are_told_as_such(capsys
     )
 
 
+def test_a_model_says_that_its_training_went_wrong(context: Context, capsys):
+    catalog = context.run.catalog
+    say_model(catalog, make_bundle())
+    assert "diverged" not in capsys.readouterr().err
+    say_model(catalog, make_bundle().model_copy(update={"diverged": 5}))
+    told = capsys.readouterr().err.replace("│", " ")
+    assert "diverged in round 5" in " ".join(told.split())
+
+
 def test_figures_of_a_model_are_those_of_its_own_dataset(context: Context, capsys):
     catalog = context.run.catalog
     bundle, own = judged(context, "k1", 0.3)

@@ -124,6 +124,7 @@ def test_T4_a_training_that_diverges_after_good_rounds_says_so(tmp_path):
     assert 1 <= bundle.rounds <= 3
     told = r"training diverged in round [45]: the model is that of the best round before; lower"
     assert any(re.match(told, one) for one in said), said
+    assert bundle.diverged in {4, 5}
     with pytest.raises(DivergedError, match="the training diverged"):
         train(made, make_spec(**wild, early_stopping=None), tmp_path / "run")
     assert list(made.catalog.models("demo")) == [bundle]
