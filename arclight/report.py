@@ -238,18 +238,6 @@ def figure_rows(
     return [(f.name, f.value, f.low, f.high) for f in report.figures]
 
 
-def segment_rows(
-    report: EvalReport,
-) -> list[tuple[str, str, int, float | None, float | None, float | None]]:
-    """Return (column, level, rows, value, low, high) of the main metric, for a table."""
-    return [
-        (s.column, s.level, s.rows, f.value, f.low, f.high)
-        for s in report.segments
-        for f in s.figures
-        if f.name == report.metric
-    ]
-
-
 def _figures(result: Bootstrap) -> tuple[Figure, ...]:
     return tuple(
         Figure(name=name, value=found.value, low=found.low, high=found.high)

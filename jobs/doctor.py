@@ -6,21 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from arclight.errors import RefusedError
-from cluster.doctor import examine
+from cluster.doctor import examine, find_constraints
 from cluster.profiles import load_profile
 from jobs.runs import store_root
 from jobs.say import answer, say, say_table
-
-CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 
 
 def doctor_command(*, store: str | None, profile: str, as_json: bool) -> None:
     """Examine this machine and print one line a finding."""
     root = store_root(store, Path.cwd())
-    constraints = CONSTRAINTS if CONSTRAINTS.is_file() else None
     new = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
-        findings = examine(load_profile(profile), constraints, root)
+        findings = examine(load_profile(profile), find_constraints(), root)
     finally:
         # a look leaves nothing: a store is made by the command that puts something into it
         for folder in new:

@@ -83,18 +83,6 @@ def mean_of_all(gang: Gang, mine: float, rows: int) -> float:
     return from_first(gang, np.array([[mine, rows]], np.float64), judge)
 
 
-def own_metric(labels: Doubles, predictions: Doubles, job: TrainJob) -> float:
-    """Return our formula of the job's metric, for the metrics a library has not.
-
-    Raises:
-        DataError: the metric is undefined on these rows.
-    """
-    value = measure_scores(job.task, job.metric, labels, predictions)
-    if value is None:
-        raise _undefined(job)
-    return value
-
-
 def _undefined(job: TrainJob) -> DataError:
     return DataError(
         f"metric '{job.metric}' must be defined on the rows that judge a round, but it is not for "

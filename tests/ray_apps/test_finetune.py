@@ -25,7 +25,7 @@ from arclight.errors import (
 )
 from arclight.features import Derived
 from arclight.finetune import used_datasets
-from arclight.metrics import measure
+from arclight.metrics import measure, measure_scores
 from arclight.progress import silent
 from arclight.signing import TrustedKeys
 from arclight.store import Store
@@ -38,7 +38,6 @@ from ray_apps.shards import read_shard
 from ray_apps.train import find_origin
 from ray_apps.trainers import InitModel, load_trainer
 from ray_apps.trainers.imbalance import even_out
-from ray_apps.trainers.judge import own_metric
 from tests.jobs.test_signing import arclight
 from tests.ray_apps.conftest import train_here as train
 from tests.ray_apps.gang.test_together import outcomes
@@ -124,7 +123,9 @@ def test_the_metric_of_a_round_is_that_of_the_whole_model(name, metric, tmp_path
     valid = make_shard(700, seed=6)
     found = fit(name, job, other, valid)
     scores = load(name, found, tmp_path).predict(valid.matrix())
-    assert found.valid == pytest.approx(own_metric(valid.label, scores, job), abs=1e-6)
+    assert found.valid == pytest.approx(
+        measure_scores(job.task, job.metric, valid.label, scores), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -431,7 +432,9 @@ def test_evened_out_rows_do_not_move_what_a_model_knows(name, how, tmp_path):
     after = load(name, found, tmp_path).predict(valid.matrix())
     assert after.mean() == pytest.approx(before.mean(), rel=0.05)
     np.testing.assert_allclose(after, before, atol=0.03)
-    assert found.valid == pytest.approx(own_metric(valid.label, after, job), abs=1e-5)
+    assert found.valid == pytest.approx(
+        measure_scores(job.task, job.metric, valid.label, after), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", TREES)

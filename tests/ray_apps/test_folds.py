@@ -11,6 +11,7 @@ import pytest
 
 from arclight.errors import DataError, SpecError
 from arclight.folds import fold_rule
+from arclight.metrics import measure_scores
 from arclight.progress import silent
 from arclight.spec import Etl, TimeSplit
 from cluster.sizing import Crew
@@ -21,7 +22,6 @@ from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense, read_shard
 from ray_apps.train import fit_request, model_key
 from ray_apps.trainers import load_trainer
-from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.lgbm import LgbmTrainer
 from ray_apps.trainers.torch_scores import gains
 from tests.ray_apps.conftest import train_here as train
@@ -67,7 +67,9 @@ def test_a_fold_is_judged_on_rows_it_has_not_seen(name, etl, tmp_path):
         path = tmp_path / f"{number}{trainer.suffix}"
         path.write_bytes(fitted.model)
         scores = trainer.load(path, threads=1).predict(whole[judge])
-        assert figure.value == pytest.approx(own_metric(label[judge], scores, job), abs=2e-5)
+        assert figure.value == pytest.approx(
+            measure_scores(job.task, job.metric, label[judge], scores), abs=2e-5
+        )
     assert np.mean(found.values) == pytest.approx(bundle.train_metrics["valid"], abs=0.05)
 
 

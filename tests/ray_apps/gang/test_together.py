@@ -17,6 +17,7 @@ import pytest
 import xgboost as xgb
 
 from arclight.errors import ArclightError, DataError, EngineError, IntegrityError, RefusedError
+from arclight.metrics import measure_scores
 from arclight.progress import silent
 from cluster.sizing import Crew
 from ray_apps.fit import run_fit
@@ -28,7 +29,6 @@ from ray_apps.gang.wire import LostError
 from ray_apps.shards import Shard, dense, read_shard
 from ray_apps.train import fit_request
 from ray_apps.trainers import load_trainer
-from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.labels import check_labels, row_weights
 from ray_apps.trainers.lgbm_bins import common_bins
 from ray_apps.trainers.lgbm_network import Network
@@ -146,7 +146,9 @@ def test_the_metric_of_each_round_is_that_of_all_rows_and_the_same_on_every_work
     scores = (
         load_trainer(name).load(path, threads=1).predict(dense(pa.concat_tables(valid.tables)))
     )
-    assert first[-1] == pytest.approx(own_metric(valid.label, scores, job), abs=1e-6)
+    assert first[-1] == pytest.approx(
+        measure_scores(job.task, job.metric, valid.label, scores), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

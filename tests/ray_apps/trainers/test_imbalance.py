@@ -12,12 +12,11 @@ import xgboost as xgb
 
 from arclight.bundle import WEIGHING
 from arclight.errors import DataError, SpecError
-from arclight.metrics import measure
+from arclight.metrics import measure, measure_scores
 from ray_apps.gang import Alone
 from ray_apps.shards import Reader, Shard, read_shard
 from ray_apps.trainers import load_trainer
 from ray_apps.trainers.imbalance import even_out, put_right
-from ray_apps.trainers.judge import own_metric
 from ray_apps.trainers.lgbm import _shifted as lgbm_shifted
 from ray_apps.trainers.xgb_trees import shifted as xgb_shifted
 from tests.ray_apps.conftest import train_here as train
@@ -59,7 +58,9 @@ def test_scores_are_probabilities_of_the_data_as_it_is(name, how, flip, tmp_path
     scores = load(name, fitted, tmp_path).predict(matrix)
     assert scores.mean() == pytest.approx(label.mean(), rel=0.15)
     # the metric that stopped the training is that of the file that came out of it
-    assert fitted.valid == pytest.approx(own_metric(label, scores, job), abs=1e-5)
+    assert fitted.valid == pytest.approx(
+        measure_scores(job.task, job.metric, label, scores), abs=1e-5
+    )
     plain = fit(name, job_of(rounds=rounds), train_rows, valid)
     assert fitted.valid == pytest.approx(plain.valid, abs=0.012)
     assert measure("binary", "auc", label, scores) > 0.8

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError, SpecError
-from arclight.metrics import best_f1_threshold, measure
+from arclight.metrics import best_f1_threshold, measure, measure_scores
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.trainers.boosting import BEGINNING, Snapshot
-from ray_apps.trainers.judge import is_over, kept_rounds, own_metric
+from ray_apps.trainers.judge import is_over, kept_rounds
 from ray_apps.trainers.labels import check_labels, row_weights
 from ray_apps.trainers.xgb_bins import Parts
 from tests.ray_apps.make_dataset import SMALL_NET
@@ -206,7 +206,9 @@ def test_every_metric_can_stop_a_training(name, task, metric, tmp_path):
     valid = make_shard(400, seed=1, task=task)
     fitted = fit(name, job, make_shard(1500, task=task), valid)
     scores = load(name, fitted, tmp_path).predict(dense(pa.concat_tables(valid.tables)))
-    assert fitted.valid == pytest.approx(own_metric(valid.label, scores, job), abs=2e-5)
+    assert fitted.valid == pytest.approx(
+        measure_scores(job.task, job.metric, valid.label, scores), abs=2e-5
+    )
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
