@@ -100,7 +100,8 @@ class Controller:
         self._asking = threading.Lock()
         self._lock = threading.Condition()
         """Told when a trial ends or comes back: a generation waits for the one before."""
-        self._begun_s, self._known = clock() - spent_s, len(trials.ended)
+        self._opened_s, self._known = clock(), len(trials.ended)
+        self._begun_s = self._opened_s - spent_s
         self._stops = False
         self._gone: set[int] = set()
 
@@ -215,20 +216,27 @@ class Controller:
             return not self._again and self._trials.next_number >= self._wanted
 
     def said(self) -> Said:
-        """Return how far the search is."""
+        """Return how far the search is; first what a narrow terminal must not cut off."""
         with self._lock:
             ended, running = list(self._trials.ended.values()), len(self._running)
             best = self._study.best(self._trials)
-        told = [] if best is None else [f"best {best.value:.5f} (trial {best.number})"]
+        told = self._forecast(len(ended))
+        told += [] if best is None else [f"best {best.value:.5f} (trial {best.number})"]
         told.append(f"{running} running")
         for state in ("stopped", "failed"):
             count = sum(trial.state == state for trial in ended)
             told += [f"{count:,} {state}"] if count else []
-        made, spent = len(ended) - self._known, self._spent_s()
-        if made and spent > 1:
-            left = max(0, self._wanted - len(ended)) * spent / made
-            told.append(f"{60 * made / spent:.1f}/min, {left:.0f} s left")
         return len(ended), self._wanted, ", ".join(told)
+
+    def _forecast(self, ended: int) -> list[str]:
+        """Return how many trials a minute this has seen end, and when the last one will have."""
+        made, seen_s = ended - self._known, self._clock() - self._opened_s
+        if not made or seen_s <= 1:
+            return []
+        left, limit = max(0, self._wanted - ended) * seen_s / made, self._study.tune.time_limit_s
+        if limit is not None:
+            left = min(left, max(0.0, limit - self._spent_s()))
+        return [f"{60 * made / seen_s:.1f}/min, {left:.0f} s left"]
 
     # with the lock held
 

@@ -162,3 +162,23 @@ def test_a_trial_that_was_gone_twice_waits_for_those_beside_it(made):
     made.end(beside, 2)
     thread.join(10)
     assert begun == [suspect]
+
+
+def test_the_forecast_is_of_what_it_has_seen_within_the_limit_and_stands_first(tmp_path):
+    """After a loss another one decides, to which the trials before have taken no time."""
+    now = [0.0]
+    made = Made(tmp_path, trials=1000, clock=lambda: now[0])
+    for _ in range(30):
+        number = made.begin(0)
+        now[0] += 2.0
+        made.end(number, 0)
+    done, whole, said = made.controller.said()
+    assert (done, whole) == (30, 1000)
+    assert said.startswith("30.0/min, 1940 s left, best 0.60000 (trial 0), ")
+    limited = made.study.tune.model_copy(update={"time_limit_s": 100})
+    study = made.study.model_copy(update={"tune": limited})
+    after = Controller(study, made.file(), clock=lambda: now[0], spent_s=60.0)
+    number, params = after.next(0)
+    now[0] += 3.0
+    after.end(Trial(number=number, params=params, state="complete", value=0.5))
+    assert after.said()[2].startswith("20.0/min, 37 s left, ")
