@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from arclight.errors import (
     ArclightError,
@@ -25,7 +25,7 @@ from ray_apps.fit_files import write_progress
 from ray_apps.gang.mesh import KEY_BYTES, Door, meet
 from ray_apps.gang.wire import LostError
 from ray_apps.lean import lean_imports
-from ray_apps.ray_placed import PLACED_S, failure_of, placed
+from ray_apps.ray_placed import GONE, PLACED_S, failure_of, placed
 from ray_apps.ray_task import END_S, POLL_S, cause_of, hand_on, lost
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _open(actors: list[ActorHandle]) -> list[tuple[str, int]]:
         doors: list[tuple[str, int]] = ray.get(
             [actor.open.remote() for actor in actors], timeout=PLACED_S
         )
-    except (RayActorError, GetTimeoutError) as error:
+    except (*GONE, GetTimeoutError) as error:
         raise LostWorkerError(
             f"{len(actors)} training workers must start within {PLACED_S:.0f} s, but one did not "
             f"({printable(error)}); see the run's log."
@@ -140,7 +140,7 @@ def _first_cause(running: list[Any], folder: Path) -> ArclightError:
     failures = [failure_of(one) for one in running]
     reasons = [
         lost(f"training worker {rank + 1} of {len(running)}", failure, folder, rank)
-        if isinstance(failure, RayActorError)
+        if isinstance(failure, GONE)
         else cause_of(failure)
         for rank, failure in enumerate(failures)
         if failure is not None

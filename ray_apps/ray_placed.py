@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -27,6 +27,9 @@ PLACED_S = 60.0
 NODES_POLL_S = 1.0
 NODE = "ray.io/node-id"
 """Ray's label of a node by which a place is bound to it."""
+GONE = (RayActorError, OutOfMemoryError)
+"""What a call fails with whose process is gone; the second one where Ray itself has ended it, when
+its node was short of memory."""
 
 
 @contextlib.contextmanager

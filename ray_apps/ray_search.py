@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arclight.errors import ArclightError, LostWorkerError
 from ray_apps.lean import lean_imports
-from ray_apps.ray_placed import failure_of, placed
+from ray_apps.ray_placed import GONE, failure_of, placed
 from ray_apps.ray_task import END_S, POLL_S, cause_of, lost
 from ray_apps.tuning.worker import deciding, request_of, run_host
 
@@ -102,7 +102,7 @@ class RemoteController:
         """
         try:
             return ray.get(answer)
-        except RayActorError as error:
+        except GONE as error:
             raise LostWorkerError(
                 f"Ray lost the process that decides for the search ({error}); see the run's log."
             ) from error
@@ -186,7 +186,7 @@ def _watch(running: dict[Any, int], controller: RemoteController, tick: Tick, te
         tick(*controller.said())
         for one in done:
             rank, failure = running.pop(one), failure_of(one)
-            if isinstance(failure, RayActorError):
+            if isinstance(failure, GONE):
                 gone += 1
                 who = f"host {rank + 1} of {hosts} of the search"
                 why = lost(who, failure, None).message

@@ -11,6 +11,7 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError
 
 from arclight.errors import DataError, EngineError, LostWorkerError
 from arclight.progress import silent
@@ -87,6 +88,15 @@ def test_a_worker_that_is_gone_is_told_and_not_that_a_library_failed_elsewhere(
     told = _first_cause(running, tmp_path)
     assert isinstance(told, LostWorkerError)
     assert "Ray lost training worker 2 of 2" in str(told)
+
+
+def test_one_that_ray_ended_for_its_memory_is_gone_as_well(monkeypatch, tmp_path):
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
+    failures = {0: OutOfMemoryError("1 worker(s) were killed due to the node"), 1: None}
+    monkeypatch.setattr("ray_apps.ray_gang.failure_of", failures.get)
+    told = _first_cause([0, 1], tmp_path)
+    assert isinstance(told, LostWorkerError)
+    assert "Ray lost training worker 1 of 2" in str(told)
 
 
 @pytest.mark.parametrize("name", ["xgboost", pytest.param("lightgbm", marks=pytest.mark.fault)])

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray.exceptions import OutOfMemoryError
 
 from arclight.errors import ConflictError, IntegrityError, LostWorkerError
 from arclight.progress import silent, silent_tell
 from arclight.study import alone, open_study, trials_path
 from arclight.trials import Trials
 from cluster.sizing import Crew
-from ray_apps.ray_search import search_on_nodes
+from ray_apps import ray_search
+from ray_apps.ray_search import RemoteController, search_on_nodes
 from ray_apps.train import fit_request
 from ray_apps.tuning.worker import REQUEST, SearchRequest
 from tests.ray_apps.make_dataset import make_dataset
@@ -125,6 +127,36 @@ def test_U1_one_that_decides_is_lost_and_the_same_goes_on(ray_cluster, tmp_path)
     after = asked.trials()
     assert sorted(after.ended) == list(range(24))
     assert all(after.ended[n] == trial for n, trial in before.ended.items())
+
+
+ENDED = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory. Memory")
+
+
+def test_a_host_that_ray_ended_for_its_memory_is_one_that_is_lost(monkeypatch):
+    """Ray has another error for it than for a process that was killed by others."""
+    told, asked = [], []
+
+    class Decides:
+        said = staticmethod(lambda: (0, 4, ""))
+
+        def lost(self, host, why):
+            asked.append((host, why))
+            return 2
+
+    monkeypatch.setattr(ray_search.ray, "wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr(ray_search, "failure_of", {"a": None, "b": ENDED}.get)
+    assert ray_search._watch({"a": 0, "b": 1}, Decides(), silent, told.append) == 1
+    assert [host for host, _ in asked] == [1]
+    assert told[0].startswith("Ray lost host 2 of 2 of the search (1 worker(s) were killed due to")
+
+
+def test_so_is_one_that_decides(monkeypatch):
+    def get(_):
+        raise ENDED
+
+    monkeypatch.setattr(ray_search.ray, "get", get)
+    with pytest.raises(LostWorkerError, match="lost the process that decides"):
+        RemoteController(None)._wait_for(None)
 
 
 @pytest.mark.ray
