@@ -57,7 +57,8 @@ def stages_of(
     Args:
         tune: what is searched, and how.
         train: all rows of train.
-        valid: all rows of valid; folds are judged on rows of train instead.
+        valid: all rows of valid; folds are judged on rows of train instead, but the model that is
+            trained afterwards is not.
         job: what every trial has beside its trainer, rounds and parameters.
         rule: of the folds, if there are some.
 
@@ -65,12 +66,12 @@ def stages_of(
         DataError: labels are bad, a fold has no rows, or rows of one class only.
         IntegrityError: bytes or columns are not those published.
     """
+    check_labels(train.label, valid.label, job, Alone())
     if rule is not None:
         dealt = deal(train, rule, Alone())
         check_folds(train, dealt, job, Alone(), "tune.folds")
         pairs = [dealt.parts(train, number) for number in range(rule.count)]
         return tuple(_stage(i, *pair, job) for i, pair in enumerate(pairs, 1))
-    check_labels(train.label, valid.label, job, Alone())
     if tune.fidelity == "rows":
         groups = len(train.labels)
         parts = [(n, _some(train, n)) for n in rungs_of(groups)]

@@ -344,6 +344,17 @@ def test_folds_that_cannot_be_judged_name_their_field(tmp_path):
         searched(made, spec_of("xgboost", {**FOLDS, "folds": 3}), tmp_path)
 
 
+def test_a_model_that_could_not_be_judged_on_valid_is_told_before_its_search_by_folds(tmp_path):
+    """No trial looks at valid, but the model that is trained afterwards does."""
+    labels = {
+        "train": pa.array(np.resize([0.0, 1.0], ROWS[0])),
+        "valid": pa.array(np.zeros(ROWS[1])),
+    }
+    made = make_dataset(tmp_path / "store", rows=ROWS, label=labels)
+    with pytest.raises(DataError, match="the valid split must have rows of two classes"):
+        searched(made, spec_of("xgboost", FOLDS, rounds=4), tmp_path)
+
+
 def test_what_is_for_one_trainer_alone_is_not_for_another():
     spec = spec_of("xgboost", {"trainers": "auto", "space": {}}, bins="disk", device="auto")
     chosen = with_params(spec.train, spec.tune, {"trainer": "lightgbm", "num_leaves": 8})
