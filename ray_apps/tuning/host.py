@@ -10,7 +10,7 @@ import contextlib
 import math
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from arclight.errors import ArclightError, IntegrityError, LostWorkerError, printable
@@ -19,15 +19,15 @@ from arclight.study import trained_by
 from arclight.trials import Trial
 from ray_apps.gang import Alone
 from ray_apps.memory import is_no_memory
-from ray_apps.trainers import Fitted, Spent
+from ray_apps.trainers import Fitted
 from ray_apps.tuning.controller import passing_of
+from ray_apps.tuning.running import Running
 from ray_apps.tuning.shared_bins import WAYS, SharedBins
 from ray_apps.tuning.stages import other_figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from arclight.population import Leg
     from arclight.search_space import Param
     from arclight.study import Study
     from ray_apps.trainers import Trainer, TrainJob
@@ -44,42 +44,6 @@ HUNG_S = 60.0
 
 class _StoppedError(Exception):
     """Ends a training from inside: its trial is stopped."""
-
-
-@dataclass
-class _Running:
-    """A trial that runs."""
-
-    number: int
-    params: dict[str, Param]
-    asked_s: float
-    bin_s: float = 0.0
-    """Seconds in which rows were made ready for it, and for those after it."""
-    begun_s: float = math.nan
-    """When its training began, stages before this one as if they had gone on into it; NaN while
-    it waits or is made ready for."""
-    spent_s: float = 0.0
-    """Of training, in stages that are done."""
-    spent: Spent = field(default_factory=Spent)
-    points: list[tuple[int, float]] = field(default_factory=list)
-    rounds: int = 0
-    heard_s: float = math.nan
-    """When it ended a round last, or began."""
-    before: int = 0
-    """Rounds of the stages before this one."""
-    asked: set[int] = field(default_factory=set)
-    """Rounds that somebody looks at, where not all of them are judged."""
-    again_s: float = 0.0
-    """Of training, in rounds that were there before, of a network that was lost."""
-    best: float = math.nan
-    leg: Leg | None = None
-    """Of a population: what it trains."""
-    values: list[float] = field(default_factory=list)
-    """Of the stages that are done, where there are several."""
-    others: list[dict[str, float]] = field(default_factory=list)
-    """Of each stage, the figures of `tune.also`."""
-    reason: str = ""
-    """Why it is stopped; nothing while it is not."""
 
 
 class Host:
@@ -123,7 +87,7 @@ class Host:
         self._begun_s = clock() - spent_s
         self._stops = False
         self._failure: BaseException | None = None
-        self._live: dict[int, _Running] = {}
+        self._live: dict[int, Running] = {}
 
     def run(self, tell: Callable[[], None] = lambda: None) -> None:
         """Make trials until there is no other.
@@ -164,10 +128,10 @@ class Host:
 
     def _work(self) -> None:
         """Make one trial after another."""
-        mine: _Running | None = None
+        mine: Running | None = None
         try:
             while not self._is_over() and (asked := self._controller.next(self._rank)) is not None:
-                mine = self._live[asked[0]] = _Running(*asked, self._clock())
+                mine = self._live[asked[0]] = Running(*asked, self._clock())
                 trial = self._make(mine)
                 if self._live.pop(mine.number, None) is None:
                     return  # it was given up, and this thread with it
@@ -224,7 +188,7 @@ class Host:
         self._stops = True
         self._bins.stop()
 
-    def _make(self, mine: _Running) -> Trial | None:
+    def _make(self, mine: Running) -> Trial | None:
         """Train one trial; what is wrong with its parameters is its own end, None an interrupt.
 
         Raises:
@@ -243,7 +207,9 @@ class Host:
                 if fitted is None:
                     return None
                 found = fitted
+                begun = self._clock()
                 mine.others.append(other_figures(self._study.tune.also, fitted, name, stage))
+                mine.judged(self._clock() - begun)
                 self._pass(mine, name, place, found.valid)
             except _StoppedError:
                 if not self._has_rungs and self._is_late():
@@ -260,7 +226,7 @@ class Host:
             others=self._others(mine),
         )
 
-    def _failed(self, mine: _Running, error: Exception) -> Trial:
+    def _failed(self, mine: Running, error: Exception) -> Trial:
         """Return the end of a trial that raised, unless no other would fare better.
 
         Raises:
@@ -272,13 +238,13 @@ class Host:
             raise error
         return self._ended(mine, state="failed", reason=_reason(error))
 
-    def _knows_leg(self, mine: _Running) -> bool:
+    def _knows_leg(self, mine: Running) -> bool:
         """Ask what a trial of a population trains; False: this host was given up meanwhile."""
         if self._networks is not None:
             mine.leg = self._controller.leg(mine.number)
         return self._networks is None or mine.leg is not None
 
-    def _stages_of(self, mine: _Running, name: str) -> list[tuple[int, Stage]]:
+    def _stages_of(self, mine: Running, name: str) -> list[tuple[int, Stage]]:
         """Return the places and stages of a trial: of row groups those where somebody looks."""
         every = list(enumerate(self._stages))
         if self._study.tune.fidelity != "rows":
@@ -286,13 +252,13 @@ class Host:
         rungs = self._passing[name].rungs(mine.number)
         return [one for one in every if one[1].height in rungs or one == every[-1]]
 
-    def _others(self, mine: _Running) -> dict[str, float]:
+    def _others(self, mine: Running) -> dict[str, float]:
         """Return the other figures of a trial: means of its folds, or those of its last stage."""
         counted = mine.others if self._study.tune.folds else mine.others[-1:]
         names = [n for n in self._study.tune.also if all(n in one for one in counted)]
         return {n: sum(one[n] for one in counted) / len(counted) for n in names}
 
-    def _fit(self, mine: _Running, name: str, place: int, job: TrainJob) -> Fitted | None:
+    def _fit(self, mine: Running, name: str, place: int, job: TrainJob) -> Fitted | None:
         """Train one stage of a trial; None: the search was over before its turn came."""
         if self._is_over():
             return None
@@ -325,7 +291,7 @@ class Host:
         finally:
             self._bins.let_go(key)
 
-    def _pass(self, mine: _Running, name: str, place: int, value: float) -> None:
+    def _pass(self, mine: Running, name: str, place: int, value: float) -> None:
         """Note the figure of one of several stages, and end a trial that does not pass it."""
         if not self._has_stages:
             return
@@ -343,7 +309,7 @@ class Host:
         unit = self._study.tune.unit
         return f"not among the best after {height:,} {unit}{'s' * (height != 1)}"
 
-    def _ended(self, mine: _Running, **how: Any) -> Trial:
+    def _ended(self, mine: Running, **how: Any) -> Trial:
         points = tuple(mine.points)
         if how["state"] == "stopped" and points and self._has_rungs:
             how["value"] = points[-1][1]
@@ -361,7 +327,7 @@ class Host:
             **how,
         )
 
-    def _job(self, mine: _Running, name: str, params: dict[str, Param], stage: Stage) -> TrainJob:
+    def _job(self, mine: Running, name: str, params: dict[str, Param], stage: Stage) -> TrainJob:
         """Return what one stage of a trial trains."""
         job = replace(stage.job, params=params, spent=mine.spent)
         if mine.leg is not None:
@@ -374,7 +340,7 @@ class Host:
         mine.asked = {1, *rungs, rounds}
         return replace(job, rounds=rounds, judged=mine.asked)
 
-    def _watch(self, mine: _Running, trainer: str, job: TrainJob) -> Watch:
+    def _watch(self, mine: Running, trainer: str, job: TrainJob) -> Watch:
         rungs = self._passing[trainer].rungs(mine.number) if self._has_rungs else ()
 
         def watch(
@@ -406,12 +372,12 @@ class Host:
 
         return watch
 
-    def _needs_figure(self, mine: _Running, job: TrainJob) -> bool:
+    def _needs_figure(self, mine: Running, job: TrainJob) -> bool:
         """Say whether the round that a trial could end at has no figure, but would count."""
         is_judged = job.judged is None or mine.rounds in job.judged
         return self._has_rungs and not is_judged and not self._stops
 
-    def _limit(self, mine: _Running) -> str:
+    def _limit(self, mine: Running) -> str:
         """Return the limit that a trial ends at now; nothing where it may go on."""
         tune, leg = self._study.tune, mine.leg
         if leg is not None and mine.rounds <= leg.begins:
@@ -434,7 +400,7 @@ class Host:
         limit = self._study.tune.time_limit_s
         return limit is not None and self._clock() - self._begun_s >= limit
 
-    def _binned(self, mine: _Running, trainer: Trainer, job: TrainJob, place: int) -> Any:
+    def _binned(self, mine: Running, trainer: Trainer, job: TrainJob, place: int) -> Any:
         """Return the rows of a stage as the trainer takes them."""
         begun, stage = self._clock(), self._stages[place]
         # the others wait for it: it has all threads

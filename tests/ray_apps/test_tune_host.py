@@ -13,7 +13,8 @@ from arclight.trials import Trials
 from ray_apps.trainers import Fitted
 from ray_apps.trainers.boosting import boost
 from ray_apps.tuning.controller import Controller
-from ray_apps.tuning.host import Host, _Running
+from ray_apps.tuning.host import Host
+from ray_apps.tuning.running import Running
 from ray_apps.tuning.stages import Stage
 from tests.ray_apps.make_dataset import make_dataset
 from tests.ray_apps.test_tune import SMALL, ended, spec_of
@@ -130,7 +131,7 @@ def test_slow_rounds_are_no_trial_that_hangs(tmp_path):
     clock = SharedClock()
     host = Host(study, Controller(study, trials), {}, (), at_once=1, clock=clock)
     number, params = host._controller.next(0)
-    host._live[number] = _Running(number, params, 0.0, begun_s=0.0, heard_s=100.0, rounds=2)
+    host._live[number] = Running(number, params, 0.0, begun_s=0.0, heard_s=100.0, rounds=2)
     clock.pass_by(159.0)
     host._end_hung()
     clock.pass_by(2.0)

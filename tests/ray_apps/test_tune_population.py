@@ -27,8 +27,9 @@ from ray_apps.trainers.boosting import BEGINNING, Snapshot
 from ray_apps.trainers.torch_rows import TorchData
 from ray_apps.tune import plain_job
 from ray_apps.tuning.controller import Controller
-from ray_apps.tuning.host import Host, _Running
+from ray_apps.tuning.host import Host
 from ray_apps.tuning.networks import Networks
+from ray_apps.tuning.running import Running
 from tests.ray_apps.conftest import train_here
 from tests.ray_apps.make_dataset import make_dataset
 from tests.ray_apps.test_tune import searched, spec_of
@@ -283,7 +284,7 @@ def test_a_limit_of_time_counts_what_is_new(found):
     now, limited = [0.0], study.tune.model_copy(update={"trial_limit_s": 5})
     study = study.model_copy(update={"tune": limited})
     host = Host(study, None, {}, (), at_once=1, clock=lambda: now[0])
-    mine = _Running(9, {}, 0.0, begun_s=0.0, leg=Leg(5, {}, {}, begins=6, ends=9))
+    mine = Running(9, {}, 0.0, begun_s=0.0, leg=Leg(5, {}, {}, begins=6, ends=9))
     for rounds in range(1, 9):
         now[0] += 3.0
         mine.rounds = rounds

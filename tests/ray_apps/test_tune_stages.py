@@ -266,12 +266,12 @@ class TestClocks:
     """What counts against a trial's limit, and against the search's."""
 
     @staticmethod
-    def run(tmp_path, tune, *, bin_s, round_s, rounds=2):
+    def run(tmp_path, tune, *, bin_s, round_s, rounds=2, now=None):
         """Return a study's trials on a clock that only its trainer moves."""
         made = make_dataset(tmp_path / "store", rows=ROWS)
         spec = spec_of("xgboost", {"scheduler": "none", "trials": 2, **tune}, rounds=rounds)
         study, trials = open_study(made.catalog.store, made.manifest, spec)
-        now = [0.0]
+        now = [0.0] if now is None else now
 
         class Slow:
             bin_key = staticmethod(lambda _: ())
@@ -301,6 +301,18 @@ class TestClocks:
         assert [t.train_s for t in trials.ended.values()] == [6.0, 6.0]
         assert [t.bin_s for t in trials.ended.values()] == [1500.0, 0.0]
         assert [t.queue_s for t in trials.ended.values()] == [0.0, 0.0]
+
+    def test_other_figures_are_judging_and_no_waiting(self, tmp_path, monkeypatch):
+        now = [0.0]
+
+        def slowly(*_):
+            now[0] += 7.0
+            return {}
+
+        monkeypatch.setattr("ray_apps.tuning.host.other_figures", slowly)
+        trials = self.run(tmp_path, {"folds": 3}, bin_s=0.0, round_s=1.0, now=now)
+        assert [t.queue_s for t in trials.ended.values()] == [0.0, 0.0]
+        assert [(t.train_s, t.judge_s) for t in trials.ended.values()] == [(27.0, 21.0)] * 2
 
     def test_stages_count_together_against_a_trials_limit(self, tmp_path):
         trials = self.run(tmp_path, {"folds": 3, "trial_limit_s": 5}, bin_s=0.0, round_s=1.0)
