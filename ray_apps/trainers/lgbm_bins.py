@@ -62,7 +62,7 @@ def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset
     """
     wanted = int(common["params"].get("bin_construct_sample_cnt", SAMPLE_ROWS))
     places = _sample(shard.rows, -(-wanted // gang.world), common["params"])
-    names = shard.tables[0].column_names
+    names, codes = shard.tables[0].column_names, list(common["categorical_feature"])
     sample = np.empty((len(places), len(names)), np.float32)
     row = 0
     for table in shard.tables:
@@ -74,10 +74,13 @@ def common_bins(shard: Shard, common: dict[str, Any], gang: Gang) -> lgb.Dataset
         sample = np.concatenate([np.frombuffer(part, np.float32) for part in found])
         sample = sample.reshape(-1, len(names))
         del found
+        # a category that is always null splits nothing, and to tell others of its bins the library
+        # reads memory that is not there
+        codes = [place for place in codes if not np.isnan(sample[:, place]).all()]
     # bundles are made of values that binning leaves in another order, so all of them by everybody
     is_shared = not common["params"].get("enable_bundle", True)
     with network(gang if is_shared else Alone()):
-        return _bins_of(sample, names, common)
+        return _bins_of(sample, names, codes, common)
 
 
 def bin_rows(
@@ -149,8 +152,17 @@ def _sample(rows: int, wanted: int, params: dict[str, Any]) -> npt.NDArray[np.in
     return places[: found.value]
 
 
-def _bins_of(sample: Matrix, names: list[str], common: dict[str, Any]) -> lgb.Dataset:
-    """Return a data set with the bins of a sample, whose rows are not pushed into it."""
+def _bins_of(
+    sample: Matrix, names: list[str], codes: list[int], common: dict[str, Any]
+) -> lgb.Dataset:
+    """Return a data set with the bins of a sample, whose rows are not pushed into it.
+
+    Args:
+        sample: the rows.
+        names: of the features.
+        codes: the features that get bins of categories.
+        common: what every data set is made with.
+    """
     rows = len(sample)
     every = np.arange(rows, dtype=np.int32)
     columns = [_told(column, every) for column in sample.T]
@@ -158,6 +170,7 @@ def _bins_of(sample: Matrix, names: list[str], common: dict[str, Any]) -> lgb.Da
     made.params = dict(common["params"])
     if common["categorical_feature"]:
         made.params["categorical_column"] = common["categorical_feature"]
+    told = {**made.params, "categorical_column": codes or None}
     handle, count = ctypes.c_void_p(), len(columns)
     _safe_call(
         _LIB.LGBM_DatasetCreateFromSampledColumn(
@@ -168,7 +181,7 @@ def _bins_of(sample: Matrix, names: list[str], common: dict[str, Any]) -> lgb.Da
             ctypes.c_int32(rows),
             ctypes.c_int32(rows),
             ctypes.c_int64(rows),
-            ctypes.c_char_p(_param_dict_to_str(made.params).encode()),
+            ctypes.c_char_p(_param_dict_to_str(told).encode()),
             ctypes.byref(handle),
         )
     )

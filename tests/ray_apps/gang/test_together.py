@@ -265,6 +265,34 @@ def bins_of(shard, bins, common):
     return lgb.train({**params, **common["params"]}, rows, 20).model_to_string()
 
 
+@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_category_that_is_always_null_ends_no_worker(name, world):
+    train, valid = make_shard(1200, parts=6), make_shard(300, seed=1, parts=3)
+    names = ["f0", "f1", "f2", "f3", "f4", "f5"]
+
+    def shard(whole, rank):
+        tables = [
+            pa.table([t["f0"], nulls, t["f1"], t["f2"], t["f3"], nulls], names=names)
+            for t in whole.tables[rank::world]
+            for nulls in [pa.nulls(t.num_rows, pa.int32())]
+        ]
+        return Shard(tuple(tables), whole.labels[rank::world])
+
+    job = make_job(categorical=(1, 4, 5), rounds=8, early_stopping=None, workers=world)
+    plain = replace(job, categorical=(3,), workers=1)
+    trainer = load_trainer(name)
+
+    def work(mesh):
+        data = trainer.prepare(shard(train, mesh.rank), shard(valid, mesh.rank), job, mesh)
+        return trainer.fit(data, job, mesh, go_on)
+
+    found = gang_of(world, work)
+    assert len({one.model for one in found}) == 1
+    wanted = trainer.fit(trainer.prepare(train, valid, plain, Alone()), plain, Alone(), go_on)
+    assert found[0].valid == pytest.approx(wanted.valid, abs=0.01)
+
+
 def test_blocks_of_another_size_are_not_given_to_lightgbm():
     told = threading.Event()
 
