@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xgboost as xgb
 
+from arclight.bundle import WEIGHING
 from arclight.errors import EngineError, IntegrityError, SpecError, nearest, printable
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
@@ -356,6 +357,12 @@ def _check_names(job: TrainJob) -> None:
             raise SpecError(
                 f"train.params: '{printable(name)}' must be letters, digits and '_' only."
                 f"{nearest(name, KNOWN)}"
+            )
+        if name in WEIGHING and job.task != "binary" and job.params[name] != WEIGHING[name]:
+            raise SpecError(
+                f"train.params: {name} must not be set for a {job.task} task: XGBoost weighs the "
+                "classes of a binary one alone, and of a regression the rows with a label of 1; "
+                "leave it out."
             )
     objective = job.params.get("objective", OBJECTIVES[job.task][0])
     if objective not in OBJECTIVES[job.task]:

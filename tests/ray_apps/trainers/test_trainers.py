@@ -383,13 +383,14 @@ def test_the_librarys_own_parameters_are_taken(name, params, task):
 
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
 @pytest.mark.parametrize(
-    "params",
-    [{"unbalance": True}, {"scale_pos_weight": 2.0},
-     {"neg_bagging_fraction": 0.5, "bagging_freq": 1}],
+    ("name", "params"),
+    [("lightgbm", {"unbalance": True}), ("lightgbm", {"scale_pos_weight": 2.0}),
+     ("lightgbm", {"neg_bagging_fraction": 0.5, "bagging_freq": 1}),
+     ("xgboost", {"scale_pos_weight": 2.0})],
 )  # fmt: skip
-def test_what_weighs_classes_of_a_binary_task_alone_is_refused_for_another(task, params):
-    """LightGBM takes it without a word, and the record would say that scores are weighted."""
-    trainer, told = load_trainer("lightgbm"), f"{next(iter(params))} must not be set for a {task}"
+def test_what_weighs_classes_of_a_binary_task_alone_is_refused_for_another(name, task, params):
+    """LightGBM takes it without a word, XGBoost weighs the rows of a regression labelled 1."""
+    trainer, told = load_trainer(name), f"{next(iter(params))} must not be set for a {task}"
     trainer.check_params(make_job(params=params))
     with pytest.raises(SpecError, match=told):
         trainer.check_params(make_job(task, params=params))
