@@ -126,9 +126,11 @@ class XgbTrainer:
             _check_init(job)
         unused = _probe(_params(job), job)
         if unused:
+            # one that is known belongs to another objective or policy
+            meant = "" if unused[0] in KNOWN else nearest(unused[0], KNOWN)
             raise SpecError(
                 f"train.params: XGBoost does not use '{printable(unused[0])}' with these "
-                f"parameters.{nearest(unused[0], KNOWN)} Remove it or correct its name."
+                f"parameters.{meant} Remove it{' or correct its name' if meant else ''}."
             )
 
     def why_no_gpu(self) -> str | None:

@@ -319,7 +319,7 @@ def test_row_weights_add_up_to_the_rows():
     ("name", "params", "message"),
     [
         ("xgboost", {"max_depht": 3}, r"does not use 'max_depht'.*Did you mean 'max_depth'"),
-        ("xgboost", {"tweedie_variance_power": 1.2}, "does not use 'tweedie_variance_power'"),
+        ("xgboost", {"tweedie_variance_power": 1.2}, r"these parameters\. Remove it\.$"),
         ("xgboost", {"max depth": 3}, "letters, digits and '_'"),
         ("xgboost", {"max_depth": -1}, "refuses them: value -1"),
         ("xgboost", {"subsample": 1.5}, "refuses them: value 1.5"),
