@@ -268,6 +268,9 @@ class _Growing:
         self._data, self._job, self._metric = data, job, metric
         self._draws = any(float(job.params.get(name, 1)) < 1 for name in SAMPLING)
         begun = data.start.model
+        if begun:
+            # it is in the file, by class; said once more it is written as one number for all
+            params = {name: value for name, value in params.items() if name != "base_score"}
         if begun and data.twins:
             begun = data.twins.unfolded(begun)
         self._booster = xgb.Booster(

@@ -92,6 +92,15 @@ def test_T7_of_the_other_tasks(name, task):
     assert grow(name, job, train, valid, start=start)[0] == whole
 
 
+def test_T7_of_a_score_to_start_at_that_the_spec_names():
+    params = {"base_score": 0.3, "colsample_bynode": 0.5}
+    job = make_job("multiclass", rounds=6, early_stopping=None, params=params)
+    train, valid = make_shard(600, task="multiclass"), make_shard(200, seed=1, task="multiclass")
+    whole, _ = grow("xgboost", job, train, valid)
+    _, (start,) = grow("xgboost", job, train, valid, leave=3)
+    assert grow("xgboost", job, train, valid, start=start)[0] == whole
+
+
 @pytest.mark.parametrize("name", SHARES)
 def test_rows_are_drawn_by_chance_and_by_the_seed(name):
     """Else the same bytes above would show nothing."""
