@@ -168,6 +168,9 @@ def _cast(values: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_timestamp(wanted) and values.type.tz is None:
         # Arrow refuses to guess a zone; a time without one is UTC everywhere in Arclight
         values = values.cast(pa.timestamp(values.type.unit, tz="UTC"))
+    if pa.types.is_decimal(values.type) and pa.types.is_floating(wanted):
+        # Arrow's own cast makes 0.70 0.7000000000000001; a dataset and a request have 0.7
+        values = values.cast(pa.string()).cast(pa.float64())
     if pa.types.is_float32(wanted):
         return _narrow_float(values)
     if pa.types.is_floating(values.type) and pa.types.is_integer(wanted):

@@ -32,6 +32,7 @@ from arclight.store import held, sha256_file
 from ray_apps import score as module
 from ray_apps import score_input, score_output
 from ray_apps.predictor import load_predictor
+from ray_apps.rows import conform
 from ray_apps.score import ScoreResult, score_folder
 from ray_apps.unusual import told
 from tests.ray_apps.make_dataset import EMOJI, ODD, SPACED, one_batch, raw_table
@@ -311,6 +312,16 @@ def test_float32_and_decimal_widen_to_float64(score, tmp_path, values):
     _, plain = score(change(raw, SPACED, pa.array([1.5, -2.25])))
     _, other = score(change(raw, SPACED, values), tmp_path / "other")
     assert read(other).equals(read(plain))
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(10, 2), pa.decimal256(40, 2)])
+def test_a_decimal_is_the_number_that_a_request_and_the_dataset_have(kind):
+    cents = [*range(0, 2000, 7), 70, 123_456_789, None]
+    exact = [None if n is None else Decimal(n).scaleb(-2) for n in cents]
+    table = pa.record_batch([pa.array(exact, kind)], ["price"])
+    wanted = [None if n is None else float(n) for n in exact]
+    found = conform(table, pa.schema([("price", pa.float64())]), where="rows")
+    assert found.column("price").to_pylist() == wanted
 
 
 def test_whole_numbers_past_2_to_the_53_are_rounded_where_the_model_takes_fractions(
