@@ -57,9 +57,7 @@ class RawRows:
         for name, path in self.files.items():
             first = 0
             try:
-                with pq.ParquetFile(
-                    path, memory_map=True, page_checksum_verification=True
-                ) as file:
+                with _opened(path) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                         yield name, first, batch
                         first += batch.num_rows
@@ -91,9 +89,9 @@ def open_raw_rows(
     rows = 0
     problems = []
     for name, path in files.items():
-        footer = _footer(path)
-        schemas.append(footer.schema.to_arrow_schema())
-        rows += footer.num_rows
+        schema, count = _footer(path)
+        schemas.append(schema)
+        rows += count
         try:
             check_columns(schemas[-1], inputs, where=f"'{printable(name)}'")
         except SchemaError as error:
@@ -194,9 +192,21 @@ def _may_be_parquet(path: Path) -> bool:
         raise _unreadable(path, error) from error
 
 
-def _footer(path: Path) -> pq.FileMetaData:
+def _opened(path: Path) -> pq.ParquetFile:
+    """Open a file; as nanoseconds, INT96 times before 1678 and after 2262 would be other ones."""
+    return pq.ParquetFile(
+        path,
+        memory_map=True,
+        page_checksum_verification=True,
+        coerce_int96_timestamp_unit="us",
+    )
+
+
+def _footer(path: Path) -> tuple[pa.Schema, int]:
+    """Return a file's columns, as they are read, and its rows."""
     try:
-        return pq.read_metadata(path, memory_map=True)
+        with _opened(path) as file:
+            return file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
 

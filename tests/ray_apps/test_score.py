@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -332,6 +333,17 @@ def test_whole_numbers_past_2_to_the_53_are_rounded_where_the_model_takes_fracti
     large = pa.array([2**53 + 1, 2**63 + 1], pa.uint64())
     _, other = score(change(raw, SPACED, large), tmp_path / "other")
     assert read(other).equals(read(plain))
+
+
+def test_int96_times_are_those_that_were_written(score, tmp_path):
+    """As Spark, Hive and Impala write them; 9999 is how many say 'no end'."""
+    times = [dt.datetime(9999, 12, 31, 5), dt.datetime(1600, 1, 1, 7), dt.datetime(2024, 2, 3, 4)]
+    raw = change(raw_table(3, seed=5), "at", pa.array(times, pa.timestamp("us", tz="UTC")))
+    _, plain = score(raw)
+    pq.write_table(raw, tmp_path / "96.parquet", use_deprecated_int96_timestamps=True)
+    _, other = score(tmp_path / "96.parquet", tmp_path / "other", keep=["id", "at"])
+    assert read(other)["at"].to_pylist() == times
+    assert read(other).drop_columns(["at"]).equals(read(plain))
 
 
 def test_nan_is_missing_where_the_model_takes_whole_numbers(score, tmp_path):
