@@ -176,7 +176,8 @@ def _cast(values: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_floating(values.type) and pa.types.is_integer(wanted):
         values = pc.if_else(pc.is_nan(values), None, values)  # as tools have it that lack nulls
     # a float64 rounds what it cannot hold, in training and in a request as well
-    is_rounded = pa.types.is_timestamp(values.type) or pa.types.is_floating(wanted)
+    is_finer = pa.types.is_timestamp(values.type) and values.type.unit == "ns"
+    is_rounded = is_finer or pa.types.is_floating(wanted)
     return pc.cast(values, wanted, safe=not is_rounded)
 
 

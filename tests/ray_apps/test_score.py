@@ -379,6 +379,8 @@ def test_a_kept_column_without_nulls_in_one_file_has_some_in_the_next(score, tmp
         (EMOJI, pa.array([1.0, 2.5])),
         (EMOJI, pa.array([float("nan"), 2.5])),
         (EMOJI, pa.array([1.0, float("inf")])),
+        ("at", pa.array([0, 2**63 - 1], pa.timestamp("ms", tz="UTC"))),
+        ("at", pa.array([0, 2**44], pa.timestamp("s"))),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_and_leaves_nothing(score, tmp_path, name, values):
