@@ -150,26 +150,31 @@ def _list(source: Path) -> dict[str, Path]:
     seen: dict[Path, Path] = {}
     for folder, inner, names in os.walk(source, onerror=_refuse_folder, followlinks=True):
         here = Path(folder)
-        first = seen.setdefault(here.resolve(), here)
-        if first != here:
-            raise DataError(
-                f"'{printable(here)}' must not be a link to '{printable(first)}', whose rows "
-                "would be scored twice; take it out of the input."
-            )
+        _refuse_twice(here, seen)
         inner[:] = [name for name in inner if not name.startswith(_PASSED_OVER)]
         found += [here / name for name in names if not name.startswith(_PASSED_OVER)]
-    for path in found:
+    for path in sorted(found, key=lambda one: (one.is_symlink(), one)):
         if not _may_be_parquet(path):
             raise DataError(
                 f"'{printable(path)}' must be a Parquet file, as all that lies in the input; take "
                 "it out, or let its name begin with '_'."
             )
+        _refuse_twice(path, seen)
     if not found:
         raise DataError(
             f"input '{printable(source)}' must hold Parquet files (*.parquet), has none; to score "
             "nothing, give a Parquet file without rows."
         )
     return {path.relative_to(source).as_posix(): path for path in sorted(found)}
+
+
+def _refuse_twice(path: Path, seen: dict[Path, Path]) -> None:
+    first = seen.setdefault(path.resolve(), path)
+    if first != path:
+        raise DataError(
+            f"'{printable(path)}' must not be a second name of '{printable(first)}', whose rows "
+            "would be scored twice; take one of the two out of the input."
+        )
 
 
 def _refuse_folder(error: OSError) -> None:

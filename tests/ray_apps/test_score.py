@@ -214,6 +214,7 @@ def test_rows_that_cannot_be_seen_are_never_passed_over(score, tmp_path):
         "b.csv": lambda path: path.write_text("id\n1\n"),
         "b.parquet": lambda path: path.symlink_to(tmp_path / "gone.parquet"),
         "b": lambda path: path.symlink_to(folder),
+        "latest.parquet": lambda path: path.symlink_to("a.parquet"),
     }.items():
         make(folder / name)
         with pytest.raises(DataError, match=rf"/{name}' must (not )?be a"):
