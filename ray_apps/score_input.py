@@ -59,7 +59,7 @@ class RawRows:
             try:
                 with _opened(path) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                        yield name, first, batch
+                        yield name, first, _without_views(batch)
                         first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(path, error) from error
@@ -129,15 +129,28 @@ def _kept(files: Sequence[str], schemas: Sequence[pa.Schema], names: Sequence[st
                     f"column '{printable(name)}' cannot be kept: '{printable(file)}' does "
                     f"not have it once.{nearest(name, schema.names)}"
                 )
-            first = schemas[0].field(name).type
-            if schema.field(name).type != first:
+            first = _plain(schemas[0].field(name).type)
+            if _plain(schema.field(name).type) != first:
                 raise SchemaError(
                     f"column '{printable(name)}' must have one type in all files to be kept, is "
-                    f"{first} in '{printable(files[0])}' and {schema.field(name).type} in "
+                    f"{first} in '{printable(files[0])}' and {_plain(schema.field(name).type)} in "
                     f"'{printable(file)}'; write the files with one schema."
                 )
     # a file may say that it has no nulls where the next one has some
-    return pa.schema([pa.field(name, schemas[0].field(name).type) for name in names])
+    return pa.schema([pa.field(name, _plain(schemas[0].field(name).type)) for name in names])
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return texts and bytes as Arrow can take some rows of them, which it cannot of views."""
+    for place, field in enumerate(batch.schema):
+        if _plain(field.type) != field.type:
+            values = batch.column(place).cast(_plain(field.type))
+            batch = batch.set_column(place, field.name, values)
+    return batch
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
 
 
 def _list(source: Path) -> dict[str, Path]:

@@ -483,6 +483,17 @@ def test_B3_rejected_rows_stand_aside_with_place_and_reason(score, monkeypatch):
     assert sorted([*ids, 3, 70, 299]) == list(range(300))
 
 
+def test_views_are_kept_beside_rejected_rows(score):
+    """Arrow cannot take some rows of views, in which DataFusion and others write text."""
+    raw = raw_table(4, seed=1)
+    raw = change(raw, SPACED, pa.array([1.0, np.inf, 2.0, 3.0]))
+    for kind in (pa.string_view(), pa.binary_view()):
+        raw = raw.append_column(str(kind), pa.array(["a", "b", "c", None], pa.string()).cast(kind))
+    _, output = score(raw, keep=["string_view", "binary_view"])
+    assert read(output)["string_view"].to_pylist() == ["a", "c", None]
+    assert read(output / "_rejected")["binary_view"].to_pylist() == [b"b"]
+
+
 def test_rejected_rows_name_their_file_where_folders_have_files_of_one_name(score, tmp_path):
     for year in (2013, 2014):
         (tmp_path / "in" / f"year={year}").mkdir(parents=True)
