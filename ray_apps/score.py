@@ -97,6 +97,7 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     Raises:
         RefusedError: the output is there already.
         SpecError: it cannot be made where it shall be.
+        MissingError: `keep` is None, and the model's dataset is not in the store.
         SchemaError: the input lacks columns or has other types, all named, before any is read;
             or it lacks a key column and `keep` is None.
         DataError: a file cannot be read, or the model gives no number.
@@ -106,9 +107,8 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
         _refuse_output(output, source)
         if output.is_symlink():  # a folder cannot take the place of a link
             output = Path(os.path.realpath(output))
-    raw = open_raw_rows(
-        source, bundle.plan.layout.input_schema, keep=keep, keys=_keys(catalog, bundle)
-    )
+    keys = _keys(catalog, bundle) if keep is None else ()
+    raw = open_raw_rows(source, bundle.plan.layout.input_schema, keep=keep, keys=keys)
     columns = ScoreColumns(bundle, raw.kept)
     predictor = load_predictor(catalog, bundle, threads=threads)
     pa.set_cpu_count(max(1, threads))
@@ -211,11 +211,19 @@ class _Run:
 
 
 def _keys(catalog: Catalog, bundle: ModelBundle) -> tuple[str, ...]:
-    """Return the key columns of the model's dataset; none when it is gone."""
+    """Return the key columns of the model's dataset.
+
+    Raises:
+        MissingError: it is gone.
+    """
     try:
         return catalog.dataset(bundle.dataset).key_columns
-    except MissingError:
-        return ()
+    except MissingError as error:
+        raise MissingError(
+            f"dataset '{bundle.dataset}' of model '{bundle.ref}' must be in the store, since it "
+            "says which key columns stand beside each score, but is not; name the columns with "
+            "--keep, or restore its record."
+        ) from error
 
 
 def _refuse_output(output: Path, source: Path) -> None:

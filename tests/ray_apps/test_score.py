@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,22 @@ def test_scores_are_never_left_without_a_key_in_silence(score):
         score(raw)
     _, output = score(raw, keep=["at"])
     assert read(output).column_names == ["at", "score", "label", "model"]
+
+
+def test_a_store_without_the_dataset_does_not_know_the_keys(own, tmp_path):
+    """As where models alone were copied to where they score."""
+    made, bundle = own("binary", "lightgbm")
+    shutil.rmtree(made.catalog.store.path("datasets"))
+    pq.write_table(raw_table(50, seed=1), tmp_path / "in.parquet")
+
+    def score(name, **options):
+        places = (tmp_path / "in.parquet", tmp_path / name)
+        score_folder(made.catalog, bundle, *places, threads=1, tick=silent, **options)
+
+    with pytest.raises(MissingError, match=r"'demo@1' of model 'demo@1' must be in .*--keep"):
+        score("out")
+    score("out", keep=["id"])
+    assert read(tmp_path / "out")["id"].to_pylist() == list(range(50))
 
 
 def test_rows_of_a_table_without_a_key_are_scored_in_their_order(score, monkeypatch):
