@@ -238,10 +238,10 @@ def _refuse_output(output: Path, source: Path) -> None:
             "rows it would be the next time; give a folder outside it, or one whose name begins "
             "with '_'."
         )
-    if output.is_mount():
+    if inside.is_mount() or inside == Path.cwd():
         raise SpecError(
-            f"output '{printable(output)}' must take its name when it is whole, which a mounted "
-            "disk cannot; give a folder inside it."
+            f"output '{printable(output)}' must take its name when it is whole, which "
+            "neither a mounted disk can nor the folder that you are in; give a folder inside it."
         )
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise RefusedError(

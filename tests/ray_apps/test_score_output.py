@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -16,7 +17,6 @@ from tests.ray_apps.make_dataset import raw_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -47,11 +47,22 @@ def test_an_output_that_cannot_be_made_is_a_sentence(
     assert {path.name for path in tmp_path.iterdir()} == {"in.parquet", "dangling"}
 
 
+def test_the_folder_that_one_is_in_is_no_output(
+    score: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be replaced, and whoever is in it would see the old one, empty."""
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    for output in (Path(), tmp_path / "out"):
+        with pytest.raises(SpecError, match="nor the folder that you are in; give a folder"):
+            score(output)
+
+
 def test_an_output_on_a_disk_that_may_only_be_read_is_a_sentence(
     score: Callable[[Path], object], tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", size="1m") as disk:
-        with pytest.raises(SpecError, match="a mounted disk cannot; give a folder inside it"):
+        with pytest.raises(SpecError, match="which neither a mounted disk can"):
             score(disk.folder)
         subprocess.run(["mount", "-o", "remount,ro", disk.folder], check=True)
         for place in ("out", "a/b/out"):
