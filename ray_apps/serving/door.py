@@ -1,8 +1,8 @@
 """What stands before Ray Serve's proxy, which acts on requests that no gate of ours has seen.
 
 The proxy asks for middlewares by an import path in its environment, in its own process, before it
-listens. It has no deadline for a request's head, reads bodies of any length while no replica
-answers, and obeys headers that switch its own deadline off.
+listens. It has no deadline for a request's head and takes one of any length, reads bodies of any
+length while no replica answers, and obeys headers that switch its own deadline off.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MIDDLEWARES = "ray_apps.serving.door.middlewares"
 HEAD_S = 10.0
 """From a connection, or the first byte of a further request, to the end of the request's head."""
+HEAD_BYTES = 1 << 16
+"""Of a head, and of anything that is neither a head nor a body, such as what follows a chunk."""
 OBEYED = frozenset(
     {
         b"x-request-timeout-seconds", b"x-request-disconnect-disabled",
@@ -84,12 +86,14 @@ class Door:
 
 
 class Impatient(HttpToolsProtocol):
-    """Closes a connection whose next request's head does not come within `HEAD_S`.
+    """Closes a connection whose next request's head does not come within `HEAD_S`, `HEAD_BYTES`.
 
     A connection that waits between two requests is closed by the keep-alive's own deadline.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _beside = 0
+    """Bytes since the last head or part of a body."""
 
     def connection_made(self, transport: Any) -> None:
         """Wait for the first head."""
@@ -98,7 +102,11 @@ class Impatient(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Wait for a head also where bytes came that begin none, and ended the keep-alive."""
+        self._beside += len(data)
         super().data_received(data)
+        if self._beside > HEAD_BYTES:
+            self.transport.abort()
+            return
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and self._deadline is None and not self.transport.is_closing():
             self._wait()
@@ -111,7 +119,13 @@ class Impatient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the request."""
         self._end_wait()
+        self._beside = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, which the application bounds."""
+        self._beside = 0
+        super().on_body(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadline."""

@@ -1,0 +1,76 @@
+"""What is cut off before any key is asked for; the server as a whole is in `test_deploy.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from ray_apps.serving.door import HEAD_BYTES, Impatient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.anyio
+
+POST = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEADS = {
+    "a path": (b"GET /", b"x" * 4096, True),
+    "many lines": (b"GET / HTTP/1.1\r\n", b"A: b\r\n" * 700, True),
+    "one line": (b"GET / HTTP/1.1\r\nA: ", b"x" * 4096, True),
+    "lines behind a body": (POST + b"1\r\nx\r\n0\r\n", b"A: b\r\n" * 700, True),
+    "a chunk's extension": (POST + b"1;", b"x" * 4096, True),
+    "a body in chunks": (POST, b"1000\r\n%s\r\n" % (b"x" * 4096), False),
+}
+
+
+class Wire(asyncio.Transport):
+    """A connection that takes whatever is written."""
+
+    is_cut = False
+
+    def write(self, data: object) -> None:
+        """Take bytes."""
+
+    def pause_reading(self) -> None:
+        """Take no more requests."""
+
+    def resume_reading(self) -> None:
+        """Take them again."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.is_cut = True
+
+    def close(self) -> None:
+        """Take no more answers."""
+
+    def is_closing(self) -> bool:
+        """Say whether it was cut."""
+        return self.is_cut
+
+
+@pytest.mark.parametrize("case", HEADS)
+async def test_a_head_without_an_end_is_cut_off(case: str) -> None:
+    """The proxy would keep all of it: a gigabyte in the seconds that a head may take."""
+
+    async def app(_scope: object, receive: Callable[[], Awaitable[object]], _send: object) -> None:
+        await receive()
+
+    first, rest, is_cut = HEADS[case]
+    config = uvicorn.Config(app, http=Impatient, ws="none", lifespan="off", log_config=None)
+    config.load()
+    state, wire = ServerState(), Wire()
+    connection = Impatient(config=config, server_state=state, app_state={})
+    connection.connection_made(wire)
+    connection.data_received(first)
+    taken = 0
+    while not wire.is_cut and taken < 4 * HEAD_BYTES:
+        connection.data_received(rest)
+        taken += len(rest)
+    assert wire.is_cut == is_cut
+    connection.connection_lost(ConnectionError())
+    await asyncio.gather(*state.tasks)
