@@ -37,6 +37,10 @@ OBEYED = frozenset(
     }
 )  # fmt: skip
 """Headers by which any caller may tell the proxy to wait for ever, or whom to ask."""
+ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
+NO_UPGRADE = (
+    "A request with a body must not ask for another protocol (Upgrade); send it as HTTP/1.1."
+)
 OWN_PATHS = "/-/"
 
 
@@ -120,7 +124,18 @@ class Impatient(HttpToolsProtocol):
         """Take the request."""
         self._end_wait()
         self._beside = 0
+        has_body = any(name in ANNOUNCING and value != b"0" for name, value in self.headers)
+        if has_body and self.parser.should_upgrade():
+            self._refuse_upgrade()
+            return
         super().on_headers_complete()
+
+    def _refuse_upgrade(self) -> None:
+        """Refuse what the parser would take for a request without a body, and the next one."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response(NO_UPGRADE)
+        else:
+            self.transport.abort()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, which the application bounds."""

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from ray_apps.serving.door import HEAD_BYTES, Impatient
+from ray_apps.serving.door import HEAD_BYTES, NO_UPGRADE, Impatient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,9 +31,11 @@ class Wire(asyncio.Transport):
     """A connection that takes whatever is written."""
 
     is_cut = False
+    written = b""
 
-    def write(self, data: object) -> None:
+    def write(self, data: bytes) -> None:
         """Take bytes."""
+        self.written += data
 
     def pause_reading(self) -> None:
         """Take no more requests."""
@@ -46,7 +48,8 @@ class Wire(asyncio.Transport):
         self.is_cut = True
 
     def close(self) -> None:
-        """Take no more answers."""
+        """Take no more."""
+        self.is_cut = True
 
     def is_closing(self) -> bool:
         """Say whether it was cut."""
@@ -61,11 +64,7 @@ async def test_a_head_without_an_end_is_cut_off(case: str) -> None:
         await receive()
 
     first, rest, is_cut = HEADS[case]
-    config = uvicorn.Config(app, http=Impatient, ws="none", lifespan="off", log_config=None)
-    config.load()
-    state, wire = ServerState(), Wire()
-    connection = Impatient(config=config, server_state=state, app_state={})
-    connection.connection_made(wire)
+    state, wire, connection = connect(app)
     connection.data_received(first)
     taken = 0
     while not wire.is_cut and taken < 4 * HEAD_BYTES:
@@ -74,3 +73,33 @@ async def test_a_head_without_an_end_is_cut_off(case: str) -> None:
     assert wire.is_cut == is_cut
     connection.connection_lost(ConnectionError())
     await asyncio.gather(*state.tasks)
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("announced", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+async def test_a_body_that_the_parser_would_lose_is_refused(announced: bytes) -> None:
+    """As Java's client sends it: the parser reads no body, and what comes of it as a request."""
+    asked: list[object] = []
+
+    async def app(scope: object, *_: object) -> None:
+        asked.append(scope)
+
+    _, wire, connection = connect(app)
+    connection.data_received(b"POST / HTTP/1.1\r\n%s%s\r\n\r\n" % (UPGRADE, announced))
+    assert wire.is_closing()
+    assert wire.written.startswith(b"HTTP/1.1 400")
+    assert NO_UPGRADE.encode() in wire.written
+    await asyncio.sleep(0)
+    assert not asked
+
+
+def connect(app: Callable[..., object]) -> tuple[ServerState, Wire, Impatient]:
+    """Return a server's state, and a connection to it from both sides."""
+    config = uvicorn.Config(app, http=Impatient, ws="none", lifespan="off", log_config=None)
+    config.load()
+    state, wire = ServerState(), Wire()
+    connection = Impatient(config=config, server_state=state, app_state={})
+    connection.connection_made(wire)
+    return state, wire, connection
