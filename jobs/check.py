@@ -46,10 +46,9 @@ def check_command(spec_file: Path, *, profile: str | None, as_json: bool) -> Non
     rows = {}
     columns: dict[str, Columns | str] = {}
     for name, source in loaded.spec.sources.items():
-        files, footers = plan.files[name], None
-        if source.format == "parquet" and files.files:
-            may_differ = str(source.options.get("mergeSchema", "")).lower() == "true"
-            footers = read_footers(name, files.files, may_differ=may_differ)
+        files = plan.files[name]
+        footers = read_footers(name, source, files.files)
+        if footers is not None:
             rows[name] = footers.rows
             say(f"source {name}: {rows[name]:,} rows in {len(files.files):,} files.")
         columns[name] = source_columns(source, files, footers)

@@ -1,4 +1,4 @@
-"""Parquet footers of a source, read before any task starts: damage and disagreement are named."""
+"""Footers of a source's files, read before any task starts: damage and disagreement are named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import orc
 
 from arclight.errors import DataError, SchemaError, printable
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from arclight.spec import Source
+
 _THREADS = 8
+FOOTED = {"parquet": "Parquet", "orc": "ORC"}
+"""Formats whose files say their columns at their ends, as a message names them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Footers:
 
     @property
     def nanosecond_columns(self) -> tuple[str, ...]:
-        """Timestamps in nanoseconds, which Spark reads as plain integers."""
+        """Timestamps in nanoseconds, which Spark reads as plain integers from Parquet."""
         return tuple(
             field.name
             for field in self.schema
@@ -35,20 +40,26 @@ class Footers:
         )
 
 
-def read_footers(name: str, files: Sequence[Path], *, may_differ: bool) -> Footers:
-    """Read every footer and check that the files agree.
+def read_footers(name: str, source: Source, files: Sequence[Path]) -> Footers | None:
+    """Read every footer and check that the files agree; None where they have none.
+
+    With `mergeSchema` files may lack columns that others have. Without it Spark takes the columns
+    of one file for those of all, and of ORC makes nulls of what does not fit.
 
     Args:
-        name: the source, for messages.
-        files: at least one Parquet file.
-        may_differ: whether files may lack columns that others have (`mergeSchema`).
+        name: of the source.
+        source: how it is read.
+        files: as they were listed.
 
     Raises:
-        DataError: a file is no whole Parquet file.
+        DataError: a file is no whole file of its format.
         SchemaError: two files disagree on a column; the message names both.
     """
+    if source.format not in FOOTED or not files:
+        return None
+    may_differ = str(source.options.get("mergeSchema", "")).lower() == "true"
     with ThreadPoolExecutor(_THREADS) as pool:
-        read = list(pool.map(lambda file: _footer(name, file), files))
+        read = list(pool.map(lambda file: _footer(name, source.format, file), files))
     first_file, (schema, _) = files[0], read[0]
     for file, (other, _) in zip(files[1:], read[1:], strict=True):
         # what none of the files before has, the next ones are compared with
@@ -64,14 +75,19 @@ def read_footers(name: str, files: Sequence[Path], *, may_differ: bool) -> Foote
     return Footers(schema=schema, rows=sum(rows for _, rows in read))
 
 
-def _footer(name: str, file: Path) -> tuple[pa.Schema, int]:
+def _footer(name: str, kind: str, file: Path) -> tuple[pa.Schema, int]:
     try:
+        if kind == "orc":
+            with file.open("rb") as stream:
+                found = orc.ORCFile(stream)
+                return found.schema.remove_metadata(), found.nrows
         with pq.ParquetFile(file) as parquet:
             return parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"source '{name}': '{printable(file)}' must be a whole Parquet file, but its footer "
-            f"cannot be read ({printable(error, limit=120)}); write the file again or remove it."
+            f"source '{name}': '{printable(file)}' must be a whole {FOOTED[kind]} file, but its "
+            f"footer cannot be read ({printable(error, limit=120)}); write the file again or "
+            "remove it."
         ) from error
 
 

@@ -117,7 +117,7 @@ def source_columns(source: Source, files: SourceFiles, footers: Footers | None) 
     Args:
         source: as the spec has it.
         files: where it lies.
-        footers: of its Parquet files, None when it is of another format or not on a file system.
+        footers: of its files, None when their format has none or they are on no file system.
     """
     outside = _outside(source, files)
     if outside:

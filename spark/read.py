@@ -34,7 +34,7 @@ from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
 from spark.badrecord import explain_rows, wrong_header
 from spark.csv_header import refuse_packed
 from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
-from spark.footers import Footers, read_footers
+from spark.footers import read_footers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from arclight.inputs import SourceFiles
     from arclight.spec import Source
+    from spark.footers import Footers
 
 # Rows that cannot be parsed must stop the run: PERMISSIVE makes nulls of them, silently.
 # A quote in a quoted text is written twice, as RFC 4180 says and pandas, Polars, DuckDB and
@@ -108,7 +109,7 @@ def read_source(
         MissingError: Spark finds nothing at the path, or has no reader or driver for it.
         SpecError: Spark does not take the schema or an option.
     """
-    footers = _footers(name, source, files)
+    footers = read_footers(name, source, files.files)
     if footers is not None and source.ddl is not None:
         _refuse_unknown(name, session, source, footers, files)
     refuse_packed(name, source, files.files)
@@ -156,6 +157,8 @@ def _refuse_unknown(
     Raises:
         SchemaError: there is one.
     """
+    if source.format == "orc" and all(n.startswith("_col") for n in footers.schema.names):
+        return  # as Hive wrote them: Spark takes the schema's names for them, one by one
     known = {column.lower() for column in footers.schema.names}
     known |= {part.partition("=")[0].lower() for f in files.files for part in f.parent.parts}
     for field in _struct(session, name, source).fields:
@@ -266,13 +269,6 @@ def _culprit(reader: DataFrameReader, files: Sequence[Path]) -> Path | None:
         except JVM_ERRORS:
             return file
     return None
-
-
-def _footers(name: str, source: Source, files: SourceFiles) -> Footers | None:
-    if source.format != "parquet" or not files.files:
-        return None
-    may_differ = str(source.options.get("mergeSchema", "")).lower() == "true"
-    return read_footers(name, files.files, may_differ=may_differ)
 
 
 def _paths(files: SourceFiles) -> str | list[str] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import orc
 
 from arclight.errors import ArclightError, DataError, SchemaError, SpecError
 from arclight.inputs import look_at
@@ -273,6 +274,61 @@ def test_later_files_are_held_to_columns_that_the_first_lacks(
     case.write("t", other, file="part-2.parquet")
     with pytest.raises(SchemaError, match="files disagree on column 't'"):
         case.build(session)
+
+
+def orc_case(folder: Path, *tables: pa.Table, **source: Any) -> Case:
+    case = make_case(folder)
+    (folder / "t").mkdir()
+    for place, table in enumerate(tables):
+        orc.write_table(table, folder / "t" / f"part-{place}.orc")
+    case.body["sources"]["t"] |= {"format": "orc", **source}
+    return case
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x": None}, r"column 'x', which one of them lacks"),
+        ({"n": pa.int64()}, r"column 'n', int32 against int64"),
+        ({"n": pa.string()}, r"column 'n', int32 against string"),
+    ],
+)
+def test_orc_files_that_disagree_are_refused_with_both_named(
+    session: SparkSession, tmp_path: Path, change: dict[str, pa.DataType | None], said: str
+):
+    first, later = rows(300).slice(0, 150), rows(300).slice(150)
+    for name, kind in change.items():
+        place = later.schema.get_field_index(name)
+        other = None if kind is None else later[name].cast(kind)
+        later = later.remove_column(place)
+        later = later if other is None else later.add_column(place, name, other)
+    case = orc_case(tmp_path, first, later)
+    with pytest.raises(SchemaError, match=rf"{said} .*part-0\.orc.*part-1\.orc"):
+        case.build(session)
+
+
+def test_orc_files_in_another_order_of_columns_are_read_by_name(
+    session: SparkSession, tmp_path: Path
+):
+    first, later = rows(300).slice(0, 150), rows(300).slice(150)
+    case = orc_case(tmp_path, first, later.select(["y", "c", "n", "x", "id"]))
+    manifest = case.build(session)
+    assert manifest.ledger.sources == {"t": 300}
+    stored = case.splits(manifest).sort_by("id")
+    assert stored["n"].to_pylist() == [float(i % 5) for i in range(300)]
+
+
+def test_a_schema_of_orc_names_columns_of_its_files_or_all_of_them_anew(
+    session: SparkSession, tmp_path: Path
+):
+    schema = "id bigint, x double, n int, colour string, y boolean"
+    case = orc_case(tmp_path, rows(300), schema=schema)
+    with pytest.raises(SchemaError, match=r"names the column 'colour', which its files do not"):
+        case.build(session)
+    table = rows(300).rename_columns([f"_col{place}" for place in range(5)])
+    orc.write_table(table, tmp_path / "t" / "part-0.orc")
+    stored = case.splits(case.build(session)).sort_by("id")
+    assert stored["colour"].to_pylist() == ["abc"[i % 3] for i in range(300)]
 
 
 def test_signs_of_patterns_in_names_mean_themselves(session: SparkSession, tmp_path: Path):
