@@ -25,7 +25,6 @@ from arclight.errors import (
     MissingError,
     SchemaError,
     SpecError,
-    nearest,
     printable,
 )
 from arclight.schema import Column, SourceContract
@@ -34,6 +33,7 @@ from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
 from spark.badrecord import explain_rows, wrong_header
 from spark.csv_header import refuse_packed
 from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
+from spark.declared import refuse_declared
 from spark.footers import read_footers
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def read_source(
     """
     footers = read_footers(name, source, files.files)
     if footers is not None and source.ddl is not None:
-        _refuse_unknown(name, session, source, footers, files)
+        parts = {part.partition("=")[0].lower() for f in files.files for part in f.parent.parts}
+        schema = _struct(session, name, source)
+        refuse_declared(name, source.format, schema, footers, parts)
     refuse_packed(name, source, files.files)
     table = _load(session, name, source, files)
     _check_files(name, table, files)
@@ -147,27 +149,6 @@ def _check_files(name: str, table: DataFrame, files: SourceFiles) -> None:
             f"source '{name}': Spark reads {len(read):,} of its {len(listed):,} files, and not as "
             f"they are named ('{odd}' is in one list alone); rename that file."
         )
-
-
-def _refuse_unknown(
-    name: str, session: SparkSession, source: Source, footers: Footers, files: SourceFiles
-) -> None:
-    """Refuse a column that the schema names and no file has: Spark would make it all null.
-
-    Raises:
-        SchemaError: there is one.
-    """
-    if source.format == "orc" and all(n.startswith("_col") for n in footers.schema.names):
-        return  # as Hive wrote them: Spark takes the schema's names for them, one by one
-    known = {column.lower() for column in footers.schema.names}
-    known |= {part.partition("=")[0].lower() for f in files.files for part in f.parent.parts}
-    for field in _struct(session, name, source).fields:
-        if field.name.lower() not in known:
-            raise SchemaError(
-                f"source '{name}': sources.{name}.schema names the column "
-                f"'{printable(field.name)}', which its files do not have."
-                f"{nearest(field.name, footers.schema.names)} Correct it or take it out."
-            )
 
 
 def _struct(session: SparkSession, name: str, source: Source) -> StructType:

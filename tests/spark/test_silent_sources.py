@@ -318,6 +318,44 @@ def test_orc_files_in_another_order_of_columns_are_read_by_name(
     assert stored["n"].to_pylist() == [float(i % 5) for i in range(300)]
 
 
+WIDE = pa.array(range(70_000, 70_300), pa.int32())
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "declared", "said"),
+    [
+        ("parquet", WIDE, "smallint", "'n' is smallint, but its files hold int32"),
+        ("parquet", WIDE.cast(pa.uint32()), "double", "'n' is double, but its files hold uint32"),
+        ("parquet", pa.array([200] * 300, pa.uint8()), "tinyint", "files hold uint8"),
+        ("orc", WIDE.cast(pa.int64()), "int", "'n' is int, but its files hold int64"),
+        ("orc", WIDE.cast(pa.string()), "double", "files hold string, whose values would become"),
+        ("parquet", WIDE, "bigint", None),
+        ("parquet", WIDE, "double", None),
+        ("parquet", WIDE.cast(pa.uint16(), safe=False), "int", None),
+        ("orc", WIDE, "bigint", None),
+        ("orc", WIDE.cast(pa.decimal128(12, 2)), "decimal(20,4)", None),
+    ],
+)
+def test_a_schema_makes_no_other_values_of_typed_ones(
+    session: SparkSession,
+    tmp_path: Path,
+    kind: str,
+    values: pa.Array,
+    declared: str,
+    said: str | None,
+):
+    table = rows(300, n=values)
+    case = orc_case(tmp_path, table) if kind == "orc" else make_case(tmp_path, table)
+    schema = f"id bigint, x double, n {declared}, c string, y boolean"
+    case.body["sources"]["t"]["schema"] = schema
+    if said is None:
+        stored = case.splits(case.build(session)).sort_by("id")
+        assert stored["n"].to_pylist() == [float(v) for v in values.to_pylist()]
+        return
+    with pytest.raises(SchemaError, match=f"{said}.*CAST it in etl.sql"):
+        case.build(session)
+
+
 def test_a_schema_of_orc_names_columns_of_its_files_or_all_of_them_anew(
     session: SparkSession, tmp_path: Path
 ):
