@@ -118,7 +118,8 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
         first = next((t.reason for _, t in sorted(trials.ended.items()) if t.reason), "none ended")
         raise RefusedError(
             f"tune: of {len(trials.ended):,} trials of study {study.ref} none gave a figure; the "
-            f"first one: {first}"
+            f"first one: {first.rstrip('.')}. None of them is made again: once that is mended, "
+            "begin another study with --new-study."
         )
     leg = leg_in(study, trials, best)
     return SearchResult(

@@ -247,10 +247,13 @@ class TestTrials:
         def fails(self, *_):
             raise EngineError("it is broken.")
 
-        monkeypatch.setattr(trainer, "fit", fails)
-        with pytest.raises(
-            RefusedError, match=r"of 6 trials of study demo@1 none .*: it is broken"
-        ):
+        with monkeypatch.context() as broken:
+            broken.setattr(trainer, "fit", fails)
+            told = r"of 6 trials of study demo@1 none .*: it is broken\. .* with --new-study"
+            with pytest.raises(RefusedError, match=told):
+                searched(fresh, spec_of(), tmp_path)
+        # what has ended is not made again, though it would succeed by now
+        with pytest.raises(RefusedError, match=told):
             searched(fresh, spec_of(), tmp_path)
 
     @pytest.mark.parametrize("profile", [ONE_CORE, TWO_CORES], ids=["one", "two at a time"])
