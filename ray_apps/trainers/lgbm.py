@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from lightgbm.basic import _InnerPredictor
 
 from arclight.errors import DataError, EngineError, IntegrityError
 from ray_apps.gang import Alone
+from ray_apps.gang.totals import total
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.judge import ValidMetric, kept_rounds, mean_of_all
@@ -58,6 +60,9 @@ BINNING = (
 SEEDS = ("bagging_seed", "feature_fraction_seed", "extra_seed")
 _EMPTY = b"\nrounds without a split: "
 """Behind the model of a snapshot; the library's own text has no such line."""
+_NO_SPLIT = re.compile(r"(?<=\nnum_leaves=1\n)(?P<rest>(?:\w+=.*\n)*?)leaf_count=[1-9]\d*")
+_SIZES = re.compile(r"\ntree_sizes=.*")
+"""Of the trees in the text; without them the library reads it all the same."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,8 @@ class _Growing:
         self._job, self._params = job, params
         self._metric, self._net, self._gang = judged
         self._valid_rows = len(data.valid_label)
+        mine = np.array([data.train.num_data()])
+        self._train_rows = int(total(self._gang, mine)[0])
         self._booster = lgb.Booster(params, data.train)  # which has the rounds to go on from
         self._booster.add_valid(data.valid, "valid")
         # a round in which nothing was split is none to the library, unless it is the first
@@ -285,11 +292,15 @@ class _Growing:
         """Return the model file of the library's first iterations, or of all.
 
         The file names the seeds of the last round, and writes what it has read before otherwise:
-        both made the same for a training that went on.
+        both made the same for a training that went on. And a first tree without a split has one
+        worker's rows in it: made those of all.
         """
         if self._draws:
             self._booster.reset_parameter({**_seeds(self._params, 0), **self._shares})
         text = self._booster.model_to_string(num_iteration=iterations)
+        if self._gang.world > 1 and not self._before:
+            text = _SIZES.sub("", text)
+            text = _NO_SPLIT.sub(rf"\g<rest>leaf_count={self._train_rows}", text)
         whole: str = lgb.Booster(model_str=text).model_to_string(num_iteration=-1)
         return whole.encode()
 

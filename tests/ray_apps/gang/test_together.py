@@ -6,6 +6,7 @@ what happens when one is killed, are in `test_ray_gang.py`.
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from functools import partial
@@ -263,6 +264,23 @@ def bins_of(shard, bins, common):
     )
     params = {"objective": "binary", "verbosity": -1, "num_threads": 1, "deterministic": True}
     return lgb.train({**params, **common["params"]}, rows, 20).model_to_string()
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_first_trees_without_a_split_are_the_same_on_workers_of_unlike_many_rows(task):
+    params = {"min_sum_hessian_in_leaf": 140.0}  # a rarer class has less than twice that
+    job = make_job(task, params=params, rounds=4, early_stopping=None, workers=2)
+    train, valid = make_shard(801, task=task), make_shard(200, seed=1, task=task)
+    trainer = load_trainer("lightgbm")
+
+    def work(mesh):
+        own = Shard(train.tables[mesh.rank :: 2], train.labels[mesh.rank :: 2])
+        return trainer.fit(trainer.prepare(own, valid, job, mesh), job, mesh, go_on)
+
+    first, second = gang_of(2, work)
+    assert first.model == second.model
+    counts = re.findall(r"num_leaves=1\n(?:.*\n)*?leaf_count=([1-9]\d*)", first.model.decode())
+    assert set(counts) == {"801"}
 
 
 @pytest.mark.parametrize("name", TREES)
