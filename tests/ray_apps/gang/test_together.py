@@ -266,6 +266,28 @@ def bins_of(shard, bins, common):
     return lgb.train({**params, **common["params"]}, rows, 20).model_to_string()
 
 
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_quantized_gradients_of_some_features_are_those_of_one_worker_and_of_exact_ones(task):
+    """Counted by rows, the library adds them up wrongly: a log loss of 7, or a failed check."""
+    params = {"feature_fraction": 0.5, "use_quantized_grad": True}
+    metric = "log_loss" if task == "binary" else "rmse"
+    job = make_job(task, metric=metric, params=params, early_stopping=None)
+    train, valid = make_shard(4000, task=task), make_shard(1000, seed=1, task=task)
+    trainer = load_trainer("lightgbm")
+
+    def work(mesh, job=job):
+        own, judged = (
+            Shard(s.tables[mesh.rank :: mesh.world], s.labels[mesh.rank :: mesh.world])
+            for s in (train, valid)
+        )
+        job = replace(job, workers=mesh.world)
+        return trainer.fit(trainer.prepare(own, judged, job, mesh), job, mesh, go_on).valid
+
+    exact = work(Alone(), replace(job, params={"feature_fraction": 0.5}))
+    assert work(Alone()) == pytest.approx(exact, rel=0.05)
+    assert gang_of(2, work) == pytest.approx([exact] * 2, rel=0.05)
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_first_trees_without_a_split_are_the_same_on_workers_of_unlike_many_rows(task):
     params = {"min_sum_hessian_in_leaf": 140.0}  # a rarer class has less than twice that
