@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from arclight.bundle import CrossValidation, ModelBundle, TrainSettings
     from arclight.catalog import Catalog
+    from arclight.manifest import DatasetManifest
     from arclight.progress import Tick
 
 NEAR = 1e-3
@@ -98,7 +99,7 @@ def retrain_model(
             "its record changed; restore it from a backup."
         )
     origin = _origin(catalog, bundle, settings)
-    request = _request(catalog, bundle, settings, origin)
+    request = _request(catalog, bundle, manifest, origin)
     check_request(catalog, request, manifest, origin)
     _check_gpu(bundle, request)
     work = folder / f"retrain-{uuid.uuid4().hex[:8]}"
@@ -172,8 +173,9 @@ def _origin(catalog: Catalog, bundle: ModelBundle, settings: TrainSettings) -> M
 
 
 def _request(
-    catalog: Catalog, bundle: ModelBundle, settings: TrainSettings, origin: ModelBundle | None
+    catalog: Catalog, bundle: ModelBundle, manifest: DatasetManifest, origin: ModelBundle | None
 ) -> FitRequest:
+    settings = settings_of(bundle)
     workers, init = settings.workers or 1, settings.init
     if init is not None:
         init = init.model_copy(update={"against_scratch": False})  # which is no part of the model
@@ -182,7 +184,7 @@ def _request(
         name=bundle.name,
         key=f"retrain-{uuid.uuid4().hex}",  # no checkpoint of the training itself is used
         dataset=bundle.dataset,
-        dataset_digest=bundle.dataset_digest,
+        dataset_digest=manifest.content_digest,  # a record of an older release has another one
         task=bundle.task,
         metric=bundle.metric,
         train=Train(

@@ -137,6 +137,20 @@ def test_a_record_of_an_older_release_and_another_dataset_are_said(trained, tmp_
         again(made, bundle.model_copy(update={"dataset_digest": "0"}), tmp_path)
 
 
+def test_a_record_whose_digest_is_of_the_quarantine_too_is_trained_again(own, tmp_path):
+    """So older releases wrote it; the data are the same."""
+    made, bundle = own("binary", "lightgbm")
+    record = made.catalog.store.path("datasets", "demo", "versions", "1.json")
+    (sample,) = made.manifest.files_of("sample")
+    bad = sample.model_copy(update={"part": "quarantine"})
+    manifest = made.manifest.model_copy(update={"files": (*made.manifest.files, bad)})
+    record.write_text(manifest.to_json())
+    old = bundle.model_copy(update={"dataset_digest": manifest._digest(list(manifest.files))})
+    assert old.dataset_digest != bundle.dataset_digest == manifest.content_digest
+    report = again(made, old, tmp_path)
+    assert (report.ok, report.same_bytes, report.changed) == (True, True, ())
+
+
 def test_a_model_of_bins_on_disk_is_the_same_and_leaves_none(tmp_path, monkeypatch):
     real, there = xgb_bins.xgb.ExtMemQuantileDMatrix, []
 
