@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arclight.bundle import WEIGHING
-from arclight.errors import SpecError
+from arclight.errors import DataError, SpecError
 from arclight.train_section import SAMPLED
 from ray_apps.trainers.labels import check_rows, class_counts
 
@@ -40,7 +40,7 @@ def even_out(train: Shard, job: TrainJob, gang: Gang) -> tuple[Shard, TrainJob]:
         gang: the workers that train together.
 
     Raises:
-        DataError: a worker has no rows left.
+        DataError: a worker, or the more frequent class, has no rows left.
     """
     if job.imbalance not in SAMPLED:
         return train, job
@@ -57,6 +57,12 @@ def even_out(train: Shard, job: TrainJob, gang: Gang) -> tuple[Shard, TrainJob]:
     ]
     chosen = train.where(masks)
     check_rows(chosen, "left by imbalance: downsample", gang)
+    if not class_counts(chosen.label, job, gang).all():
+        raise DataError(
+            "imbalance: downsample must leave rows of both classes, but beside the "
+            f"{counts[rare]:,} of class {rare} chance left none of the {counts[1 - rare]:,} of "
+            f"class {1 - rare}; use imbalance: upsample or more rows."
+        )
     return chosen, job
 
 

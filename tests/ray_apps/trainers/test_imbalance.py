@@ -212,6 +212,23 @@ def test_a_worker_without_rows_is_refused_everywhere():
         even_out(shard, job_of(imbalance="downsample"), _Whole(label))
 
 
+def test_a_few_rare_rows_beside_which_chance_leaves_no_other_are_refused():
+    """A model of one class alone would give every row that class."""
+    rows, label = uneven(900), np.zeros(900)
+    label[:2] = 1.0
+    shard = Shard(rows.tables, (label[:300], label[300:]))
+    refused = []
+    for seed in range(40):
+        try:
+            evened, _ = even_out(shard, job_of(imbalance="downsample", seed=seed), Alone())
+        except DataError as error:
+            refused.append(error.message)
+            continue
+        assert set(evened.label) == {0.0, 1.0}
+    assert refused
+    assert "beside the 2 of class 1 chance left none of the 898 of class 0" in refused[0]
+
+
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_sampled_training_goes_on_to_the_same_bytes(name, tmp_path):
     """Rows are chosen before rounds begin, and the shift is no part of a checkpoint."""
