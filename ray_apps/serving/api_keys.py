@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -23,7 +24,6 @@ from cluster.tokens import check_secret_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 Role = Literal["viewer", "submitter", "deployer", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "submitter", "deployer", "admin")
@@ -99,14 +99,14 @@ def add_key(file: Path, key: ApiKey) -> ApiKeys:
     Raises:
         ConflictError: a key of this id is there.
     """
-    with _changing(file):
-        known = load_keys(file).keys if file.exists() else ()
+    with _changing(file) as real:
+        known = load_keys(real).keys if real.exists() else ()
         if any(held.id == key.id for held in known):
             raise ConflictError(
                 f"key '{key.id}' exists in '{printable(file)}'; remove it first or take another "
                 "id."
             )
-        return _write(file, ApiKeys(keys=(*known, key)))
+        return _write(real, ApiKeys(keys=(*known, key)))
 
 
 def remove_key(file: Path, name: str) -> ApiKeys:
@@ -115,24 +115,28 @@ def remove_key(file: Path, name: str) -> ApiKeys:
     Raises:
         MissingError: there is no key of this id.
     """
-    with _changing(file):
-        known = load_keys(file).keys
+    with _changing(file) as real:
+        known = load_keys(real).keys
         if all(held.id != name for held in known):
             raise MissingError(
                 f"key '{printable(name)}' does not exist.{nearest(name, [k.id for k in known])}"
             )
-        return _write(file, ApiKeys(keys=tuple(held for held in known if held.id != name)))
+        return _write(real, ApiKeys(keys=tuple(held for held in known if held.id != name)))
 
 
 @contextlib.contextmanager
-def _changing(file: Path) -> Iterator[None]:
+def _changing(file: Path) -> Iterator[Path]:
     """Be the only one that changes a file: of two at once one would bring a removed key back.
+
+    Yields:
+        The file that a link leads to: replaced itself, it would leave the keys where they are.
 
     Raises:
         SpecError: its folder does not exist.
     """
+    real = Path(os.path.realpath(file))
     try:
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:
         raise SpecError(
             f"the folder of '{printable(file)}' must exist; make it with mode 0700."
@@ -140,7 +144,7 @@ def _changing(file: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):  # a file system may have no locks
             fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
+        yield real
     finally:
         os.close(folder)
 

@@ -71,6 +71,16 @@ def test_keys_are_added_and_removed_by_id(tmp_path: Path) -> None:
     assert load_keys(file).keys == (two,)
 
 
+def test_a_key_that_is_removed_through_a_link_is_gone(tmp_path: Path) -> None:
+    file, link = tmp_path / "keys.json", tmp_path / "link.json"
+    link.symlink_to(file)
+    for name in ("one", "two"):
+        add_key(link, make_key(name, "viewer", expires=LATER)[0])
+    remove_key(link, "one")
+    assert link.is_symlink()
+    assert [key.id for key in load_keys(file).keys] == ["two"]
+
+
 def test_of_many_that_change_a_file_none_undoes_the_others(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     made = [make_key(f"k{i}", "viewer", expires=LATER)[0] for i in range(24)]
