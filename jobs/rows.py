@@ -53,7 +53,7 @@ def rows_command(
         table, schema = joined_rows(session, plan, catalog)
         if where is not None:
             _check_condition(where, schema)
-        count = write_rows(session, table, schema, output, where=where, tick=tick)
+        count = write_rows(table, schema, output, plan=plan, where=where, tick=tick)
     say(f"rows: {count:,} rows in {output}.")
     answer({"rows": count, "output": str(output)}, as_json=as_json)
 

@@ -15,35 +15,37 @@ from arclight.expression import compile_expression
 from arclight.store import discard, flush_tree
 from cluster.spark_errors import JVM_ERRORS
 from spark.badrecord import explain_rows
+from spark.etl_plan import refuse_changed
 from spark.inarrow import map_in_arrow
 from spark.watch import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
     from arclight.progress import Tick
+    from spark.etl_plan import EtlPlan
 
 RESULT = pa.schema([("file", pa.string()), ("rows", pa.int64())])
 
 
 def write_rows(
-    session: SparkSession,
     table: DataFrame,
     schema: pa.Schema,
     output: Path,
     *,
+    plan: EtlPlan,
     where: str | None,
     tick: Tick,
 ) -> int:
     """Write a table's rows below a folder that appears when all of them are there.
 
     Args:
-        session: where Spark runs.
         table: rows with raw types.
         schema: their raw schema.
         output: the folder to make; must not exist.
+        plan: whose sources the rows come from.
         where: a row expression; rows for which it is not true are left out.
         tick: told how many tasks are done.
 
@@ -51,7 +53,8 @@ def write_rows(
         The rows written.
 
     Raises:
-        DataError: a row could not be read, or the condition has no answer for it.
+        DataError: a row could not be read, the condition has no answer for it, or a source
+            changed meanwhile.
         SpecError: the condition does not fit the columns.
     """
     if where is not None:
@@ -59,7 +62,7 @@ def write_rows(
     staged = output.with_name(f".{output.name[:40]}.{uuid.uuid4().hex}")  # a long name fits too
     staged.mkdir(parents=True)
     try:
-        with watched(session, tick):
+        with watched(table.sparkSession, tick):
             found = map_in_arrow(
                 table, _task(schema, str(staged), where), "file string, rows long"
             ).collect()
@@ -67,6 +70,7 @@ def write_rows(
         for file in staged.iterdir():
             if file.name not in kept:
                 file.unlink()  # an attempt of a task that did not count
+        refuse_changed(plan)
         flush_tree(staged)
         staged.rename(output)
     except JVM_ERRORS as error:

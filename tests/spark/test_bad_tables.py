@@ -88,9 +88,10 @@ def test_columns_of_any_name_keep_their_values(session: SparkSession, tmp_path: 
     assert set(names) <= set(manifest.plan.names)
     keyed = make_case(tmp_path, key=["a.b", "a`b"], checks=[{"name": "low", "expect": "id < 290"}])
     assert keyed.build(session).rows["quarantine"] == 10
-    table, schema = joined_rows(session, plan_etl(load_spec(case.spec_file())), case.catalog)
+    plan = plan_etl(load_spec(case.spec_file()))
+    table, schema = joined_rows(session, plan, case.catalog)
     out = tmp_path / ("rows" * 60)
-    assert write_rows(session, table, schema, out, where="id < 100", tick=silent) == 100
+    assert write_rows(table, schema, out, plan=plan, where="id < 100", tick=silent) == 100
     written = pq.read_table(out).to_pydict()
     assert all(
         written[name] == [i * 100 + n for i in written["id"]] for n, name in enumerate(names)

@@ -21,6 +21,7 @@ from spark import etl as module
 from spark.etl import build_dataset
 from spark.etl_plan import plan_etl
 from spark.read import _check_files
+from spark.rowfiles import write_rows
 from tests.spark.etl_case import Case, make_case, rows
 
 if TYPE_CHECKING:
@@ -130,6 +131,18 @@ def test_files_that_change_while_they_are_read_are_not_published(
     with pytest.raises(DataError, match=r"source 't' .* must not change while it is read"):
         build_dataset(session, plan, case.catalog, tick=silent)
     assert list(case.catalog.datasets("case")) == []
+
+
+def test_rows_of_files_that_change_while_they_are_read_are_not_written(
+    session: SparkSession, tmp_path: Path
+):
+    case = make_case(tmp_path, rows(300))
+    plan = plan_etl(load_spec(case.spec_file()))
+    table, schema = module.joined_rows(session, plan, case.catalog)
+    case.write("t", rows(300, x=pa.array([1.0] * 300)))
+    with pytest.raises(DataError, match=r"source 't' .* must not change while it is read"):
+        write_rows(table, schema, tmp_path / "out", plan=plan, where=None, tick=silent)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_schema_names_no_column_that_parquet_files_lack(session: SparkSession, tmp_path: Path):
