@@ -179,7 +179,7 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
     if source.format == "csv":
         if _is_utf8(source):
             refuse_other_bytes(name, files.files)
-        refuse_open_quotes(name, source, _first_lines(session, source, files))
+        refuse_open_quotes(name, source, _first_lines(session, name, source, files))
     _refuse_times_of_day(name, source, files, reader, table)
     return table
 
@@ -190,12 +190,17 @@ def _is_utf8(source: Source) -> bool:
     return named.lower() in ("utf-8", "utf8")
 
 
-def _first_lines(session: SparkSession, source: Source, files: SourceFiles) -> Iterator[str]:
+def _first_lines(
+    session: SparkSession, name: str, source: Source, files: SourceFiles
+) -> Iterator[str]:
     """Return lines as they stand; none where they are not in UTF-8."""
     if not _is_utf8(source):
         return iter(())
     text = session.read.text(_paths(files)).limit(LOOKED_AT)
-    return (row[0] for row in text.collect())
+    try:
+        return (row[0] for row in text.collect())
+    except JVM_ERRORS as error:
+        raise explain_rows(error, f"source '{name}' cannot be read") from error
 
 
 def _refuse_times_of_day(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import gzip
 import lzma
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -218,6 +219,14 @@ def test_a_source_that_cannot_be_opened_is_one_sentence(
         case.build(session)
     assert type(caught.value) is kind
     assert caught.value.message.isprintable()
+
+
+def test_packed_text_that_is_cut_is_one_sentence(session: SparkSession, tmp_path: Path):
+    packed = gzip.compress(lines_of("id,x,c,y").encode())
+    source = {"format": "csv", "options": {"header": True}, "schema": DDL}
+    case = files_case(tmp_path, {"a.csv.gz": packed[: len(packed) // 2]}, **source)
+    with pytest.raises(DataError, match=r"source 't' .*a\.csv\.gz' cannot be read"):
+        case.build(session)
 
 
 SPARK_TYPES = {
