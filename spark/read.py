@@ -35,6 +35,7 @@ from spark.csv_header import refuse_packed
 from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
 from spark.declared import refuse_declared
 from spark.footers import read_footers
+from spark.json_values import refuse_more_in_a_file, refuse_more_in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,11 +178,27 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
     except JVM_ERRORS as error:
         raise _explain(name, source, error, _culprit(reader, files.files)) from error
     if source.format == "csv":
-        if _is_utf8(source):
-            refuse_other_bytes(name, files.files)
-        refuse_open_quotes(name, source, _first_lines(session, name, source, files))
+        _refuse_odd_csv(session, name, source, files)
+    if source.format == "json":
+        _refuse_more_values(session, name, source, files)
     _refuse_times_of_day(name, source, files, reader, table)
     return table
+
+
+def _refuse_odd_csv(session: SparkSession, name: str, source: Source, files: SourceFiles) -> None:
+    if _is_utf8(source):
+        refuse_other_bytes(name, files.files)
+    refuse_open_quotes(name, source, _first_lines(session, name, source, files))
+
+
+def _refuse_more_values(
+    session: SparkSession, name: str, source: Source, files: SourceFiles
+) -> None:
+    if _option(source.options.get("multiLine", False)).lower() == "true":
+        refuse_more_in_a_file(name, files.files)
+    elif _is_utf8(source):
+        kept = {k: _option(v) for k, v in source.options.items() if k == "lineSep"}
+        refuse_more_in_a_line(name, session.read.options(**kept).text(_paths(files)))
 
 
 def _is_utf8(source: Source) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import gzip
+import json
 import lzma
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -219,6 +220,49 @@ def test_a_source_that_cannot_be_opened_is_one_sentence(
         case.build(session)
     assert type(caught.value) is kind
     assert caught.value.message.isprintable()
+
+
+def objects(first: int, end: int) -> list[str]:
+    texts = [
+        {"id": i, "c": "a}{b", "d": {"e": [{"k": 1}, {"k": 2}]}, "y": i % 2}
+        for i in range(first, end)
+    ]
+    return [json.dumps(one) for one in texts]
+
+
+MORE_IN_A_LINE = r"a\.json' must have one JSON object or array in a line, .* begins '\{\"id\": 7,"
+MORE_IN_A_FILE = r"a\.json' must be one JSON array or object, .* take multiLine out if"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "sentence"),
+    [
+        ("\n".join([*objects(0, 7), "".join(objects(7, 9))]), {}, MORE_IN_A_LINE),
+        ("\n".join([*objects(0, 7), ", ".join(objects(7, 9)) + ","]), {}, MORE_IN_A_LINE),
+        ("\n".join([*objects(0, 7), objects(7, 8)[0] + " torn"]), {}, MORE_IN_A_LINE),
+        ("\n".join(objects(0, 300)), {"multiLine": True}, MORE_IN_A_FILE),
+        (f"[{objects(0, 1)[0]}]\n[{objects(1, 2)[0]}]", {"multiLine": True}, MORE_IN_A_FILE),
+        (",\n".join(["", *objects(0, 300)]), {}, r"holds a line that is no JSON object"),
+        (",\n".join([*objects(0, 300), ""]), {}, None),
+        ("\ufeff" + "\r\n".join([*objects(0, 300), "", " "]), {}, None),
+        ("\n".join(objects(0, 300)).replace('"', "'"), {}, None),
+        (" [" + ",\n".join(objects(0, 300)) + "]\n", {"multiLine": True}, None),
+    ],
+)
+def test_json_is_read_whole_or_refused(
+    session: SparkSession,
+    tmp_path: Path,
+    text: str,
+    options: dict[str, Any],
+    sentence: str | None,
+):
+    case = files_case(tmp_path, {"a.json": text}, format="json", options=options)
+    case.body["etl"]["drop"] = ["d"]
+    if sentence is None:
+        assert case.build(session).ledger.sources == {"t": 300}
+        return
+    with pytest.raises(DataError, match=sentence):
+        case.build(session)
 
 
 def test_packed_text_that_is_cut_is_one_sentence(session: SparkSession, tmp_path: Path):
