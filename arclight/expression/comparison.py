@@ -198,6 +198,8 @@ def _membership(kind: Kind, items: list[Any]) -> Callable[[Any], Flags]:
         equal = comparator("=", kind)
         return lambda data: reduce(operator.or_, [equal(data, item) for item in items])
     values = np.array(items, DTYPES[kind])
+    if kind in (Kind.F32, Kind.F64) and np.isnan(values).any():
+        return lambda data: np.isin(data, values) | np.isnan(data)
     return lambda data: np.isin(data, values)
 
 

@@ -29,6 +29,7 @@ BATCH = pa.record_batch(
     }
 )
 BAD = "bad"
+MANY = ", ".join(map(str, range(10, 20)))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,8 @@ BAD = "bad"
         ("o <=> TRUE", pa.bool_(), [True, False, False, True]),
         ("greatest(x, a)", pa.float64(), [6.0, "nan", None, 2147483647.0]),
         ("a IN (6, NULL)", pa.bool_(), [True, None, None, None]),
+        ("x IN (CAST('NaN' AS double), 6)", pa.bool_(), [False, True, None, False]),
+        (f"x IN (CAST('NaN' AS double), {MANY})", pa.bool_(), [False, True, None, False]),
         ("a BETWEEN 0 AND b", pa.bool_(), [False, True, None, None]),
         ("a BETWEEN 7 AND b", pa.bool_(), [False, False, None, None]),
         ("nullif(a, 0)", pa.int32(), [6, None, None, 2147483647]),
