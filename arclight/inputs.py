@@ -51,7 +51,8 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
 
     Raises:
         MissingError: nothing lies at the path.
-        DataError: the folder holds no data file, a file cannot be read, or a link leads nowhere.
+        DataError: the folder holds no data file, a file cannot be read or stands there by two
+            names, or a link leads nowhere.
     """
     if source.path is None or "://" in source.path:
         return SourceFiles(path=source.path, files=(), size_bytes=None, digest=None)
@@ -59,6 +60,8 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
     try:
         is_logged = source.format in LOGGED
         files = _list(Path(path), all_names=is_logged)
+        if not is_logged:
+            _refuse_twice(name, files)
         entries = [_entry(file) for file in files]
     except OSError as error:
         raise DataError(
@@ -140,6 +143,19 @@ def _below(
             yield path
         elif path.is_symlink():
             raise _leads_nowhere(path)
+
+
+def _refuse_twice(name: str, files: list[Path]) -> None:
+    """Refuse a file that stands in a source by a second name, whose rows would be read twice."""
+    seen: dict[tuple[int, int], Path] = {}
+    for file in files:
+        found = file.stat()
+        first = seen.setdefault((found.st_dev, found.st_ino), file)
+        if first != file and first.resolve() == file.resolve():
+            raise DataError(
+                f"source '{name}': '{file}' must not be a second name of '{first}', whose rows "
+                "would be read twice; take one of the two out."
+            )
 
 
 def _leads_nowhere(link: Path) -> DataError:

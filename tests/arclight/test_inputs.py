@@ -131,6 +131,16 @@ def test_a_link_that_leads_nowhere_is_named(folder: Path, path: str, target: str
         look(folder, "data/x=1/e.parquet")
 
 
+@pytest.mark.parametrize(("link", "target"), [("latest.parquet", "a.parquet"), ("y", "x=1")])
+def test_a_file_that_stands_there_by_two_names_is_refused(folder: Path, link: str, target: str):
+    (folder / "data" / link).symlink_to(target)
+    with pytest.raises(DataError, match=r"must not be a second name of '.*', whose rows would"):
+        look(folder)
+    (folder / "data" / link).unlink()
+    os.link(folder / "data" / "a.parquet", folder / "data" / "same.parquet")
+    assert len(look(folder).files) == 5  # what holds the same bytes once may be two files
+
+
 @pytest.mark.parametrize("kind", ["delta", "iceberg"])
 def test_a_table_with_a_log_is_read_by_its_folder_and_changes_with_its_log(
     folder: Path, kind: str
