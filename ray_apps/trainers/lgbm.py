@@ -295,9 +295,11 @@ class _Growing:
         both made the same for a training that went on. And a first tree without a split has one
         worker's rows in it: made those of all.
         """
-        if self._draws:
-            self._booster.reset_parameter({**_seeds(self._params, 0), **self._shares})
         text = self._booster.model_to_string(num_iteration=iterations)
+        if self._draws:
+            # not in the booster: set twice between rounds, GOSS reads rows that it has freed
+            for name, seed in _seeds(self._params, 0).items():
+                text = re.sub(rf"(?<=\n\[{name}: )-?\d+(?=\])", str(seed), text)
         if self._gang.world > 1 and not self._before:
             text = _SIZES.sub("", text)
             text = _NO_SPLIT.sub(rf"\g<rest>leaf_count={self._train_rows}", text)

@@ -160,6 +160,25 @@ def test_what_cannot_go_on_exactly_says_so():
         assert again.valid == pytest.approx(whole.valid, abs=0.02)
 
 
+def test_nothing_is_set_twice_between_rounds_of_goss(monkeypatch):
+    """The library frees the rows that it drew when it is set, and reads them when it is again."""
+    job = make_job(rounds=12, early_stopping=None, params={"data_sample_strategy": "goss"})
+    calls = []
+    for name in ("reset_parameter", "update"):
+        own = getattr(lgb.Booster, name)
+        monkeypatch.setattr(
+            lgb.Booster, name, lambda *a, own=own, name=name: [calls.append(name), own(*a)][1]
+        )
+
+    def saved(_, model) -> bool:
+        return bool(model())
+
+    trainer = load_trainer("lightgbm")
+    data = trainer.prepare(make_shard(3000), make_shard(500, seed=1), job, Alone())
+    trainer.fit(data, job, Alone(), saved)
+    assert calls == ["reset_parameter", "update"] * 12
+
+
 def test_a_bag_that_is_kept_for_rounds_is_not_left_in_between():
     """LightGBM counts rounds from 0 again, and with them the ones that draw a bag."""
     job = make_job(rounds=9, early_stopping=None, params=SHARES["lightgbm"]["rows, another name"])
