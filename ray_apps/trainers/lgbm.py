@@ -12,6 +12,7 @@ import numpy as np
 from lightgbm.basic import _InnerPredictor
 
 from arclight.errors import DataError, EngineError, IntegrityError
+from arclight.train_section import SAMPLED
 from ray_apps.gang import Alone
 from ray_apps.gang.totals import total
 from ray_apps.trainers import Fitted, TrainJob
@@ -122,6 +123,8 @@ class LgbmTrainer:
             _is_goss(params)  # it draws nothing for some rounds
             or params.get("use_quantized_grad")  # its rounding draws from a state of its own
             or params["enable_bundle"]  # a bundle's bins lose values that the features still have
+            # the shift is taken off before trees are added, or after: other last bits
+            or (job.init is not None and job.imbalance in SAMPLED)
         )
 
     def prepare(

@@ -37,6 +37,7 @@ from ray_apps.retrain import retrain_model
 from ray_apps.shards import read_shard
 from ray_apps.train import find_origin
 from ray_apps.trainers import InitModel, load_trainer
+from ray_apps.trainers.boosting import Snapshot
 from ray_apps.trainers.imbalance import even_out
 from tests.jobs.test_signing import arclight
 from tests.ray_apps.conftest import train_here as train
@@ -45,7 +46,7 @@ from tests.ray_apps.make_dataset import SMALL_NET, make_dataset, make_spec
 from tests.ray_apps.test_checkpoints import killed
 from tests.ray_apps.test_signed_models import OURS
 from tests.ray_apps.trainers.test_imbalance import fit_evened, job_of, uneven
-from tests.ray_apps.trainers.test_trainers import fit, load, make_job, make_shard
+from tests.ray_apps.trainers.test_trainers import fit, go_on, load, make_job, make_shard
 
 TREES = ("xgboost", "lightgbm")
 LIBRARIES = (*TREES, "torch")
@@ -435,6 +436,33 @@ def test_evened_out_rows_do_not_move_what_a_model_knows(name, how, tmp_path):
     assert found.valid == pytest.approx(
         measure_scores(job.task, job.metric, valid.label, after), abs=1e-5
     )
+
+
+def test_what_cannot_go_on_exactly_from_a_model_says_so(tmp_path):
+    """LightGBM's scores to go on from have the shift of evened-out rows in them."""
+    rows, valid = uneven(9000), uneven(2000, seed=1)
+    path = tmp_path / "first.txt"
+    path.write_bytes(fit("lightgbm", job_of(rounds=9, early_stopping=None), rows, valid).model)
+    changes = {"rounds": 30, "early_stopping": None, "init": InitModel(path)}
+    trainer, kept = load_trainer("lightgbm"), []
+    for how in ("none", "weight"):
+        assert trainer.goes_on_exactly(job_of(imbalance=how, **changes))
+    job = job_of(imbalance="upsample", **changes)
+    assert not trainer.goes_on_exactly(job)
+    evened, job = even_out(rows, job, Alone())
+
+    def watch(history, model):
+        kept.append(Snapshot(model(), tuple(history)))
+        return True
+
+    data = trainer.prepare(evened, valid, job, Alone())
+    whole = trainer.fit(data, job, Alone(), watch)
+    again = [
+        trainer.fit(trainer.prepare(evened, valid, job, Alone(), start), job, Alone(), go_on)
+        for start in kept[5:29:6]
+    ]
+    assert any(one != whole for one in again)
+    assert [one.valid for one in again] == pytest.approx([whole.valid] * len(again))
 
 
 @pytest.mark.parametrize("name", TREES)
