@@ -29,7 +29,7 @@ class TableLayout:
     Attributes:
         schema: the table's columns with their raw types.
         key: the key columns, or `row_key` when the spec names none.
-        carried: columns stored as they are: key, time, group, segments.
+        carried: columns stored as they are: key, time, group, segments that are no features.
         features: the feature layout.
     """
 
@@ -67,10 +67,21 @@ def lay_out(schema: pa.Schema, spec: Spec) -> TableLayout:
         )
     key = etl.key or (ROW_KEY,)
     time = (etl.time,) if etl.time else ()
-    carried = dict.fromkeys((*key, *time, *etl.group, *_plain_segments(spec)))
-    return TableLayout(
-        schema=schema, key=key, carried=tuple(carried), features=_features(schema, spec)
-    )
+    features = _features(schema, spec)
+    kept = {feature.name for feature in features.features}
+    segments = (name for name in spec.evaluate.segments if name not in kept)
+    carried = dict.fromkeys((*key, *time, *etl.group, *segments))
+    return TableLayout(schema=schema, key=key, carried=tuple(carried), features=features)
+
+
+def segments_to_carry(spec: Spec) -> tuple[str, ...]:
+    """Return the segments that may be columns of their own, as far as a spec alone tells.
+
+    The others are kept whether they are segments or not: what a dataset is hangs on these alone.
+    """
+    etl, wanted = spec.etl, spec.features
+    kept = {*etl.key, etl.time, *etl.group, *wanted.derive, *(wanted.categorical or ())}
+    return tuple(name for name in spec.evaluate.segments if name not in kept)
 
 
 def check_names(names: Collection[str], spec: Spec) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from arclight.contract import digest_of
 from arclight.errors import DataError
 from arclight.inputs import SourceFiles, is_unchanged, look_at
+from arclight.layout import segments_to_carry
 from arclight.lineage import code_digest, library_versions
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def plan_etl(loaded: LoadedSpec) -> EtlPlan:
         "sql": loaded.sql,
         "etl": spec.etl.model_dump(mode="json", exclude={"sql", "sql_file"}),
         "features": spec.features.model_dump(mode="json"),
-        "segments": spec.evaluate.segments,
+        "segments": segments_to_carry(spec),
         "files": digests,
         "code": code_digest(CODE),
         "libraries": {name: library_versions().get(name) for name in LIBRARIES},

@@ -7,7 +7,7 @@ import pytest
 
 from arclight.errors import SpecError
 from arclight.features import FeatureBuilder
-from arclight.layout import TableLayout, lay_out
+from arclight.layout import TableLayout, lay_out, segments_to_carry
 from arclight.schema import TIMESTAMP
 from arclight.spec import Spec
 
@@ -32,7 +32,13 @@ def lay(
     segments: tuple[str, ...] = (),
     **etl: Any,
 ) -> TableLayout:
-    spec = Spec.model_validate(
+    return lay_out(schema, spec_of(segments, features=features, **etl))
+
+
+def spec_of(
+    segments: tuple[str, ...] = (), *, features: dict[str, Any] | None = None, **etl: Any
+) -> Spec:
+    return Spec.model_validate(
         {
             "name": "flights",
             "task": "binary",
@@ -42,7 +48,6 @@ def lay(
             "evaluate": {"segments": segments},
         }
     )
-    return lay_out(schema, spec)
 
 
 def kinds(layout: TableLayout) -> dict[str, str]:
@@ -71,10 +76,31 @@ def test_without_a_key_rows_get_one():
     assert "id" in kinds(found)
 
 
-def test_segments_and_groups_are_carried_and_stay_features():
-    found = lay(segments=("carrier", "at"), split={"by": "hash", "group": ("a b",)})
-    assert found.carried == ("id", "at", "a b", "carrier")
-    assert {"carrier", "a b"} <= set(kinds(found))
+def test_groups_are_carried_and_stay_features():
+    found = lay(split={"by": "hash", "group": ("a b",)})
+    assert found.carried == ("id", "at", "a b")
+    assert "a b" in kinds(found)
+
+
+def test_segments_are_carried_where_they_are_no_features():
+    """Of the others a dataset has the same files, whatever the report is broken down by."""
+    assert lay(segments=("carrier", "at", "2B")) == lay()
+    assert lay(segments=("leak", "carrier")).carried == ("id", "at", "leak")
+
+
+@pytest.mark.parametrize(
+    ("segments", "carried"),
+    [
+        (("leak",), ("leak",)),
+        (("id", "at", "b", "2B", "up"), ("b",)),
+        (("carrier",), ("carrier",)),
+    ],
+)
+def test_segments_that_a_spec_may_have_to_carry(segments, carried):
+    """Without the columns nobody knows whether text that is named nowhere else is a feature."""
+    derive = {"up": "upper(carrier)"}
+    spec = spec_of(segments, key=("id",), features={"categorical": ("2B", "up"), "derive": derive})
+    assert segments_to_carry(spec) == carried
 
 
 def test_a_key_is_a_feature_only_when_it_is_named_as_a_category():

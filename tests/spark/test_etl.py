@@ -351,7 +351,10 @@ def test_text_that_is_no_category_is_named(session: SparkSession, tmp_path: Path
 
 def test_unchanged_inputs_have_the_same_key_and_changed_ones_another(tmp_path: Path):
     case = make_case(tmp_path, rows(100))
+    case.body["features"]["categorical"] = ["c"]
     first = plan_etl(load_spec(case.spec_file())).key
+    assert plan_etl(load_spec(case.spec_file())).key == first
+    case.body["evaluate"] = {"segments": ["id", "c"]}  # which it has anyhow
     assert plan_etl(load_spec(case.spec_file())).key == first
     case.write("t", rows(101))
     assert plan_etl(load_spec(case.spec_file())).key != first
