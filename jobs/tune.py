@@ -121,7 +121,9 @@ def tune_step(
         say_best(study, Trials.read(trials_path(run.catalog.store, study)))
         say(f"tune: page {write_study_page(run.catalog.store, study)}")
         say(f"tune: {found}.")
-    best = Trials.read(trials_path(run.catalog.store, study)).ended[found.trial]
+    trials = Trials.read(trials_path(run.catalog.store, study))
+    _say_what_is_left(study, trials)
+    best = trials.ended[found.trial]
     if study.is_on_the_way(best):
         say(
             f"tune: no trial had all its rounds, and there is no early stopping: trial "
@@ -151,6 +153,19 @@ def _say_what_begins(study: Study, trials: Trials, *, new_study: bool) -> None:
         say(
             f"tune: {study.tune.trials:,} of the grid's {points_of(study.tune):,} points are "
             "tried, by chance; set tune.trials for more.",
+            style="yellow",
+        )
+
+
+def _say_what_is_left(study: Study, trials: Trials) -> None:
+    """Say how a search goes on that its time has ended."""
+    tune = study.tune
+    wanted = min(tune.trials, points_of(tune)) if tune.sampler == "grid" else tune.trials
+    left = wanted - len(trials.ended)
+    if tune.time_limit_s is not None and tune.target is None and left > 0:
+        say(
+            f"tune: {left:,} of {wanted:,} trials are left, since tune.time_limit_s "
+            f"({tune.time_limit_s:,} s) was over; the same command makes them with another limit.",
             style="yellow",
         )
 

@@ -9,6 +9,8 @@ import pytest
 
 from arclight.study import newest_study, trials_path
 from arclight.trials import Trials
+from ray_apps.tuning.controller import Controller
+from ray_apps.tuning.host import Host
 from tests.jobs.test_signing import arclight
 from tests.ray_apps.make_dataset import make_dataset
 
@@ -61,6 +63,28 @@ def test_a_search_gives_a_model_whose_record_says_where_it_comes_from(made, tmp_
     status, body, said = typed(made, tmp_path, capsys, trials="4")
     assert (status, body["search"]["study"], body["search"]["trials"]) == (0, "demo@3", 5)
     assert "study demo@3 has 5 trials, more than tune.trials (4); all of them count" in said
+
+
+def test_what_a_limit_of_time_has_left_is_made_with_another_one(
+    made, tmp_path, capsys, monkeypatch
+):
+    def is_over(self) -> bool:
+        return len(Trials.read(trials_path(made.catalog.store, newest())).ended) >= 2
+
+    def newest():
+        return newest_study(made.catalog.store, "demo")
+
+    monkeypatch.setattr(Host, "_is_over", is_over)
+    monkeypatch.setattr(Controller, "_is_over", is_over)
+    limited = SPEC.replace("TRIALS,", "TRIALS, scheduler: none, time_limit_s: 3000,")
+    status, body, said = typed(made, tmp_path, capsys, text=limited)
+    left = 5 - body["search"]["trials"]
+    told = f"{left} of 5 trials are left, since tune.time_limit_s (3,000 s) was over; the same"
+    assert (status, 0 < left < 5, told in said) == (0, True, True), said
+    assert told in typed(made, tmp_path, capsys, text=limited)[2]  # there is nothing to do
+    monkeypatch.undo()
+    status, body, said = typed(made, tmp_path, capsys, text=limited.replace("3000", "3001"))
+    assert (status, body["search"]["trials"], "are left" in said) == (0, 5, False)
 
 
 def test_a_damaged_model_does_not_stand(made, tmp_path, capsys):
