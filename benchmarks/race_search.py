@@ -53,8 +53,8 @@ PEERS = {
         "cores, binned once",
     ),
 }
-SLOW = {"ray-tune": 2}
-"""Rounds of one that takes ten times as long as the others."""
+SLOW = {"lightgbm": {"ray-tune": 2}, "xgboost": {"ray-tune": 1, "flaml": 1}}
+"""Rounds of one that takes five or ten times as long as the others."""
 TARGETS = {
     "ray-tune": (6.0, 4.0),
     "optuna-threads": (1.3, None),
@@ -137,7 +137,7 @@ def _race(
             module=f"benchmarks.peers.{module}",
             params=body,
             note=note,
-            rounds=SLOW.get(side),
+            rounds=SLOW[library].get(side),
             env=flaml if side == "flaml" else {},
         )
 
