@@ -103,6 +103,7 @@ def model_page(
         decision=decision,
         tone=_TONES[decision.kind] if decision else "",
         evidence=evidence,
+        stopped=_stopped(bundle),
         card=_card(bundle, evaluation, manifest),
         training=_training(bundle),
         importance=_importance(bundle),
@@ -271,7 +272,8 @@ def _card(
     if bundle.threshold is not None:
         text = f"class 1 from a score of {number(bundle.threshold, 6)}, chosen on the valid split"
         facts.append(("Threshold", text))
-    facts.append(("Model", f"{bundle.trainer}, {count(bundle.rounds)} rounds{_stopped(bundle)}"))
+    rounds = (f"{count(bundle.rounds)} rounds", _stopped(bundle))
+    facts.append(("Model", ", ".join(filter(None, (bundle.trainer, *rounds)))))
     facts.append(("Learned from", _data(bundle, manifest)))
     if manifest is not None:
         facts.append(("Label", manifest.label))
@@ -341,8 +343,13 @@ def _training(bundle: ModelBundle) -> Facts:
 
 
 def _stopped(bundle: ModelBundle) -> str:
-    stops = bundle.settings is not None and bundle.settings.early_stopping is not None
-    return " after early stopping" if stops else ""
+    """Say how many rounds there could have been, where early stopping chose how many to keep."""
+    if bundle.settings is None or bundle.settings.early_stopping is None:
+        return ""
+    asked = bundle.settings.rounds + (bundle.transfer.rounds if bundle.transfer else 0)
+    if bundle.rounds >= asked:
+        return "all that were asked for"
+    return f"of at most {count(asked)} with early stopping"
 
 
 def _importance(bundle: ModelBundle) -> Markup | None:

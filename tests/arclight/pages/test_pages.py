@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import arclight.pages
-from arclight.bundle import TrainSettings
+from arclight.bundle import TrainSettings, Transfer
 from arclight.decision import Decision
 from arclight.errors import SpecError
 from arclight.pages.dataset_page import dataset_page
@@ -207,6 +207,31 @@ def test_a_card_calls_no_weighted_score_a_probability(manifest, update, reason):
     assert ("is no probability of the data as it is" in text) == is_said
     if is_said:
         assert f"training weighted the classes ({reason})" in text
+
+
+UPON = Transfer(metric="auc", model="m@1", model_digest="d", rounds=218, is_valid_new=True,
+                is_test_new=True, before=None, tuned=0.7)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rounds", "stopping", "transfer", "said"),
+    [(318, 20, None, ", all that were asked for"), (318, None, None, ""),
+     (319, 20, None, ", of at most 319 with early stopping"),
+     (100, 20, UPON, ", all that were asked for"),
+     (101, 20, UPON, ", of at most 319 with early stopping")],
+)  # fmt: skip
+def test_a_model_page_tells_rounds_that_were_kept_of_more_from_all(
+    rounds, stopping, transfer, said
+):
+    """The model has 318, those of the one that it started from included."""
+    settings = TrainSettings(rounds=rounds, early_stopping=stopping, imbalance="none", seed=3)
+    bundle = model_bundle(manifest_of("binary")).model_copy(
+        update={"settings": settings, "transfer": transfer}
+    )
+    text = Reader(model_page(bundle)).text
+    assert f"xgboost, 318 rounds{said} Learned from" in text
+    assert f"Rounds 318 {said[2:]}".strip() in text
+    assert "after early stopping" not in text
 
 
 def test_a_model_page_ranks_what_its_trees_use(model, manifest):
