@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
@@ -17,6 +17,9 @@ from arclight.schema import Column
 from arclight.spec_field import Params
 from arclight.train_section import Init
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 WEIGHING: dict[str, float | bool] = {
     "scale_pos_weight": 1,
     "is_unbalance": False,
@@ -24,6 +27,20 @@ WEIGHING: dict[str, float | bool] = {
     "neg_bagging_fraction": 1,
 }
 """Parameters of the libraries that make classes weigh otherwise, and their values that do not."""
+
+MEASURED_TRAIN_ROWS = 100_000
+"""Rows of train that a model is measured on at most, drawn by chance."""
+
+
+def measured_part(split: str, rows: Mapping[str, int]) -> str:
+    """Say how many rows a figure of `train_metrics` is of; nothing where it is of the whole split.
+
+    Args:
+        split: `train` or `valid`.
+        rows: split -> how many it has, of the dataset that the model learned from.
+    """
+    is_part = split == "train" and rows.get(split, 0) > MEASURED_TRAIN_ROWS
+    return f" (of {MEASURED_TRAIN_ROWS:,} rows)" if is_part else ""
 
 
 class BundleFile(Contract):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from arclight.bundle import measured_part
 from arclight.dataset_spec import check_built_from
 from arclight.errors import printable
 from arclight.finetune import new_levels, plan_from
@@ -15,7 +16,6 @@ from cluster.ray_session import ray_session
 from jobs.check import check_without_running
 from jobs.runs import Context, open_run, or_another, store_for
 from jobs.say import answer, progress, say
-from ray_apps.fit import MEASURED_TRAIN_ROWS
 from ray_apps.predictor import check_bundle_files
 from ray_apps.train import check_training, find_origin, model_key, train_model
 
@@ -80,10 +80,10 @@ def train_step(
                 found=found,
             )
         note.result = bundle.ref
-    told = {name: f"{name} {value:.4f}" for name, value in bundle.train_metrics.items()}
-    if "train" in told and manifest.rows["train"] > MEASURED_TRAIN_ROWS:
-        told["train"] += f" (of {MEASURED_TRAIN_ROWS:,} rows)"
-    figures = ", ".join(told.values())
+    figures = ", ".join(
+        f"{split} {value:.4f}{measured_part(split, manifest.rows)}"
+        for split, value in bundle.train_metrics.items()
+    )
     if bundle.metric == "f1" and spec.train.costs is not None and bundle.threshold is not None:
         # rounds and trials are judged by the best F1 there is
         figures += f", at the threshold of the least cost, {bundle.threshold:.4f}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from arclight.bundle import CrossValidation, Resumed, Transfer
+from arclight.bundle import MEASURED_TRAIN_ROWS, CrossValidation, Resumed, Transfer
 from arclight.catalog import Catalog
 from arclight.errors import IntegrityError
 from arclight.lineage import library_versions, processor_name
@@ -70,8 +70,6 @@ if TYPE_CHECKING:
     from ray_apps.gang import Gang
     from ray_apps.shards import Doubles, Shard
     from ray_apps.trainers import Fitted
-
-MEASURED_TRAIN_ROWS = 100_000
 
 
 def run_fit(folder: Path, tick: Tick, gang: Gang | None = None) -> None:

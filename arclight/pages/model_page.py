@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from arclight.bundle import measured_part
 from arclight.metrics import METRICS
 from arclight.pages.column_charts import Bar, ranking_chart
 from arclight.pages.frame import render
@@ -105,7 +106,7 @@ def model_page(
         evidence=evidence,
         stopped=_stopped(bundle),
         card=_card(bundle, evaluation, manifest),
-        training=_training(bundle),
+        training=_training(bundle, manifest),
         importance=_importance(bundle),
         most_important=MOST_IMPORTANT,
         origin=_origin(bundle),
@@ -318,9 +319,11 @@ def _judged(evaluation: Evaluation) -> str:
     )
 
 
-def _training(bundle: ModelBundle) -> Facts:
+def _training(bundle: ModelBundle, manifest: DatasetManifest | None) -> Facts:
+    rows = manifest.rows if manifest is not None else {}
     metrics = [
-        (f"{bundle.metric}, {split}", fixed(v, 4)) for split, v in bundle.train_metrics.items()
+        (f"{bundle.metric}, {split}", fixed(v, 4) + measured_part(split, rows))
+        for split, v in bundle.train_metrics.items()
     ]
     if bundle.cross_validation is not None:
         metrics.append((f"{bundle.metric}, cross-validation", str(bundle.cross_validation)))

@@ -234,6 +234,15 @@ def test_a_model_page_tells_rounds_that_were_kept_of_more_from_all(
     assert "after early stopping" not in text
 
 
+@pytest.mark.parametrize(("train", "said"), [(100_000, ""), (100_001, " (of 100,000 rows)")])
+def test_a_model_page_says_of_how_many_rows_the_figure_on_train_is(train, said):
+    manifest = manifest_of("binary")
+    rows = {**manifest.rows, "train": train, "valid": 200_000}
+    page = model_page(model_bundle(manifest), None, manifest.model_copy(update={"rows": rows}))
+    text = Reader(page).text
+    assert f"auc, train 0.8123{said} auc, valid 0.7432 " in text
+
+
 def test_a_model_page_ranks_what_its_trees_use(model, manifest):
     told = next(label for label in model.labels if label.startswith("What it uses"))
     first = model_bundle(manifest).importance[0]
