@@ -19,6 +19,8 @@ from arclight.pages.findings import (
 from arclight.pages.flow_chart import flow_chart
 from arclight.pages.frame import render
 from arclight.pages.words import count, moment, share
+from arclight.sketch import POINTS
+from arclight.summary import RANK_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,6 +87,8 @@ def dataset_page(manifest: DatasetManifest) -> str:
         sections=_SECTIONS,
         manifest=manifest,
         page=_page(manifest),
+        exact_values=POINTS,
+        rank_error=RANK_ERROR,
     )
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arclight.sketch import QuantileSketch, SketchPoints, merge_points
+from arclight.sketch import CAPACITY, POINTS, QuantileSketch, SketchPoints, merge_points
+from arclight.summary import RANK_ERROR, TASK_POINTS, NumberBuilder, merge_summaries
 
 Floats = npt.NDArray[np.float32]
 SHARES = np.linspace(0, 1, 41)
@@ -78,6 +82,27 @@ def test_merging_any_partition_stays_within_the_error(
     assert merged.count == len(values)
     worst = max(stated_error(s, 128) - 1 / s.count for s in sketches)
     assert rank_error(merged, column) <= worst + 1 / 256 + len(sketches) / len(values) + 1e-9
+
+
+def test_what_is_stated_of_a_record_s_quantiles_holds_for_the_largest_data():
+    """A task's sketch is put together with others sixteen by sixteen, then all, then trimmed."""
+    levels = math.log2(10**12 / CAPACITY) + 2
+    merges = math.log(10**6, 16) + 1
+    stored = (1 + merges) / (2 * TASK_POINTS) + 1 / (2 * POINTS)
+    assert levels / (2 * CAPACITY) + stored <= RANK_ERROR
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_record_s_quantiles_are_as_near_as_is_stated(order: str):
+    values = ORDERS[order](300_000).astype(np.float32)
+    parts = []
+    for part in np.split(values, [40_000, 41_000, 160_000]):
+        builder = NumberBuilder("x")
+        builder.add(pa.array(part), np.zeros(len(part)))
+        parts.append(builder.freeze())
+    record = merge_summaries([merge_summaries(parts[:3]), parts[3]]).trim()
+    assert rank_error(record.sketch, values) <= RANK_ERROR
+    assert rank_error(parts[1].trim().sketch, values[40_000:41_000]) <= 1 / 1000
 
 
 @settings(max_examples=60, deadline=None)

@@ -135,6 +135,12 @@ def test_figures_of_a_column_are_those_of_its_summary():
     assert f"{temp.moments.correlation:.3f}" in text
 
 
+def test_a_dataset_page_says_how_near_its_quantiles_are(dataset):
+    assert "Every figure on this page is of the full data" in dataset.text
+    assert "Quantiles of more than 1,024 values" in dataset.text
+    assert "a rank is off by at most 0.50 % of a split's values." in dataset.text
+
+
 def test_classes_without_order_have_no_association():
     text = Reader(dataset_page(flights_manifest(task="multiclass", wide=0))).text
     assert "the classes have no order" in text
