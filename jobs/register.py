@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from arclight.decision import Decision, decide_gate
@@ -54,6 +55,13 @@ def register_step(context: Context, bundle: ModelBundle, evaluation: Evaluation)
             run.catalog.move_alias(bundle, CHAMPION, reason=decision.reason, seen=held)
         note.result = decision.kind
     say(f"register: {bundle.ref}: {decision.kind}: {decision.reason}")
+    if decision.kind == "promote" and held is not None and held.version_number > bundle.number:
+        store = shlex.quote(str(run.catalog.store.root))
+        say(
+            f"register: '{CHAMPION}' moved back from the newer {spec.name}@{held.version_number}; "
+            f"to return to it: arclight rollback {spec.name} --store {store}",
+            style="yellow",
+        )
     return decision
 
 

@@ -18,6 +18,7 @@ from arclight.spec_file import load_spec
 from arclight.store import open_store
 from cluster.profiles import load_profile
 from jobs import etl, evaluate
+from jobs.aliases import rollback_command
 from jobs.evaluate import evaluate_step
 from jobs.figures import row_account, say_figures
 from jobs.records import say_model
@@ -295,6 +296,24 @@ def test_a_repeated_run_of_the_champion_says_that_it_is_there(context: Context):
     again = register_step(ruled, new, evidence)
     assert again.kind == "promote"
     assert "no model holds" not in again.reason
+
+
+def test_a_champion_that_moves_back_to_an_older_version_is_said(
+    context: Context, capsys: pytest.CaptureFixture[str]
+):
+    """As by an older spec that is run again: its model stands, and takes the newer one's place."""
+    catalog = context.run.catalog
+    older, evidence = judged(context, "k1", 0.3)
+    register_step(context, older, evidence)
+    register_step(context, *judged(context, "k2", 0.4))
+    assert "moved back" not in capsys.readouterr().err
+    assert register_step(context, older, evidence).kind == "promote"
+    said = " ".join(capsys.readouterr().err.split())
+    root = str(catalog.store.root)
+    way = f"arclight rollback flights --store {root}"
+    assert f"'champion' moved back from the newer flights@2; to return to it: {way}" in said
+    rollback_command("flights", "champion", store=root, as_json=False)
+    assert catalog.alias("flights", "champion").version_number == 2
 
 
 def test_a_gate_that_names_an_alias_nobody_set_is_refused(context: Context):
