@@ -82,8 +82,15 @@ class NoMemoryError(EngineError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a ` Did you mean 'x'?` suffix for a mistyped name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    close = closest(name, known)
+    return "" if close is None else f" Did you mean '{close}'?"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like another, whatever their case; None if none is."""
+    plain = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), list(plain), n=1, cutoff=0.6)
+    return plain[close[0]] if close else None
 
 
 def printable(text: object, limit: int = 200) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from arclight.errors import SchemaError, printable
+from arclight.errors import SchemaError, closest, printable
 from arclight.features import FLOAT32_MAX
 from arclight.schema import TIMESTAMP
 from arclight.utf8 import broken_texts
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from arclight.utf8 import Mask
 
 JsonValue = str | int | float | bool | None
+MAX_HINTS = 3
+"""Missing columns that are told the nearest other one: each costs a look at all of them."""
 
 
 def check_columns(found: pa.Schema, wanted: pa.Schema, *, where: str) -> None:
@@ -32,14 +34,18 @@ def check_columns(found: pa.Schema, wanted: pa.Schema, *, where: str) -> None:
     wider ones of the same kind, whose values are then checked one by one.
 
     Raises:
-        SchemaError: columns are missing, stand twice or are of another kind; all are named.
+        SchemaError: columns are missing, stand twice or are of another kind; all are named, and
+            beside a missing one another of nearly its name.
     """
-    wrong = []
+    others = sorted(set(found.names) - set(wanted.names))
+    wrong: list[str] = []
     for field in wanted:
         places = found.get_all_field_indices(field.name)
         if len(places) != 1:
-            state = "is missing" if not places else "stands more than once"
-            wrong.append(f"column '{printable(field.name)}' ({field.type}) {state}")
+            state = "stands more than once" if places else "is missing"
+            close = closest(field.name, others) if not places and len(wrong) < MAX_HINTS else None
+            hint = "" if close is None else f" (there is '{printable(close)}')"
+            wrong.append(f"column '{printable(field.name)}' ({field.type}) {state}{hint}")
         elif not _fits(found.field(places[0]).type, field.type):
             was = found.field(places[0]).type
             wrong.append(f"column '{printable(field.name)}' must be {field.type}, is {was}")

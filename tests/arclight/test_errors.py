@@ -49,6 +49,7 @@ def test_an_error_survives_pickling_with_its_status(name: str):
     [
         ("min_cuont", ["min_count", "max_levels"], " Did you mean 'min_count'?"),
         ("zzz", ["min_count"], ""),
+        ("age", ["id", "AGE"], " Did you mean 'AGE'?"),
         ("", ["a"], ""),
         ("a", [], ""),
         ("x" * 1_000_000, ["min_count"], ""),

@@ -301,6 +301,16 @@ def test_B5_every_missing_or_wrong_column_is_named_before_a_row_is_read(score, m
         assert part in caught.value.message
 
 
+def test_a_missing_column_is_told_the_one_of_nearly_its_name(score):
+    raw = raw_table(5, seed=1).rename_columns({"color": "Color", "shop": "SHOP"})
+    with pytest.raises(SchemaError) as caught:
+        score(raw)
+    assert "column 'color' (string) is missing (there is 'Color'); " in caught.value.message
+    assert "column 'shop' (int32) is missing (there is 'SHOP'); " in caught.value.message
+    with pytest.raises(SchemaError, match=r"'color' \(string\) is missing; give the columns"):
+        score(raw_table(5, seed=1).rename_columns({"color": "hue"}))
+
+
 WIDER = {
     "int8 for int64": (EMOJI, lambda v: v.cast(pa.int8())),
     "uint64 for int64": (EMOJI, lambda v: v.cast(pa.uint64())),
