@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from arclight.samples import Floats, Sample
 
 MAX_LEVELS = 30  # of a segment column, by rows; the rest is one segment
+LEAST_ROWS = 10  # of a level of a column that has more than so many levels
 REST, NULL = "other", "null"
 
 
@@ -53,8 +54,8 @@ class Figure(Contract):
 class Segment(Contract):
     """Figures of the rows at one level of a column; only the main metric has an interval.
 
-    `level` is the value as text; `null` and `other` are the missing values and the rarer levels,
-    and a value that reads like one of these is quoted.
+    `level` is the value as text; `null` and `other` are the missing values and the rarer levels
+    of a column that has many, and a value that reads like one of these is quoted.
     """
 
     column: str
@@ -327,7 +328,12 @@ def _levels(column: str, values: pa.Array) -> Iterator[tuple[str, NDArray[Any]]]
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     ranked = sorted(range(len(names)), key=lambda k: (-counts[k], names[k]))
     place = np.empty(len(names) + 1, dtype=np.int64)
-    place[ranked] = np.minimum(np.arange(len(names)), MAX_LEVELS)
+    place[ranked] = MAX_LEVELS
+    if len(ranked) > MAX_LEVELS:  # as those of a key or a time, each of a row or two
+        kept = int(np.count_nonzero(counts[ranked[:MAX_LEVELS]] >= LEAST_ROWS))
+    else:
+        kept = len(ranked)
+    place[ranked[:kept]] = np.arange(kept)
     place[-1] = MAX_LEVELS + 1  # code -1: null
     slots = place[codes]
     order = np.argsort(slots, kind="stable")

@@ -160,6 +160,21 @@ def test_rare_levels_are_one_segment():
 
 
 @pytest.mark.parametrize(
+    ("sizes", "levels"),
+    [
+        ([1] * 900, [("other", 900)]),
+        ([12, 10, 9, *[1] * 29], [("L00", 12), ("L01", 10), ("other", 38)]),
+        ([12, 9, *[1] * 28], [("L00", 12), ("L01", 9), *((f"L{k:02d}", 1) for k in range(2, 30))]),
+    ],
+)
+def test_a_level_of_a_row_is_no_segment_of_its_own_where_there_are_many(sizes, levels):
+    """As of a key or a time; a column with few levels is shown with all of them."""
+    column = pa.array([f"L{k:02d}" for k, size in enumerate(sizes) for _ in range(size)])
+    report = report_of("binary", rows=len(column), segments={"id": column}, resamples=0)
+    assert [(s.level, s.rows) for s in report.segments] == levels
+
+
+@pytest.mark.parametrize(
     ("column", "levels"),
     [
         (pa.array([True, False, True]), ["true", "false"]),
