@@ -18,6 +18,7 @@ from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR
 
 from arclight.child import module_command, own_variables
 from arclight.errors import ConflictError, EngineError, IntegrityError, printable
+from arclight.progress import silent_tell
 from arclight.store import held
 from cluster.head import LOOPBACK
 from cluster.head_record import (
@@ -37,6 +38,7 @@ from cluster.sizing import plan_sizes
 from cluster.tokens import create_secret, create_token, private_folder
 
 if TYPE_CHECKING:
+    from arclight.progress import Tell
     from cluster.profiles import Profile
 
 TEMP_PREFIX = "arc.h"
@@ -47,13 +49,20 @@ JOB_STOP_S = 20
 JVM and for the record of how the job ended."""
 
 
-def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEOUT_S) -> Head:
+def start_head(
+    profile: Profile,
+    folder: Path,
+    *,
+    timeout_s: float = START_TIMEOUT_S,
+    tell: Tell = silent_tell,
+) -> Head:
     """Start a Ray head on loopback, with a token of its own and a job server.
 
     Args:
         profile: how big.
         folder: where the head's record, token and log are kept, one head a folder.
         timeout_s: how long it may take.
+        tell: told when it is begun, and not refused.
 
     Raises:
         ConflictError: a head of this folder runs, here or elsewhere.
@@ -66,10 +75,10 @@ def start_head(profile: Profile, folder: Path, *, timeout_s: float = START_TIMEO
             raise ConflictError(
                 f"another command starts a cluster in '{printable(folder)}' now; wait for it."
             )
-        return _start(profile, folder, timeout_s)
+        return _start(profile, folder, timeout_s, tell)
 
 
-def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
+def _start(profile: Profile, folder: Path, timeout_s: float, tell: Tell) -> Head:
     known = find_head(folder)
     if known is not None:
         raise ConflictError(
@@ -78,6 +87,7 @@ def _start(profile: Profile, folder: Path, timeout_s: float) -> Head:
         )
     _refuse_elsewhere(folder)
     sizes = plan_sizes(profile, look_at_machine(folder))
+    tell(f"starting Ray for profile '{profile.name}'; this takes about 10 s.")
     _remove_temp(folder)  # of one that was killed
     for name in (HEAD, f".{HEAD}", REQUEST, TOKEN, LOG, PROFILE):
         (folder / name).unlink(missing_ok=True)

@@ -71,6 +71,7 @@ def status(shell: Shell) -> dict[str, Any]:
 def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
     assert status(shell) == {"is_up": False}
     up = shell.type("up", "--profile", "small.yaml", "--json")
+    assert "up: starting Ray for profile 'small'; this takes about 10 s." in shell.said
     profile = Path(up["profile"])
     head = json.loads((profile.parent / "head.json").read_text())
     tree = psutil.Process(head["pid"]).children(recursive=True)
@@ -169,6 +170,7 @@ def test_a_head_that_nobody_wrote_a_profile_for_gets_it(
     Path(profile).unlink()
     with pytest.raises(ConflictError, match="runs already"):
         up_command(profile=str(tmp_path / "small.yaml"), as_json=True)
+    assert "starting" not in capsys.readouterr().err  # what it will not do
     assert load_profile(profile).ray.jobs_url == head.jobs_url
 
 
