@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arclight.pages.findings import find_warnings
 from arclight.spec_file import load_spec
 from arclight.store import check_size, make_folder
 from cluster.profiles import load_profile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.manifest import DatasetManifest
+
+SAID_FINDINGS = 5
 
 
 def etl_command(
@@ -76,3 +79,8 @@ def _say_dataset(manifest: DatasetManifest) -> None:
     say(f"etl: dataset {manifest.ref}: {sum(account.values()):,} rows: {rows}.")
     for warning in manifest.warnings:
         say(f"etl: {warning}.", style="yellow")
+    heavy = [f for f in find_warnings(manifest) if f.weight == "high" and not f.is_built]
+    for finding in heavy[:SAID_FINDINGS]:
+        say(f"etl: {finding.sentence}", style="yellow")
+    if len(heavy) > SAID_FINDINGS:
+        say(f"etl: the profile has {len(heavy) - SAID_FINDINGS:,} more of these.", style="yellow")

@@ -30,11 +30,18 @@ class Finding:
         weight: `high` when a model would likely be wrong or useless because of it.
         column: the column it is about, None for the whole dataset.
         text: a short sentence without the column's name.
+        is_built: the manifest's own warnings have it too.
     """
 
     weight: Weight
     column: str | None
     text: str
+    is_built: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The text with the column it is about."""
+        return self.text if self.column is None else f"column '{self.column}' {self.text}"
 
 
 def by_column(manifest: DatasetManifest) -> dict[str, dict[str, ColumnSummary]]:
@@ -61,8 +68,11 @@ def has_ordered_label(manifest: DatasetManifest) -> bool:
 
 
 def find_warnings(manifest: DatasetManifest) -> tuple[Finding, ...]:
-    """Return the warnings of all columns, heavy ones first, then in the columns' order."""
-    found = [*_whole(manifest)]
+    """Return the warnings of all columns, heavy ones first, then in the columns' order.
+
+    Shifts stand after the rest of their weight: data split by time often have many.
+    """
+    found, moved = [*_whole(manifest)], list[Finding]()
     unkept = {feature.name for feature in manifest.plan.features if feature.keeps_nothing}
     for name, splits in by_column(manifest).items():
         train = splits.get("train")
@@ -72,8 +82,8 @@ def find_warnings(manifest: DatasetManifest) -> tuple[Finding, ...]:
             found += _column(
                 train, ordered=has_ordered_label(manifest), is_kept=name not in unkept
             )
-        found += _moved(name, splits)
-    return tuple(sorted(found, key=lambda finding: finding.weight != "high"))
+        moved += _moved(name, splits)
+    return tuple(sorted([*found, *moved], key=lambda finding: finding.weight != "high"))
 
 
 def _whole(manifest: DatasetManifest) -> Iterator[Finding]:
@@ -86,10 +96,10 @@ def _whole(manifest: DatasetManifest) -> Iterator[Finding]:
 
 def _column(train: ColumnSummary, *, ordered: bool, is_kept: bool) -> Iterator[Finding]:
     if train.nulls == train.rows:
-        yield Finding("high", train.name, "has no value in train.")
+        yield Finding("high", train.name, "has no value in train.", is_built=True)
         return
     if train.is_constant:
-        yield Finding("high", train.name, "has one value in all of train.")
+        yield Finding("high", train.name, "has one value in all of train.", is_built=True)
     if train.nulls > NULL_SHARE * train.rows:
         yield Finding("low", train.name, f"is null in {share(train.nulls, train.rows)} of train.")
     if not is_kept:
@@ -97,7 +107,7 @@ def _column(train: ColumnSummary, *, ordered: bool, is_kept: bool) -> Iterator[F
             f"keeps none of its {count(train.distinct)} levels: each has fewer train rows than "
             "features.min_count; lower that or drop the column."
         )
-        yield Finding("high", train.name, text)
+        yield Finding("high", train.name, text, is_built=True)
     elif _has_many_levels(train):
         yield Finding(
             "low", train.name, f"has {count(train.distinct)} levels; rare ones share one code."

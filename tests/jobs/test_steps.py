@@ -26,6 +26,7 @@ from jobs.register import check_rival, register_step
 from jobs.runs import Context, open_run
 from ray_apps.evaluate import evaluation_key
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
+from tests.arclight.pages.made_up import flights_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,6 +140,35 @@ def test_the_rows_that_are_said_add_up(capsys: pytest.CaptureFixture[str]):
         "etl: dataset flights@0: 30 rows: train 15, valid 4, test 6, quarantine 2, "
         "dropped (gap) 3.\n"
     )
+
+
+def test_what_the_profile_warns_of_most_is_said(capsys: pytest.CaptureFixture[str]):
+    manifest = flights_manifest(wide=0)
+    constant = "feature 'always_one' has one value in train"
+    etl._say_dataset(manifest.model_copy(update={"warnings": (constant,)}))
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert said[0] == f"etl: {constant}."
+    leak = "etl: column 'leaked' follows the label almost exactly (1): is it known beforehand?"
+    assert leak in said
+    assert said[-1].startswith("etl: column 'month' is not as in train: valid PSI ")
+    for built_or_low in ("one value in all", "no value", "keeps none", "pressure"):
+        assert not any(built_or_low in line for line in said)
+
+
+def test_of_many_warnings_the_leaks_are_said_first(capsys: pytest.CaptureFixture[str]):
+    manifest = flights_manifest(wide=0)
+    many = {}
+    for split, summaries in manifest.summaries.items():
+        found = {summary.name: summary for summary in summaries}
+        names = [("month", f"moved_{n}") for n in range(7)]
+        names += [("leaked", f"leak_{n}") for n in range(3)]
+        many[split] = tuple(found[of].model_copy(update={"name": name}) for of, name in names)
+    etl._say_dataset(manifest.model_copy(update={"summaries": many, "warnings": ()}))
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert sum("follows the label" in line for line in said) == 3
+    assert "'moved_0' is not as in train" in "".join(said)
+    assert said[-1].startswith("etl: the profile has ")
+    assert len(said) == etl.SAID_FINDINGS + 1
 
 
 def of_skill(skill: float, key: str) -> Evaluation:
