@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 from arclight.contract import Contract
 from arclight.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAMED_REASONS = 3
 
 
 class Stage(Contract):
@@ -61,7 +67,22 @@ class RowLedger(Contract):
     @property
     def quarantined(self) -> int:
         """Rows in quarantine, all stages."""
-        return sum(sum(stage.quarantined.values()) for stage in self.stages)
+        return sum(self.reasons.values())
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason -> rows in quarantine for it, all stages, the most frequent first."""
+        found: dict[str, int] = {}
+        for stage in self.stages:
+            found = _add(found, stage.quarantined)
+        return dict(_ranked(found))
+
+
+def name_reasons(reasons: Mapping[str, int]) -> str:
+    """Return the most frequent reasons with their rows, and how many more there are."""
+    named = [f"{reason} {rows:,}" for reason, rows in _ranked(reasons)[:NAMED_REASONS]]
+    more = len(reasons) - len(named)
+    return ", ".join(named) + (f" and {more:,} more" if more else "")
 
 
 def add_stages(left: tuple[Stage, ...], right: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -76,6 +97,10 @@ def add_stages(left: tuple[Stage, ...], right: tuple[Stage, ...]) -> tuple[Stage
         )
         for a, b in zip(left, right, strict=True)
     )
+
+
+def _ranked(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _add(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arclight.ledger import name_reasons
 from arclight.pages.findings import find_warnings
 from arclight.spec_file import load_spec
 from arclight.store import check_size, make_folder
@@ -74,8 +75,9 @@ def etl_step(context: Context, *, accept_schema: bool) -> DatasetManifest:
 
 
 def _say_dataset(manifest: DatasetManifest) -> None:
-    account = row_account(manifest)
-    rows = ", ".join(f"{part} {count:,}" for part, count in account.items())
+    account, reasons = row_account(manifest), manifest.ledger.reasons
+    why = {"quarantine": f" ({name_reasons(reasons)})"} if reasons else {}
+    rows = ", ".join(f"{part} {count:,}{why.get(part, '')}" for part, count in account.items())
     say(f"etl: dataset {manifest.ref}: {sum(account.values()):,} rows: {rows}.")
     for warning in manifest.warnings:
         say(f"etl: {warning}.", style="yellow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arclight.ledger import name_reasons
 from cluster.machine import look_at_machine
 from cluster.profiles import load_profile
 from cluster.sizing import plan_sizes
@@ -35,9 +36,10 @@ def score_command(  # noqa: PLR0913 -- model, input, output, and how, by keyword
         result = score_folder(
             catalog, bundle, source, output, threads=threads, tick=tick, keep=keep
         )
+    rejected = f", {result.rows_rejected:,} rejected ({name_reasons(result.reasons)})"
     say(
         f"score: {result.rows_scored:,} rows by {bundle.ref} in {output}"
-        + (f", {result.rows_rejected:,} rejected." if result.rows_rejected else ".")
+        f"{rejected if result.rows_rejected else ''}."
     )
     unlike = told(result.unusual)
     if unlike:

@@ -230,12 +230,8 @@ def _strongest(bars: Sequence[Bar]) -> list[Bar]:
 
 
 def _reasons(manifest: DatasetManifest, read: int) -> list[tuple[str, int, str]]:
-    found: dict[str, int] = {}
-    for stage in manifest.ledger.stages:
-        for reason, rows in stage.quarantined.items():
-            found[reason] = found.get(reason, 0) + rows
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return [(reason, rows, share(rows, read)) for reason, rows in ranked]
+    reasons = manifest.ledger.reasons
+    return [(reason, rows, share(rows, read)) for reason, rows in reasons.items()]
 
 
 def _proof(manifest: DatasetManifest) -> list[tuple[str, str]]:

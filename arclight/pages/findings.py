@@ -11,6 +11,7 @@ from arclight.pages.words import count, number, share
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from arclight.ledger import RowLedger
     from arclight.manifest import DatasetManifest
     from arclight.summary import ColumnSummary
 
@@ -19,6 +20,7 @@ Weight = Literal["high", "low"]
 NULL_SHARE = 0.5
 MANY_LEVELS = 1000
 UNIQUE_SHARE = 0.5  # distinct levels among known rows: the column is nearly a key
+LOST_SHARE = 0.05  # of all rows in quarantine: more is seldom a few bad rows
 LEAK = 0.95  # association: a feature this close to the label is likely made from it
 
 
@@ -87,11 +89,23 @@ def find_warnings(manifest: DatasetManifest) -> tuple[Finding, ...]:
 
 
 def _whole(manifest: DatasetManifest) -> Iterator[Finding]:
+    yield from _lost(manifest.ledger)
     names = dict.fromkeys(name for rows in manifest.class_rows.values() for name in rows)
     for split, classes in manifest.class_rows.items():
         for name in names:
             if not classes.get(name, 0):
                 yield Finding("high", None, f"The {split} split has no row of class '{name}'.")
+
+
+def _lost(ledger: RowLedger) -> Iterator[Finding]:
+    read = ledger.stages[0].rows_in if ledger.stages else 0
+    if ledger.quarantined > LOST_SHARE * read:
+        reason, rows = next(iter(ledger.reasons.items()))
+        text = (
+            f"{share(ledger.quarantined, read)} of all rows are in quarantine, "
+            f"{count(rows)} of them for {reason}: is that meant?"
+        )
+        yield Finding("high", None, text)
 
 
 def _column(train: ColumnSummary, *, ordered: bool, is_kept: bool) -> Iterator[Finding]:

@@ -137,8 +137,9 @@ def test_the_rows_that_are_said_add_up(capsys: pytest.CaptureFixture[str]):
     assert sum(account.values()) == 30
     etl._say_dataset(manifest)
     assert capsys.readouterr().err == (
-        "etl: dataset flights@0: 30 rows: train 15, valid 4, test 6, quarantine 2, "
+        "etl: dataset flights@0: 30 rows: train 15, valid 4, test 6, quarantine 2 (key_null 2), "
         "dropped (gap) 3.\n"
+        "etl: 6.7 % of all rows are in quarantine, 2 of them for key_null: is that meant?\n"
     )
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from arclight.pages.findings import find_warnings
+from arclight.ledger import RowLedger, Stage
+from arclight.pages.findings import Finding, find_warnings
 from tests.arclight.pages.made_up import flights_manifest
 
 
@@ -36,6 +37,20 @@ def test_a_class_without_rows_is_named():
     manifest = flights_manifest(wide=0)
     empty = manifest.model_copy(update={"class_rows": {"test": {"0": 5000, "1": 0}}})
     assert any("no row of class '1'" in finding.text for finding in find_warnings(empty))
+
+
+@pytest.mark.parametrize(("rows_in", "is_told"), [(99, True), (100, False)])
+def test_a_large_loss_of_rows_is_told_with_its_first_reason(rows_in, is_told):
+    stages = (
+        Stage(name="label", rows_in=rows_in, rows_out=rows_in - 2, quarantined={"label_null": 2}),
+        Stage(name="rows", rows_in=rows_in - 2, rows_out=rows_in - 5, quarantined={"derive:d": 3}),
+    )
+    ledger = RowLedger(stages=stages)
+    ledger.prove()
+    found = find_warnings(flights_manifest(wide=0).model_copy(update={"ledger": ledger}))
+    text = "5.1 % of all rows are in quarantine, 3 of them for derive:d: is that meant?"
+    assert (Finding("high", None, text) in found) == is_told
+    assert any("in quarantine" in finding.text for finding in found) == is_told
 
 
 def test_numbers_of_classes_are_no_leak():
