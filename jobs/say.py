@@ -31,7 +31,7 @@ SAID_EVERY_S = 30.0
 
 def console() -> Console:
     """Return a console on standard error as it is now."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str, *, style: str = "") -> None:

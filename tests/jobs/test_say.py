@@ -35,6 +35,14 @@ def test_a_table_shows_what_stands_in_it(capsys, monkeypatch):
     assert not any(line.startswith("d") for line in lines)
 
 
+def test_no_name_between_colons_becomes_a_picture(capsys):
+    say("10 rows for infinite:a: is that meant?")
+    say_table("of a:b:c", ("what:b:", "rows"), [("ledger key: check:ok:", "1")])
+    said = capsys.readouterr().err
+    for name in ("infinite:a:", "a:b:c", "what:b:", "check:ok:"):
+        assert name in said
+
+
 @pytest.mark.parametrize(
     "error", [DataError(f"'{HOSTILE}' must not be."), KeyError(HOSTILE), ValueError(HOSTILE)]
 )
