@@ -35,7 +35,7 @@ from spark.csv_header import refuse_packed
 from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
 from spark.declared import refuse_declared
 from spark.footers import read_footers
-from spark.json_values import refuse_more_in_a_file, refuse_more_in_a_line
+from spark.json_leftovers import refuse_more_in_a_file, refuse_more_in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
