@@ -43,7 +43,7 @@ _CLASS_CELLS = 2**19  # rows x classes kept
 _CLASS_WORK = 2**31  # rows x classes x resamples
 _LEAST_RESAMPLES = 100
 _CHUNK = 2**18  # counts held at a time: 2 MiB, near the cache
-_TAILS = (0.025, 0.975)
+TAILS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     values = {metric.name: metric.value(task, sample) for metric in metrics}
     base = condense(sample, rng) if resamples else sample
-    resamples = min(resamples, _affordable(base))
+    resamples = min(resamples, affordable(base))
     drawn: dict[str, list[Floats]] = {metric.name: [] for metric in metrics}
     for weights in draws(base.weights[0], resamples, rng):
         resample = base.drawn(weights)
@@ -107,7 +107,7 @@ def _interval(
     lines = lines[np.isfinite(lines)]
     if value is None or anchor is None or not len(lines):
         return Interval(value)
-    low, high = (float(tail) + (value - anchor) for tail in np.quantile(lines, _TAILS))
+    low, high = (float(tail) + (value - anchor) for tail in np.quantile(lines, TAILS))
     # the shift must not carry an interval past what the metric can be
     if metric.direction == "higher":
         return Interval(value, min(low, 1.0), min(high, 1.0))
@@ -205,7 +205,8 @@ def _kept_rows(sample: ClassSample | ErrorSample) -> int:
     return min(MAX_KEPT, max(_MIN_KEPT, _CLASS_CELLS // classes))
 
 
-def _affordable(sample: Sample) -> int:
+def affordable(sample: Sample) -> int:
+    """Return the most resamples of a sample whose cost is bounded."""
     if not isinstance(sample, ClassSample):
         return sys.maxsize
     return max(_LEAST_RESAMPLES, _CLASS_WORK // max(1, sample.data.probabilities.size))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, model_validator
 from arclight.contract import Contract
 from arclight.errors import nearest, printable
 from arclight.metrics import METRICS, metrics_of
+from arclight.paired import difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ class GateRule(Contract):
     at_most: dict[str, float] = {}
     """Highest point figures, of metrics where lower is better."""
     not_worse_than: str | None = None
-    """Alias whose model must not be better by the main metric, beyond the interval."""
+    """Alias whose model must not be better by the main metric, by more than chance explains."""
 
     @model_validator(mode="after")
     def _check_directions(self) -> Self:
@@ -109,10 +110,11 @@ def decide_gate(
 ) -> Decision:
     """Decide whether the model of a report may take the alias.
 
-    A limit that is missed or cannot be checked refuses the model; a better champion is kept. The
-    model is not worse when the champion's point figure of the main metric lies within the model's
-    95% interval or on its worse side. The reason says where
-    one of the two may have learned from the rows they are compared on.
+    A limit that is missed or cannot be checked refuses the model; a better champion is kept: one
+    whose main metric is better by more than chance. On the same rows that is a 95% interval of the
+    difference (`arclight.paired`) that lies on the model's worse side; on others the champion's
+    point figure lies on the better side of the model's own interval. The reason says where one of
+    the two may have learned from the rows they are compared on.
 
     Args:
         gate: the rule; None or an empty one promotes.
@@ -183,18 +185,43 @@ def _compare(
             reason=f"{report.metric} of {side} is missing or undefined, so the two cannot be "
             "compared.",
         )
-    higher = METRICS[report.metric].higher_is_better
-    edge = ours.high if higher else ours.low
-    edge = ours.value if edge is None else edge
-    is_worse = theirs.value > edge if higher else theirs.value < edge
-    rule = (
-        f"{report.metric} of '{alias}' is {theirs.value:.6g}, "
-        f"{'better than' if is_worse else 'within or worse than'} {ours.value:.6g} with 95% "
-        f"interval {_interval(ours)} of this model{_other_dataset(report, champion)}"
-    )
+    told = f"{report.metric} of '{alias}' is {theirs.value:.6g}"
+    apart = None
+    if report.redrawn is not None and champion.redrawn is not None:
+        apart = difference(report.redrawn, champion.redrawn)
+    if apart is not None:
+        is_worse, rule = _judge_difference(report.metric, ours.value - theirs.value, apart)
+        rule = f"{told} and of this model {ours.value:.6g}; {rule}"
+    else:
+        is_worse, rule = _judge_figures(report.metric, ours, theirs.value)
+        rule = f"{told}, {rule}{_other_dataset(report, champion)}"
     if is_worse:
         return Decision(kind="keep", reason=f"{rule}.")
     return Decision(kind="promote", reason=f"{'; '.join([*met, rule])}.")
+
+
+def _judge_difference(
+    metric: str, apart: float, interval: tuple[float, float]
+) -> tuple[bool, str]:
+    """Say whether a model is worse by its figure less the champion's, on the same rows."""
+    low, high = interval
+    is_worse = high < 0 if METRICS[metric].higher_is_better else low > 0
+    return is_worse, (
+        f"on the same rows the difference is {apart:+.3g} with 95% interval {low:+.3g} to "
+        f"{high:+.3g}: {'worse by more than chance explains' if is_worse else 'no worse'}"
+    )
+
+
+def _judge_figures(metric: str, ours: Figure, theirs: float) -> tuple[bool, str]:
+    """Say whether a model is worse by its own interval and the champion's figure."""
+    higher = METRICS[metric].higher_is_better
+    edge = ours.high if higher else ours.low
+    edge = ours.value if edge is None else edge
+    is_worse = edge is not None and (theirs > edge if higher else theirs < edge)
+    return is_worse, (
+        f"{'better than' if is_worse else 'within or worse than'} {ours.value:.6g} with 95% "
+        f"interval {_interval(ours)} of this model"
+    )
 
 
 def _doubt(doubts: Sequence[str], gate: GateRule) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from arclight.errors import ArclightError, RefusedError, SpecError, printable
 from arclight.layout import ROW_KEY
-from arclight.metrics import measure_scores
 from arclight.spec_field import parse_instant
 
 if TYPE_CHECKING:
@@ -18,13 +15,8 @@ if TYPE_CHECKING:
     from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.plan import FeaturePlan
-    from arclight.samples import Floats, Ints, Task
     from arclight.spec import Spec
     from arclight.train_section import Init
-
-RESAMPLES = 200
-COMPARED_ROWS = 20_000
-"""Rows of valid that a difference is resampled on."""
 
 
 def check_kind(bundle: ModelBundle, spec: Spec) -> None:
@@ -131,45 +123,6 @@ def used_datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest
                 return [*found, None]
     except (ArclightError, OSError):
         return [*found, None]
-
-
-def difference(
-    task: Task, metric: str, label: Floats, pair: tuple[Floats, Floats], *, seed: int
-) -> tuple[float, float] | None:
-    """Return the 95% interval of a metric's difference between two models on the same rows.
-
-    A percentile bootstrap of pairs: both models are measured on each resample (Efron 1979). Of
-    more than 20,000 rows it draws on so many and scales what it finds to all of them, by the root
-    of the rows (Politis and Romano 1994).
-
-    Args:
-        task: of both models.
-        metric: a name of `arclight.metrics`.
-        label: [rows].
-        pair: the scores of the one and of the other, each [rows] or [rows, classes].
-        seed: the same seed gives the same interval.
-
-    Returns:
-        Low and high end of the first less the second; None where it is undefined.
-    """
-    rng = np.random.default_rng(seed)
-    rows = len(label)
-    some = rng.choice(rows, min(rows, COMPARED_ROWS), replace=False)
-
-    def apart(places: Ints) -> float:
-        one, other = (
-            measure_scores(task, metric, label[places], scores[places]) for scores in pair
-        )
-        return np.nan if one is None or other is None else one - other
-
-    whole, base = apart(np.arange(rows)), apart(some)
-    drawn = np.array([apart(rng.choice(some, len(some))) for _ in range(RESAMPLES)])
-    drawn = drawn[np.isfinite(drawn)]
-    if not (np.isfinite(whole) and np.isfinite(base) and len(drawn)):
-        return None
-    scale = float(np.sqrt(len(some) / rows))
-    low, high = whole + (np.quantile(drawn, (0.025, 0.975)) - base) * scale
-    return float(low), float(high)
 
 
 # --------------------------------------------------------------------------------- inside

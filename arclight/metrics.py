@@ -431,6 +431,12 @@ def measure(
     return metric_for(task, name).value(task, make_sample(task, labels, predictions, threshold))
 
 
+def threshold_for(task: Task, name: str, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
+    """Return where a metric cuts scores for which no threshold is chosen yet."""
+    is_f1 = task == "binary" and name == "f1"
+    return best_f1_threshold(labels, predictions) if is_f1 else DEFAULT_THRESHOLD
+
+
 def measure_scores(
     task: Task, name: str, labels: NDArray[Any], predictions: NDArray[Any]
 ) -> float | None:
@@ -439,8 +445,7 @@ def measure_scores(
     F1 is that of the threshold at which it is best: at 0.5 it is 0 as long as no score is as high,
     as with few positives. Precision is 0 as long, where there are rows of both classes.
     """
-    is_f1 = task == "binary" and name == "f1"
-    threshold = best_f1_threshold(labels, predictions) if is_f1 else DEFAULT_THRESHOLD
+    threshold = threshold_for(task, name, labels, predictions)
     value = measure(task, name, labels, predictions, threshold=threshold)
     if value is None and name == "precision" and len(np.unique(labels)) > 1:
         return 0.0

@@ -28,6 +28,7 @@ from arclight.metrics import (
     metric_for,
     metrics_of,
 )
+from arclight.paired import Redrawn, redraw
 from arclight.samples import DEFAULT_THRESHOLD, BinarySample, ClassSample, Task, make_sample
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class EvalReport(Contract):
     """Regression: labels by prediction; empty in reports of older releases."""
     segments: tuple[Segment, ...]
     seed: int
+    redrawn: Redrawn | None = None
+    """The main metric on resamples that other models are measured on too; None in reports of
+    older releases."""
     resamples: int
     condensed_to: int | None
     """Score cells or rows that stood for all rows in the resamples; None: all rows did."""
@@ -135,6 +139,7 @@ class _Evaluation:
     metric: str
     seed: int
     resamples: int
+    keys: bytes
 
     def sample(self, rows: NDArray[Any] | None = None) -> Sample:
         labels = self.labels if rows is None else self.labels[rows]
@@ -172,6 +177,7 @@ def evaluate_predictions(  # noqa: PLR0913 - what a report states, by keyword
     split: str = "test",
     model: str | None = None,
     opening: str | None = None,
+    keys: bytes = b"",
 ) -> EvalReport:
     """Measure predictions against labels.
 
@@ -189,6 +195,8 @@ def evaluate_predictions(  # noqa: PLR0913 - what a report states, by keyword
         split: which split the rows are.
         model: label of the model, when it has one.
         opening: the entry that opened the test split.
+        keys: what tells these rows, in this order, from others; figures of two models are
+            compared row by row where it is the same.
 
     Raises:
         DataError: shapes differ, or a label or prediction is not what the task allows.
@@ -199,7 +207,7 @@ def evaluate_predictions(  # noqa: PLR0913 - what a report states, by keyword
     _check_shapes(task, labels, values, classes)
     _check_values(task, labels, values, len(classes))
     cut = DEFAULT_THRESHOLD if threshold is None else threshold
-    job = _Evaluation(task, labels, values, classes, cut, metric, seed, resamples)
+    job = _Evaluation(task, labels, values, classes, cut, metric, seed, resamples, keys)
     return _report(job, segments or {}, _Origin(split, model, dataset, opening))
 
 
@@ -224,6 +232,7 @@ def _report(job: _Evaluation, segments: Mapping[str, pa.Array], origin: _Origin)
         actual=actual_bins(job.labels, job.predictions) if job.task == "regression" else (),
         segments=tuple(_segments(job, segments)),
         seed=job.seed,
+        redrawn=_redrawn(job) if job.resamples else None,
         resamples=result.resamples,
         condensed_to=result.condensed_to,
         model=origin.model,
@@ -237,6 +246,17 @@ def figure_rows(
 ) -> list[tuple[str, float | None, float | None, float | None]]:
     """Return (name, value, low, high) of every figure, for a table."""
     return [(f.name, f.value, f.low, f.high) for f in report.figures]
+
+
+def _redrawn(job: _Evaluation) -> Redrawn:
+    return redraw(
+        job.task,
+        job.metric,
+        job.labels,
+        job.predictions,
+        threshold=job.threshold,
+        keys=job.keys,
+    )
 
 
 def _figures(result: Bootstrap) -> tuple[Figure, ...]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Task = Literal["binary", "multiclass", "regression"]
 Floats: TypeAlias = NDArray[np.float64]
@@ -175,16 +178,46 @@ def make_sample(
         predictions: binary probability of class 1 [rows], multiclass [rows, classes], else [rows].
         threshold: binary only; a row is called positive at score >= threshold.
     """
-    values = np.asarray(predictions, dtype=np.float64)
     if task == "binary":
-        return binary_sample(np.asarray(labels, dtype=np.float64), values, threshold)
+        truth, scores = (np.asarray(x, dtype=np.float64) for x in (labels, predictions))
+        return binary_sample(truth, scores, threshold)
+    return by_rows(task, labels, predictions, threshold)(np.ones((1, len(labels))))
+
+
+def by_rows(
+    task: Task,
+    labels: NDArray[Any],
+    predictions: NDArray[Any],
+    threshold: float = DEFAULT_THRESHOLD,
+) -> Callable[[Floats], Sample]:
+    """Return what makes a sample of weights [lines, rows], in the order of the rows given.
+
+    Args:
+        task: as the others, as in `make_sample`; what is to be sorted is sorted once.
+        labels: [rows].
+        predictions: [rows] or [rows, classes].
+        threshold: binary only.
+    """
+    values = np.asarray(predictions, dtype=np.float64)
     if task == "multiclass":
         rows = ClassRows(np.asarray(labels, dtype=np.int64), values)
-        return ClassSample(rows, np.ones((1, len(rows.labels))))
+        return lambda weights: ClassSample(rows, weights)
     truth = np.asarray(labels, dtype=np.float64)
-    order = np.argsort(np.abs(values - truth), kind="stable")
-    errors = (values - truth)[order]
-    return ErrorSample(truth[order], errors, np.ones((1, len(errors))))
+    order = np.argsort(values if task == "binary" else np.abs(values - truth), kind="stable")
+    ranked, truth = values[order], truth[order]
+    if task == "regression":
+        return lambda weights: ErrorSample(truth, ranked - truth, weights[:, order])
+    starts = run_starts(ranked)
+
+    def cells(weights: Floats) -> Floats:
+        return np.add.reduceat(weights, starts, axis=1) if len(starts) else weights
+
+    def weighted(weights: Floats) -> BinarySample:
+        lines = weights[:, order]
+        pos = lines * truth
+        return BinarySample(ranked[starts], cells(lines - pos), cells(pos), threshold)
+
+    return weighted
 
 
 def binary_sample(

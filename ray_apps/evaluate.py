@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from arclight.contract import digest_of
 from arclight.errors import RefusedError, SpecError, nearest, printable
 from arclight.features import level_names
 from arclight.finetune import used_datasets
+from arclight.keys import hash_rows
 from arclight.lineage import code_digest
 from arclight.report import evaluate_predictions
 from cluster.machine import look_at_machine
@@ -100,6 +102,7 @@ def evaluate_model(
         metric=bundle.metric,
         model=bundle.ref,
         opening=f"{opening.dataset} opening {opening.number}",
+        keys=rows.keys,
     )
     evaluation = Evaluation(
         model=bundle.ref,
@@ -126,7 +129,9 @@ class _TestRows:
     opening: Opening
 
     def batches(self, features: Sequence[str], reader: Reader) -> Iterator[pa.RecordBatch]:
-        columns = dict.fromkeys((*features, self.manifest.label, *self.segments))
+        columns = dict.fromkeys(
+            (*features, self.manifest.label, *self.manifest.key_columns, *self.segments)
+        )
         return open_split(
             self.catalog.folder(self.manifest),
             self.manifest,
@@ -141,23 +146,28 @@ class _TestRows:
 class _Scored:
     label: Doubles
     scores: Scores
+    keys: bytes
+    """Digest of the rows' keys, in their order."""
     segments: dict[str, pa.Array] = field(default_factory=dict)
 
 
 def _score(predictor: Predictor, test: _TestRows, reader: Reader, tick: Tick) -> _Scored:
     plan, total = predictor.bundle.plan, test.manifest.rows["test"]
-    labels, scores = [], []
+    labels, scores, keys = [], [], hashlib.sha256()
     parts: dict[str, list[pa.Array]] = {name: [] for name in test.segments}
     done = 0
     for batch in test.batches(plan.names, reader):
         labels.append(labels_of(batch, test.manifest))
         scores.append(predictor.predict_features(stored_features(batch, plan)))
+        keys.update(
+            hash_rows([batch.column(name) for name in test.manifest.key_columns], seed=0).tobytes()
+        )
         for name, kept in parts.items():
             kept.append(level_names(batch.column(name)))
         done += batch.num_rows
         tick(done, total, "rows")
     segments = {name: pa.chunked_array(kept).combine_chunks() for name, kept in parts.items()}
-    return _Scored(np.concatenate(labels), np.concatenate(scores), segments)
+    return _Scored(np.concatenate(labels), np.concatenate(scores), keys.digest(), segments)
 
 
 def _check(bundle: ModelBundle, manifest: DatasetManifest, segments: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from arclight.bundle import Transfer
 from arclight.errors import ArclightError, DataError, DivergedError, RefusedError, printable
-from arclight.finetune import check_kind, difference, plan_from, shown_new, used_datasets
-from arclight.metrics import measure_scores
+from arclight.finetune import check_kind, plan_from, shown_new, used_datasets
+from arclight.metrics import measure_scores, threshold_for
+from arclight.paired import difference, redraw
 from ray_apps.gang.totals import to_first
 from ray_apps.predictor import check_bundle_files, load_predictor
 from ray_apps.shards import dense
@@ -164,8 +165,18 @@ def what_it_was_worth(
     is_valid_new, is_test_new = shown_new(asked.own, used_datasets(asked.catalog, asked.bundle))
     gain = None
     if scratch is not None:
-        pair = (tuned.scores, scratch.scores)
-        gain = difference(job.task, job.metric, tuned.label, pair, seed=job.seed)
+        gain = difference(
+            *(
+                redraw(
+                    job.task,
+                    job.metric,
+                    tuned.label,
+                    scores,
+                    threshold=threshold_for(job.task, job.metric, tuned.label, scores),
+                )
+                for scores in (tuned.scores, scratch.scores)
+            )
+        )
     return Transfer(
         metric=job.metric,
         model=asked.bundle.ref,

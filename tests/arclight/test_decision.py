@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from arclight.decision import Decision, GateRule, decide_gate
+from arclight.paired import Redrawn
 from arclight.report import EvalReport, Figure
 
 Bounds = tuple[float | None, float | None, float | None]
@@ -93,6 +94,40 @@ def test_the_champion_is_compared_with_the_interval(metric, theirs, kind):
     assert f"{metric} of 'champion' is {theirs:g}" in decision.reason
     assert "95% interval 0." in decision.reason
     assert "not the same rows" not in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "step", "kind", "verdict"),
+    [
+        ("auc", 0.003, "promote", "no worse"),
+        ("auc", -0.001, "promote", "no worse"),  # less than chance explains
+        ("auc", -0.003, "keep", "worse by more than chance explains"),
+        ("log_loss", 0.003, "keep", "worse by more than chance explains"),
+        ("log_loss", -0.003, "promote", "no worse"),
+    ],
+)
+def test_on_the_same_rows_the_difference_decides(metric, step, kind, verdict):
+    """The figures are well within each other's intervals; what counts is row by row."""
+    drawn = tuple(0.75 + 0.0001 * n for n in range(-150, 151))
+    off = tuple(0.00001 * n for n in range(-150, 151))
+    theirs = Redrawn(metric=metric, rows="same", value=0.75, kept=0.75, drawn=drawn)
+    ours = theirs.model_copy(
+        update={
+            "value": 0.75 + step,
+            "kept": 0.75 + step,
+            "drawn": tuple(d + step + o for d, o in zip(drawn, off, strict=True)),
+        }
+    )
+    figure = {metric: (0.75 + step, 0.735 + step, 0.765 + step)}
+    new = made(metric, **figure).model_copy(update={"redrawn": ours})
+    champion = made(metric, dataset="flights@2", **{metric: (0.75, 0.735, 0.765)})
+    champion = champion.model_copy(update={"redrawn": theirs})
+    decision = decide_gate(NOT_WORSE, new, champion)
+    assert (decision.kind, verdict in decision.reason) == (kind, True)
+    assert f"on the same rows the difference is {step:+.3g} with 95% interval" in decision.reason
+    assert "not the same rows" not in decision.reason
+    other = champion.model_copy(update={"redrawn": theirs.model_copy(update={"rows": "others"})})
+    assert "not the same rows: 'flights@2'" in decide_gate(NOT_WORSE, new, other).reason
 
 
 @pytest.mark.parametrize(("theirs", "kind"), [(0.75, "promote"), (0.7501, "keep")])

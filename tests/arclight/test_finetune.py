@@ -1,11 +1,10 @@
-"""Whether splits show that rows are new to a model, and how far apart two models are."""
+"""Whether splits show that rows are new to a model, and which levels a model does not know."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from arclight.finetune import difference, new_levels, shown_new
+from arclight.finetune import new_levels, shown_new
 from arclight.schema import Column
 from arclight.train_section import Train
 from tests.ray_apps.make_dataset import make_dataset
@@ -88,31 +87,6 @@ def test_splits_show_it_or_do_not(manifest, ours, theirs, shown):
     assert shown_new(mine, [other, None]) == NONE
     assert shown_new(mine, [mine]) == TEST
     assert shown_new(mine, [mine, other]) == (False, shown[1])
-
-
-def test_of_two_the_same_rows_are_drawn():
-    rng = np.random.default_rng(0)
-    label = (rng.random(3000) < 0.4).astype(float)
-    good = np.clip(label * 0.3 + rng.random(3000) * 0.7, 0, 1)
-    worse = np.clip(good + 0.3 * rng.standard_normal(3000), 0, 1)
-    assert difference("binary", "auc", label, (good, good), seed=1) == (0.0, 0.0)
-    low, high = difference("binary", "auc", label, (good, worse), seed=1)
-    assert 0 < low < high
-    back = difference("binary", "auc", label, (worse, good), seed=1)
-    assert back == pytest.approx((-high, -low))
-    assert difference("binary", "auc", np.ones(9), (np.ones(9), np.ones(9)), seed=1) is None
-
-
-def test_many_rows_give_as_narrow_an_interval_as_they_should():
-    rng = np.random.default_rng(0)
-    widths = []
-    for rows in (20_000, 80_000):
-        label = rng.standard_normal(rows)
-        pair = tuple(label + rng.standard_normal(rows) * s for s in (0.5, 0.6))
-        low, high = difference("regression", "rmse", label, pair, seed=1)
-        assert low < -0.098 < high  # errors of spread 0.5 and 0.6
-        widths.append(high - low)
-    assert widths[1] == pytest.approx(widths[0] / 2, rel=0.25)
 
 
 def test_levels_a_plan_does_not_know_are_counted(manifest):

@@ -259,10 +259,11 @@ def test_a_champion_that_may_have_seen_the_rows_is_named(
 def test_an_evaluation_of_an_older_release_is_made_again_to_compare_with(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ):
-    """It does not say whether the rows were new."""
+    """It has no resamples to compare row by row."""
     catalog = context.run.catalog
     champion, old = judged(context, "k1", 0.9)
-    unsaid = old.model_copy(update={"is_test_new": None, "key": "older"})
+    report = old.report.model_copy(update={"redrawn": None})
+    unsaid = old.model_copy(update={"report": report, "key": "older"})
     catalog.publish_evaluation(champion.name, champion.number, unsaid)
     monkeypatch.setattr(evaluate, "_evaluate_apart", lambda *_: of_skill(0.1, "again"))
     assert evaluate.evaluate_rival(context, champion, "flights@1") == old
