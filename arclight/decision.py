@@ -208,7 +208,7 @@ def _judge_difference(
     is_worse = high < 0 if METRICS[metric].higher_is_better else low > 0
     return is_worse, (
         f"on the same rows the difference is {apart:+.3g} with 95% interval {low:+.3g} to "
-        f"{high:+.3g}: {'worse by more than chance explains' if is_worse else 'no worse'}"
+        f"{high:+.3g}: {'worse' if is_worse else 'not worse'} beyond chance"
     )
 
 

@@ -99,11 +99,11 @@ def test_the_champion_is_compared_with_the_interval(metric, theirs, kind):
 @pytest.mark.parametrize(
     ("metric", "step", "kind", "verdict"),
     [
-        ("auc", 0.003, "promote", "no worse"),
-        ("auc", -0.001, "promote", "no worse"),  # less than chance explains
-        ("auc", -0.003, "keep", "worse by more than chance explains"),
-        ("log_loss", 0.003, "keep", "worse by more than chance explains"),
-        ("log_loss", -0.003, "promote", "no worse"),
+        ("auc", 0.003, "promote", ": not worse beyond chance"),
+        ("auc", -0.001, "promote", ": not worse beyond chance"),  # less than chance explains
+        ("auc", -0.003, "keep", ": worse beyond chance"),
+        ("log_loss", 0.003, "keep", ": worse beyond chance"),
+        ("log_loss", -0.003, "promote", ": not worse beyond chance"),
     ],
 )
 def test_on_the_same_rows_the_difference_decides(metric, step, kind, verdict):
