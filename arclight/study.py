@@ -146,7 +146,8 @@ def open_study(
             later attempts go on with.
 
     Raises:
-        RefusedError: the newest study is not over, and is another; what differs is named.
+        RefusedError: the newest study has trials, is not over, and is another; what differs is
+            named.
         IntegrityError: its record or its trials are damaged.
     """
     assert spec.tune is not None
@@ -268,7 +269,7 @@ def newest_study(store: Store, name: str) -> Study | None:
 
 
 def _check_newest(store: Store, asked: Study) -> None:
-    """Refuse to leave a study that is not over for another one.
+    """Refuse to leave a study that has trials and is not over for another one.
 
     Raises:
         RefusedError: what differs is named.
@@ -278,7 +279,7 @@ def _check_newest(store: Store, asked: Study) -> None:
     if newest is None or newest.key == asked.key:
         return
     trials = Trials.read(trials_path(store, newest))
-    if trials.over is None:
+    if trials.over is None and (trials.ended or trials.begun):
         raise RefusedError(
             f"tune: study {newest.ref} is not over ({len(trials.ended):,} trials ended) and "
             f"has another {_difference(newest, asked)}; take that back to go on with it, or "

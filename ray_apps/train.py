@@ -229,16 +229,25 @@ def check_request(
         RefusedError: more workers than rows, or features that are not those of the model that
             the training starts from.
     """
-    fewest = min(manifest.rows["train"], manifest.rows["valid"])
-    if request.workers > max(1, fewest):  # where there are none, the data say so
-        raise RefusedError(
-            f"train.workers must be at most {fewest:,}, the rows of the smaller of train and "
-            f"valid in '{manifest.ref}', got {request.workers:,}; use fewer workers."
-        )
+    check_workers(manifest, request.workers)
     init = request.train.init
     learned = as_learned(manifest, origin, init)
     start = init_model(catalog, origin, init) if origin and init else None
     load_trainer(request.train.trainer).check_params(job_of(request, learned, start))
+
+
+def check_workers(manifest: DatasetManifest, workers: int) -> None:
+    """Refuse more workers than there are rows for.
+
+    Raises:
+        RefusedError: with both.
+    """
+    fewest = min(manifest.rows["train"], manifest.rows["valid"])
+    if workers > max(1, fewest):  # where there are none, the data say so
+        raise RefusedError(
+            f"train.workers must be at most {fewest:,}, the rows of the smaller of train and "
+            f"valid in '{manifest.ref}', got {workers:,}; use fewer workers."
+        )
 
 
 def run_crew(train: Train, crew: Crew, work: Path, tick: Tick) -> None:

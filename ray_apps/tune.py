@@ -16,9 +16,9 @@ from arclight.study import Study, alone, candidates_of, leg_in, trials_path, wit
 from arclight.trials import Trials
 from arclight.tune_section import TRAINER
 from arclight.workers import bounds_of
-from ray_apps.crews import search_crew
+from ray_apps.crews import first_crew, search_crew
 from ray_apps.losses import go_on_after_losses
-from ray_apps.train import fit_request
+from ray_apps.train import check_workers, fit_request
 from ray_apps.trainers import TrainJob, load_trainer
 from ray_apps.tuning.ask import check_sampler
 from ray_apps.tuning.networks import Networks
@@ -55,10 +55,12 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
     With workers Ray must be connected; `train.workers: 0` searches here.
 
     Raises:
-        RefusedError: no trial gave a figure; the first reason is told.
+        SpecError, RefusedError: the model could not be trained afterwards, on the nodes there are;
+            or no trial gave a figure, and the first reason is told.
         LostWorkerError: workers were lost again and again; the same command goes on.
     """
     assert spec.tune is not None
+    _check_model(manifest, spec, profile, run_folder)
     path, since = trials_path(catalog.store, study), time.time()
 
     def attempt(_: int) -> None:
@@ -135,7 +137,7 @@ def result_of(study: Study, trials: Trials) -> SearchResult:
     )
 
 
-def check_space(spec: Spec, plan: FeaturePlan | None = None) -> None:
+def check_space(spec: Spec, plan: FeaturePlan | None = None, *, workers: int = 0) -> None:
     """Refuse parameters that the trainer would not use, before anything starts.
 
     Every parameter is tried at both ends of its range, or with each of its choices, beside the
@@ -145,6 +147,7 @@ def check_space(spec: Spec, plan: FeaturePlan | None = None) -> None:
     Args:
         spec: with a tune section.
         plan: of the dataset; None where there is none yet.
+        workers: that will train the model; 0: as many as the spec asks for at least.
 
     Raises:
         SpecError: the trainer refuses one; it is named.
@@ -159,15 +162,21 @@ def check_space(spec: Spec, plan: FeaturePlan | None = None) -> None:
         ]
         path = f"tune.trainers.{trainer}.space" if spec.tune.among else "tune.space"
         for where, own in (*alone, *together):
-            error = _refusal(spec, trainer, own, plan)
-            if error is None or _refusal(spec, trainer, {**together[0][1], **own}, plan) is None:
+            error = _refusal(spec, trainer, own, plan, workers)
+            beside = {**together[0][1], **own}
+            if error is None or _refusal(spec, trainer, beside, plan, workers) is None:
                 continue
             text = error.message.removeprefix("train.params: ")
             raise SpecError(f"{path}{where}: {text}") from error
 
 
-def plain_job(spec: Spec, train: Train, plan: FeaturePlan | None = None) -> TrainJob:
-    """Return the job of a train section as far as it is known without data, or by a plan."""
+def plain_job(
+    spec: Spec, train: Train, plan: FeaturePlan | None = None, *, workers: int = 0
+) -> TrainJob:
+    """Return the job of a train section as far as it is known without data, or by a plan.
+
+    Workers are so many, or, for 0, as many as the section asks for at least.
+    """
     bounds = bounds_of(train.workers)
     return TrainJob(
         task=spec.task,
@@ -179,22 +188,32 @@ def plain_job(spec: Spec, train: Train, plan: FeaturePlan | None = None) -> Trai
         params_after=dict(train.params_after),
         imbalance=train.imbalance,
         seed=train.seed,
-        workers=bounds.most or bounds.least,
+        workers=workers or bounds.most or bounds.least,
     )
 
 
 # --------------------------------------------------------------------------------- inside
 
 
+def _check_model(manifest: DatasetManifest, spec: Spec, profile: Profile, folder: Path) -> None:
+    """Refuse what the training of the best trial would be refused for, before one is made."""
+    assert spec.tune is not None
+    for trainer in candidates_of(spec.train, spec.tune):
+        train = with_params(spec.train, spec.tune, {TRAINER: trainer} if spec.tune.among else {})
+        crew = first_crew(train, manifest, profile, folder)
+        check_workers(manifest, crew.workers)
+        check_space(spec, manifest.plan, workers=crew.workers)
+
+
 def _refusal(
-    spec: Spec, trainer: str, own: dict[str, Param], plan: FeaturePlan | None
+    spec: Spec, trainer: str, own: dict[str, Param], plan: FeaturePlan | None, workers: int
 ) -> SpecError | None:
     """Return why a trainer would not use the parameters of a trial; None where it would."""
     assert spec.tune is not None
     params = {TRAINER: trainer, **own} if spec.tune.among else own
     train = with_params(spec.train, spec.tune, params)
     try:
-        load_trainer(trainer).check_params(plain_job(spec, train, plan))
+        load_trainer(trainer).check_params(plain_job(spec, train, plan, workers=workers))
     except SpecError as error:
         return error
     return None

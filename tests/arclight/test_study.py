@@ -126,6 +126,7 @@ CHANGED = [
 def test_U4_another_search_is_refused_while_one_is_not_over(tmp_path, tune, train, told):
     store, manifest = open_store(tmp_path), make_manifest()
     first, trials = open_study(store, manifest, spec_of())
+    trials.begin(0, {"max_depth": 2})
     other = spec_of(tune, **train)
     with pytest.raises(RefusedError, match=told):
         open_study(store, manifest, other)
@@ -137,6 +138,15 @@ def test_U4_another_search_is_refused_while_one_is_not_over(tmp_path, tune, trai
     Trials.read(trials_path(store, second)).close(second.tune)
     assert open_study(store, manifest, spec_of())[0].number in (1, 3)
     assert trials.over is None
+
+
+def test_a_study_without_trials_keeps_nobody_from_another(tmp_path):
+    """What it was begun with was refused, say."""
+    store, manifest = open_store(tmp_path), make_manifest()
+    open_study(store, manifest, spec_of())
+    other = spec_of(rounds=31)
+    assert open_study(store, manifest, other)[0].number == 2
+    assert open_study(store, manifest, other)[0].number == 2
 
 
 def test_what_a_submission_began_anew_its_next_attempt_goes_on_with(tmp_path):

@@ -26,6 +26,7 @@ from arclight.progress import silent, silent_tell
 from arclight.study import newest_study, open_study, trials_path, with_params
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
+from cluster.sizing import Crew
 from ray_apps import tune
 from ray_apps.gang import Alone
 from ray_apps.trainers import load_trainer
@@ -514,6 +515,28 @@ def test_a_space_that_the_library_would_not_use_is_refused_before_anything(name,
         spec = spec.model_copy(update={"train": spec.train.model_copy(update={"params": {}})})
     with pytest.raises(SpecError, match=told):
         check_space(spec)
+
+
+def test_what_the_model_cannot_be_trained_with_is_refused_before_a_trial(
+    fresh, tmp_path, monkeypatch
+):
+    for section, told in (
+        ({"workers": 3}, "train.workers: 3 workers with 1 cores each must fit into nodes of 1"),
+        ({"device": "cuda"}, "train.device"),
+    ):
+        with pytest.raises((RefusedError, SpecError), match=told):
+            searched(fresh, spec_of("xgboost", **section), tmp_path)
+    linear = {"space": {"linear_tree": {"choice": [False, True]}}}
+    monkeypatch.setattr(tune, "first_crew", lambda *_: Crew(2, 1))  # two nodes, for `auto`
+    with pytest.raises(SpecError, match=r"tune.space.linear_tree: .* for several workers"):
+        searched(fresh, spec_of("lightgbm", linear, workers="auto"), tmp_path)
+    monkeypatch.setattr(tune, "first_crew", lambda *_: Crew(500, 1))
+    with pytest.raises(RefusedError, match=r"must be at most 200, the rows of .* got 500"):
+        searched(fresh, spec_of(workers="auto"), tmp_path)
+    monkeypatch.undo()
+    # a study without trials keeps nobody from another space
+    found, _ = searched(fresh, spec_of("lightgbm", {"trials": 1}), tmp_path)
+    assert (found.study, found.trials) == ("demo@3", 1)
 
 
 def test_a_parameter_of_a_space_may_need_another_one_of_it():
