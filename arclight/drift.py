@@ -54,9 +54,10 @@ class Shift:
 def measure_shift(expected: ColumnSummary, actual: ColumnSummary) -> Shift | None:
     """Return how far a column moved, None when a side has no rows or it cannot be told.
 
-    A number is binned at the tenths of the expected rows, a category by its levels of at least
-    1 % of them with the rest in one bin; nulls are a bin of their own. Of a category without such
-    a level only a move of the nulls can be told.
+    A number is binned at the tenths of the expected rows, and a value that is more than one of
+    them has a bin of its own; a category by its levels of at least 1 % of the expected rows with
+    the rest in one bin; nulls are a bin of their own. Of a category without such a level only a
+    move of the nulls can be told.
 
     Args:
         expected: the column where the model learned, such as the train split's summary.
@@ -89,7 +90,9 @@ def _shares(counts: Counts) -> Counts:
 
 def _number_counts(expected: ColumnSummary, actual: ColumnSummary) -> tuple[Counts, Counts]:
     tenths = expected.sketch.quantiles([place / BINS for place in range(1, BINS)])
-    edges = np.unique([edge for edge in tenths if edge is not None])
+    edges, times = np.unique([edge for edge in tenths if edge is not None], return_counts=True)
+    # what lies below such a value would share its bin: all of a flag that is mostly 1
+    edges = np.union1d(edges, np.nextafter(edges[times > 1], -np.inf))
     return _binned(expected, edges), _binned(actual, edges)
 
 

@@ -48,6 +48,22 @@ def test_the_index_of_numbers_is_that_of_their_tenths():
     assert measure_shift(before, after).psi == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_flag_that_is_mostly_1_moves_as_far_as_one_that_is_mostly_0():
+    ones, half = np.arange(2000) % 20 > 0, np.arange(2000) % 2 > 0
+    shift = measure_shift(number(ones), number(half))
+    assert shift == measure_shift(number(~ones), number(~half))
+    # (0.5 - 0.05) ln(0.5 / 0.05) + (0.5 - 0.95) ln(0.5 / 0.95)
+    assert shift.psi == pytest.approx(0.45 * np.log(10) - 0.45 * np.log(0.5 / 0.95))
+
+
+@pytest.mark.parametrize("constant", [5.0, 0.0, float(np.finfo(np.float32).min)])
+def test_a_constant_that_is_another_one_is_a_large_shift_on_either_side(constant):
+    before = number([constant] * 500)
+    for moved in (-1.0, 4.0, 6.0):
+        assert measure_shift(before, number([moved] * 500)).grade == "large"
+    assert measure_shift(before, number([constant] * 400)) == Shift(psi=0.0, noise=0.0)
+
+
 def test_nulls_alone_are_a_shift():
     same = np.arange(1000)
     assert measure_shift(number(same), number(same, nulls=500)).grade == "large"
