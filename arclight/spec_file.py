@@ -105,7 +105,8 @@ def _read(file: Path, what: str) -> str:
 def _sql(spec: Spec, file: Path, root: yaml.Node) -> str:
     if spec.etl.sql_file is not None:
         where = f"{file}:{line_of(root, ('etl', 'sql_file'))}"
-        return _read(file.parent / spec.etl.sql_file, f"{where}: etl.sql_file")
+        # where a link to the spec leads, as every other path in it
+        return _read(file.resolve().parent / spec.etl.sql_file, f"{where}: etl.sql_file")
     return spec.etl.sql or "SELECT * FROM " + next(iter(spec.sources))
 
 

@@ -60,6 +60,15 @@ def test_sql_may_stand_in_a_file(tmp_path: Path):
     assert load_spec(write(tmp_path, SMALL + "  sql_file: join.sql\n")).sql == "SELECT 1 AS late"
 
 
+def test_paths_of_a_spec_behind_a_link_all_start_where_it_lies(tmp_path: Path):
+    (tmp_path / "join.sql").write_text("SELECT 1 AS late")
+    write(tmp_path, SMALL + "  sql_file: join.sql\n")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "now.yaml").symlink_to("../a.yaml")
+    loaded = load_spec(tmp_path / "links" / "now.yaml")
+    assert (loaded.sql, loaded.resolve("data")) == ("SELECT 1 AS late", str(tmp_path / "data"))
+
+
 @pytest.mark.parametrize("name", ["gone.sql", "x" * 300, "gone/\\u001bx.sql"])
 def test_a_missing_sql_file_is_named(tmp_path: Path, name: str):
     with pytest.raises(MissingError, match=r"a\.yaml:7: etl\.sql_file '.*(gone|xxx)"):
