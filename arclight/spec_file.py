@@ -92,7 +92,7 @@ def _read(file: Path, what: str) -> str:
             raise MissingError(f"{what} '{name}' does not exist; give the path of a file.")
         if file.stat().st_size > MAX_BYTES:
             raise SpecError(f"{what} '{name}' must be at most {MAX_BYTES:,} bytes; shorten it.")
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # Windows puts a mark before UTF-8
     except UnicodeDecodeError as error:
         raise SpecError(
             f"{what} '{name}' must be UTF-8 text, but byte {error.start:,} is not; save it as "

@@ -69,6 +69,12 @@ def test_paths_of_a_spec_behind_a_link_all_start_where_it_lies(tmp_path: Path):
     assert (loaded.sql, loaded.resolve("data")) == ("SELECT 1 AS late", str(tmp_path / "data"))
 
 
+def test_a_mark_before_utf8_is_no_part_of_the_text(tmp_path: Path):
+    (tmp_path / "join.sql").write_bytes(b"\xef\xbb\xbfSELECT 1 AS late")
+    loaded = load_spec(write(tmp_path, "\ufeff" + SMALL + "  sql_file: join.sql\n"))
+    assert (loaded.spec.name, loaded.sql) == ("flights", "SELECT 1 AS late")
+
+
 @pytest.mark.parametrize("name", ["gone.sql", "x" * 300, "gone/\\u001bx.sql"])
 def test_a_missing_sql_file_is_named(tmp_path: Path, name: str):
     with pytest.raises(MissingError, match=r"a\.yaml:7: etl\.sql_file '.*(gone|xxx)"):
