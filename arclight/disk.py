@@ -1,4 +1,4 @@
-"""What to say when a disk is full, or takes no folder, whoever was writing."""
+"""What to say when a disk is full, closed to this user, or takes no folder, whoever was at it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # no space, no quota, no larger file: to a program they are the same
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def disk_full(error: BaseException) -> ArclightError | None:
@@ -25,6 +26,19 @@ def disk_full(error: BaseException) -> ArclightError | None:
     return ArclightError(
         f"the disk has no room{place} ({os.strerror(error.errno)}); nothing was published: free "
         "space, and run the same command again."
+    )
+
+
+def closed_file(error: BaseException) -> ArclightError | None:
+    """Return the sentence for a file or folder that this user may not use, None for other errors.
+
+    Of what is no file, as a port or a process, the system names none.
+    """
+    if not isinstance(error, OSError) or error.errno not in _CLOSED or not error.filename:
+        return None
+    return ArclightError(
+        f"'{printable(error.filename)}' must be open to this user, but {error.strerror}; mend its "
+        "rights, or run the same command as a user who has them."
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from arclight.disk import disk_full
+from arclight.disk import closed_file, disk_full
 from arclight.errors import ArclightError, printable
 from jobs.say import say
 
@@ -43,11 +43,11 @@ def guarded(work: Callable[[], object]) -> int:
 
 
 def _unforeseen(error: Exception) -> int:
-    """Say what nothing below had a sentence for; a full disk may meet any of its writes."""
-    full = disk_full(error)
-    if full is not None:
-        say(f"arclight: {full.message}", style="red")
-        return full.exit_status
+    """Say what nothing below had a sentence for; a disk may be full or closed to any of it."""
+    known = disk_full(error) or closed_file(error)
+    if known is not None:
+        say(f"arclight: {known.message}", style="red")
+        return known.exit_status
     # what an exception quotes may hold what a terminal would obey
     for line in traceback.format_exc().splitlines():
         sys.stderr.write(f"{printable(line, limit=1000)}\n")

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+
+import pytest
 
 from jobs.guard import guarded
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def fail(error: Exception) -> None:
@@ -22,6 +20,24 @@ def test_a_full_disk_is_no_defect_of_ours(capsys: pytest.CaptureFixture[str]) ->
         "arclight: the disk has no room for '/x/part-0.parquet' (No space left on device); "
         "nothing was published: free space, and run the same command again.\n"
     )
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_of_another_user_is_no_defect_of_ours(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(lambda: fail(OSError(number, "No", "/x/store/models"))) == 1
+    assert capsys.readouterr().err == (
+        "arclight: '/x/store/models' must be open to this user, but No; mend its rights, or run "
+        "the same command as a user who has them.\n"
+    )
+
+
+def test_what_may_not_be_done_to_something_else_is_shown_with_its_trace(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert guarded(lambda: fail(PermissionError(errno.EPERM, "No"))) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 class WordlessError(Exception):
