@@ -74,7 +74,7 @@ def evaluate_model(
 
     Raises:
         SpecError: a segment is not a column the split files have.
-        RefusedError: the dataset's features are not those of the model.
+        RefusedError: the dataset's features or task are not those of the model.
         IntegrityError: the model or the data are not what was published.
     """
     key = evaluation_key(bundle, manifest, segments)
@@ -175,6 +175,11 @@ def _check(bundle: ModelBundle, manifest: DatasetManifest, segments: Sequence[st
         raise RefusedError(
             f"the features of dataset '{manifest.ref}' must be those of model '{bundle.ref}', but "
             "their columns, derived features or classes differ; train a model on this dataset."
+        )
+    if manifest.task != bundle.task:
+        raise RefusedError(
+            f"the label of dataset '{manifest.ref}' must be of the task of model '{bundle.ref}', "
+            f"{bundle.task}, but is of {manifest.task}; train a model on this dataset."
         )
     numbers = {f.name for f in manifest.plan.features if f.type == "number"}
     known = [c.name for c in manifest.columns if c.name != manifest.label]

@@ -85,6 +85,15 @@ def test_a_dataset_of_other_features_is_refused(own, shared):
         evaluate(made, bundle, manifest=other)
 
 
+@pytest.mark.parametrize(("task", "other"), [("regression", "binary"), ("binary", "regression")])
+def test_a_label_of_another_task_is_refused_and_opens_nothing(own, task, other):
+    made, bundle = own(task, "lightgbm")
+    manifest = make_dataset(made.catalog.store.root, task=other, rows=(60, 20, 20)).manifest
+    with pytest.raises(RefusedError, match=f"model '{bundle.ref}', {task}, but is of {other};"):
+        evaluate(made, bundle, manifest=manifest)
+    assert list(made.catalog.openings(manifest)) == []
+
+
 def test_it_says_whether_the_test_rows_are_shown_to_be_new_to_the_model(own):
     made, bundle = own("binary", "lightgbm")
     first = evaluate(made, bundle)
