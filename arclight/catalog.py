@@ -218,12 +218,14 @@ class Catalog:
         return next(self._moves(model, alias), None)
 
     def _moves(self, model: str, alias: str) -> Iterator[AliasRecord]:
-        """Yield the valid moves of an alias, newest first."""
+        """Yield the valid moves of an alias, newest first; a copy of another one's is none."""
         parts = ("models", model, "aliases", alias)
         for number in reversed(self.store.numbers(*parts)):
             with contextlib.suppress(IntegrityError):
                 record = self.store.record(number, *parts)
-                yield AliasRecord.from_json(record.text, source=record.path)
+                move = AliasRecord.from_json(record.text, source=record.path)
+                if (move.model, move.alias, move.number) == (model, alias, number):
+                    yield move
 
     def aliases(self, model: str) -> dict[str, AliasRecord]:
         """Return every alias of a model and where it stands."""

@@ -328,6 +328,17 @@ def test_evaluations_are_published_once_per_key(catalog: Catalog, report: EvalRe
     assert list(catalog.evaluations("flights", 2)) == []
 
 
+def test_a_move_of_another_alias_or_model_moves_nothing(three: Catalog):
+    moved = three.move_alias(three.model("flights@1"), "champion", reason="a", seen=None)
+    for model, alias in (("flights", "shadow"), ("other", "champion")):
+        folder = three.store.path("models", model, "aliases", alias)
+        folder.mkdir(parents=True)
+        (folder / "1.json").write_text(moved.to_json())
+        assert three.alias(model, alias) is None
+    again = three.move_alias(three.model("flights@2"), "shadow", reason="b", seen=None)
+    assert (again.number, three.alias("flights", "shadow")) == (2, again)
+
+
 def test_every_opening_of_the_test_split_is_recorded(three: Catalog):
     manifest = three.publish_dataset(make_manifest())
     bundle = three.model("flights@2")
