@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 BATCH_ROWS = 1 << 17
+READ_BYTES = 1 << 20
+"""Of a column at once: a row group may be larger than memory."""
 _MAGIC = b"PAR1"
 _PASSED_OVER = (".", "_")
 TEXTS = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson"})
+Stamp = tuple[int, ...]
+"""What differs of a file that was written into or replaced."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,14 @@ class RawRows:
 
     Attributes:
         files: Parquet files, sorted by path, each by its path in the input.
+        stamps: of each, from before its footer was read.
         rows: by their footers.
         inputs: the columns the model takes.
         kept: the columns that stand beside the scores, with their types in the files.
     """
 
     files: dict[str, Path]
+    stamps: dict[str, Stamp]
     rows: int
     inputs: pa.Schema
     kept: pa.Schema
@@ -51,18 +57,35 @@ class RawRows:
         """Yield (file's name, first row of the batch in it, batch) over all files, in order.
 
         Raises:
-            DataError: a file cannot be decoded.
+            DataError: a file cannot be decoded, or is not the one whose footer was read.
         """
         columns = list(dict.fromkeys((*self.inputs.names, *self.kept.names)))
         for name, path in self.files.items():
             first = 0
             try:
                 with _opened(path) as file:
+                    self._refuse_changed(name)  # or its columns may be other ones
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                         yield name, first, _without_views(batch)
                         first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
+                self._refuse_changed(name)
                 raise _unreadable(path, error) from error
+        for name in self.files:
+            self._refuse_changed(name)
+
+    def _refuse_changed(self, name: str) -> None:
+        """Refuse rows of a file that somebody writes: they may be of two tables, or of none."""
+        try:
+            is_same = _stamp(self.files[name]) == self.stamps[name]
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise DataError(
+                f"'{printable(name)}' must stay as it is while its rows are scored, but was "
+                "written, replaced or removed; nothing is kept of them: run again when the input "
+                "is whole."
+            )
 
 
 def open_raw_rows(
@@ -86,10 +109,11 @@ def open_raw_rows(
     """
     files = _list(source)
     schemas: list[pa.Schema] = []
+    stamps: dict[str, Stamp] = {}
     rows = 0
     problems = []
     for name, path in files.items():
-        schema, count = _footer(path)
+        schema, count, stamps[name] = _footer(path)
         schemas.append(schema)
         rows += count
         try:
@@ -104,7 +128,7 @@ def open_raw_rows(
     if keep is None:
         _refuse_without_keys(list(files), schemas, keys)
     names = list(dict.fromkeys(keys if keep is None else keep))
-    return RawRows(files, rows, inputs, _kept(list(files), schemas, names))
+    return RawRows(files, stamps, rows, inputs, _kept(list(files), schemas, names))
 
 
 def _refuse_without_keys(
@@ -211,20 +235,30 @@ def _may_be_parquet(path: Path) -> bool:
 
 
 def _opened(path: Path) -> pq.ParquetFile:
-    """Open a file; as nanoseconds, INT96 times before 1678 and after 2262 would be other ones."""
+    """Open a file.
+
+    Not mapped into memory: where it is cut meanwhile, the system would end this process. As
+    nanoseconds, INT96 times before 1678 and after 2262 would be other ones.
+    """
     return pq.ParquetFile(
         path,
-        memory_map=True,
+        buffer_size=READ_BYTES,
         page_checksum_verification=True,
         coerce_int96_timestamp_unit="us",
     )
 
 
-def _footer(path: Path) -> tuple[pa.Schema, int]:
-    """Return a file's columns, as they are read, and its rows."""
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _footer(path: Path) -> tuple[pa.Schema, int, Stamp]:
+    """Return a file's columns, as they are read, its rows, and what it was before that."""
     try:
+        stamp = _stamp(path)
         with _opened(path) as file:
-            return file.schema_arrow, file.metadata.num_rows
+            return file.schema_arrow, file.metadata.num_rows, stamp
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
 

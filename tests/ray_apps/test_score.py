@@ -456,6 +456,40 @@ def test_a_flipped_page_is_found_by_its_checksum(score, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "b.parquet"])
+@pytest.mark.parametrize("change", ["cut", "written into", "replaced", "of other columns", "gone"])
+def test_a_file_that_changes_while_it_is_scored_is_named(
+    score, tmp_path, monkeypatch, change, name
+):
+    """Rows of `a` are being read, those of `b` not yet; mapped into memory a cut is a crash."""
+    monkeypatch.setattr(score_input, "BATCH_ROWS", 64)
+    raw = raw_table(20_000, seed=3)
+    (tmp_path / "in").mkdir()
+    for one in ("a.parquet", "b.parquet"):
+        pq.write_table(raw, tmp_path / "in" / one, row_group_size=1000)
+    changed, other = tmp_path / "in" / name, tmp_path / "other.parquet"
+    pq.write_table(raw.drop_columns(["color"]) if "columns" in change else raw, other)
+
+    def disturb(rows: int, *_: object) -> None:
+        if rows != 64:
+            return
+        if change == "cut":
+            os.truncate(changed, 1000)
+        elif change == "written into":
+            content = changed.read_bytes()
+            with changed.open("r+b") as file:
+                file.write(content)
+        elif change == "gone":
+            changed.unlink()
+        else:
+            other.replace(changed)
+
+    with pytest.raises(DataError, match=f"'{name}' must stay as it is while .* run again"):
+        score(tmp_path / "in", tick=disturb)
+    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob(".out*"))
+
+
 @pytest.mark.parametrize(
     ("make", "kind"),
     [(lambda p: None, MissingError), (lambda p: p.mkdir(), DataError)],
@@ -479,6 +513,7 @@ def test_an_output_with_something_in_it_is_never_touched(score, tmp_path):
 def test_B6_of_two_runs_with_one_output_one_is_told(score, tmp_path):
     output = tmp_path / "out"
     first = []
+    pq.write_table(raw_table(5, seed=1), tmp_path / "five.parquet")
 
     def tick(*_):
         if not first:
@@ -486,7 +521,7 @@ def test_B6_of_two_runs_with_one_output_one_is_told(score, tmp_path):
             score(raw_table(7, seed=2), output)  # another run finishes meanwhile
 
     with pytest.raises(ConflictError, match="somebody else wrote it"):
-        score(raw_table(5, seed=1), output, tick=tick)
+        score(tmp_path / "five.parquet", output, tick=tick)
     assert read(output).num_rows == 7
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
