@@ -45,6 +45,7 @@ STARTS = 2
 """Of a cluster of this process, until one answers."""
 PATIENCE = 2
 """Times that Ray asks for a first answer, each of some 40 s; its own number is 20."""
+NEEDED = frozenset({ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET})
 UNSAFE_PREFIXES = ("RAY_DATA_AUTOLOAD_", "RAY_testing_")
 UNSAFE_PARTS = ("ALLOW_UNSAFE",)
 
@@ -101,6 +102,13 @@ def ray_session(
         else:
             with _attached_cluster(profile) as address:
                 yield address
+
+
+def lost_parts() -> tuple[str, ...]:
+    """Return which processes that an own cluster cannot do without have ended by themselves."""
+    node = ray_worker._global_node
+    dead = () if node is None else node.dead_processes()
+    return tuple(sorted({kind for kind, _ in dead} & NEEDED))
 
 
 def refuse_unsafe_variables(variables: Iterable[str]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import json
 import shlex
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from cluster.profiles import load_profile
 from jobs.runs import known_store
 from jobs.say import answer, say
 from ray_apps.serving.api_keys import load_keys
-from ray_apps.serving.deploy import DEFAULT_PORT, Binding, pin, served
+from ray_apps.serving.deploy import DEFAULT_PORT, Binding, hold, pin, served
 from ray_apps.serving.loopback import LOOPBACK
 
 if TYPE_CHECKING:
@@ -85,7 +84,11 @@ def serve_command(
     profile: str,
     as_json: bool,
 ) -> None:
-    """Serve models until Ctrl-C or SIGTERM."""
+    """Serve models until Ctrl-C or SIGTERM.
+
+    Raises:
+        EngineError: Ray, without which nobody answers, ended by itself.
+    """
     catalog = known_store(store, Path.cwd())
     bundles = pin(catalog, refs)
     place = load_profile(profile)
@@ -106,7 +109,7 @@ def serve_command(
         for bundle in bundles:
             say(curl_line(url, bundle, has_keys=binding.keys is not None))
         answer({"url": url, "models": pinned}, as_json=as_json)
-        threading.Event().wait()
+        hold(url)
 
 
 def _host_header(name: str) -> str:

@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ray import serve
 from ray.exceptions import RayError
@@ -23,7 +23,7 @@ from arclight.spec import Replicas
 from arclight.store import open_store
 from cluster.environment import environment
 from cluster.machine import usable_cores
-from cluster.ray_session import ray_session
+from cluster.ray_session import lost_parts, ray_session
 from ray_apps.predictor import load_predictor
 from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits, check_binding
 from ray_apps.serving.app import App
@@ -47,6 +47,7 @@ REQUEST_TIMEOUT_S = 60.0
 HEALTH_CHECK_PERIOD_S = 5.0
 GRACE_S = 5.0
 LISTEN_S = 30.0
+LOOKS_EVERY_S = 1.0
 MAX_PORT = 65_535
 QUIET_PORTS = range(20_000, 32_768)
 """Above those that Ray gives its workers, below those that systems give connections: a port that
@@ -165,7 +166,22 @@ def served(
         finally:
             # Ray prints of its controller's end as if it had failed; standard output is ours
             with redirect_stdout(StringIO()), ray:
-                _stop()
+                if not lost_parts():  # else there is nobody to stop it
+                    _stop()
+
+
+def hold(url: str) -> NoReturn:
+    """Wait, in the block of a server, until its Ray has ended.
+
+    Raises:
+        EngineError: it has; the proxy would take requests for minutes, and answer none.
+    """
+    while not (lost := lost_parts()):
+        time.sleep(LOOKS_EVERY_S)
+    raise EngineError(
+        f"Ray's {' and '.join(lost)} must run while {url} is served, but ended by itself; see its "
+        "logs in the store under 'serving/', and run the same command again."
+    )
 
 
 def pin(catalog: Catalog, refs: Sequence[str]) -> tuple[ModelBundle, ...]:

@@ -100,6 +100,23 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing(store: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.fault
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_it_ends_when_ray_has_ended_and_leaves_nothing(store: Path, part: str) -> None:
+    """Its proxy would still take requests and answer none."""
+    with typed("serve", "delay", "--port", "0", "--store", str(store)) as (it, lines):
+        assert lines[-1].startswith("curl"), lines
+        tree = psutil.Process(it.pid).children(recursive=True)
+        next(process for process in tree if process.name() == part).kill()
+        _, err = it.communicate(timeout=45)
+        assert it.returncode == 1, err
+        assert f"Ray's {part} must run while" in err
+        assert "Traceback" not in err
+        _, left = psutil.wait_procs(tree, timeout=30)
+        assert not [p for p in left if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.ray
 def test_beyond_loopback_it_speaks_tls_and_asks_for_keys(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
