@@ -42,6 +42,12 @@ NO_UPGRADE = (
     "A request with a body must not ask for another protocol (Upgrade); send it as HTTP/1.1."
 )
 OWN_PATHS = "/-/"
+NOT_FOUND = 404
+STARTING = Problem(
+    "starting",
+    "The server has only just begun; come back in 1 s.",
+    headers=((b"retry-after", b"1"),),
+)
 
 
 def middlewares() -> list[Middleware]:
@@ -64,14 +70,13 @@ class Door:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["path"].startswith(OWN_PATHS):  # the proxy would tell anybody what it serves
-            request_id = new_id()
-            problem = Problem("no-route", "There is nothing at this path.")
-            headers = [(b"content-type", PROBLEM_JSON), (HEADER, request_id.encode())]
-            await send_whole(send, problem.status, headers, problem.body(request_id))
+        path = scope["path"]
+        # the proxy would tell anybody what it serves; OPTIONS may be for `*`
+        if path.startswith(OWN_PATHS) or not path.startswith("/"):
+            await _refuse(send, Problem("no-route", "There is nothing at this path."), new_id())
             return
         scope["headers"] = [(k, v) for k, v in scope["headers"] if _may_pass(k, v)]
-        await self._app(scope, self._bounded(receive), send)
+        await self._app(scope, self._bounded(receive), _answering(send))
 
     def _bounded(self, receive: Receive) -> Receive:
         """Return a receive that ends one byte after the longest body, which a replica refuses."""
@@ -87,6 +92,35 @@ class Door:
             return message
 
         return bounded
+
+
+def _answering(send: Send) -> Send:
+    """Return a send that tells callers to come back where the proxy knows no path yet.
+
+    Every path is ours to answer: what it says in plain text is that it has only just begun.
+    """
+    is_replaced = False
+
+    async def answering(message: MutableMapping[str, Any]) -> None:
+        nonlocal is_replaced
+        if message["type"] == "http.response.start" and message["status"] == NOT_FOUND:
+            headers = dict(message["headers"])
+            if headers.get(b"content-type") != PROBLEM_JSON:
+                is_replaced = True
+                await _refuse(send, STARTING, headers.get(HEADER, b"").decode() or new_id())
+        if not is_replaced:
+            await send(message)
+
+    return answering
+
+
+async def _refuse(send: Send, problem: Problem, request_id: str) -> None:
+    headers = [
+        (b"content-type", PROBLEM_JSON),
+        (HEADER, request_id.encode()),
+        *problem.headers,
+    ]
+    await send_whole(send, problem.status, headers, problem.body(request_id))
 
 
 class Impatient(HttpToolsProtocol):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from ray_apps.serving.door import HEAD_BYTES, NO_UPGRADE, Impatient
+from ray_apps.serving.door import HEAD_BYTES, NO_UPGRADE, Door, Impatient
+from ray_apps.serving.problem import PROBLEM_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,3 +105,41 @@ def connect(app: Callable[..., object]) -> tuple[ServerState, Wire, Impatient]:
     connection = Impatient(config=config, server_state=state, app_state={})
     connection.connection_made(wire)
     return state, wire, connection
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(b"text/plain; charset=utf-8", 503), (PROBLEM_JSON, 404)]
+)
+async def test_a_proxy_that_knows_no_path_yet_says_come_back(kind: bytes, status: int) -> None:
+    """A client takes 404 for the last word: this model is not here."""
+
+    async def proxy(scope: object, receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        headers = [(b"content-type", kind), (b"x-request-id", b"mine")]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b"Path not found.", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    transport = httpx.ASGITransport(Door(proxy))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answer = await client.get("/v1/models/delay")
+    assert (answer.status_code, answer.headers["x-request-id"]) == (status, "mine")
+    if status == 503:
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["request_id"] == "mine"
+    else:
+        assert answer.text == "Path not found."
+
+
+async def test_nobody_is_told_of_the_proxy_s_own_paths() -> None:
+    async def proxy(scope: object, *_: object) -> None:
+        pytest.fail(f"asked: {scope}")
+
+    for path in ("*", "/-/routes"):
+        sent: list[dict[str, object]] = []
+
+        async def send(message: dict[str, object], sent: list[dict[str, object]] = sent) -> None:
+            sent.append(message)
+
+        await Door(proxy)({"type": "http", "path": path, "headers": []}, None, send)
+        assert sent[0]["status"] == 404
+        assert (b"content-type", PROBLEM_JSON) in sent[0]["headers"]

@@ -1,4 +1,4 @@
-"""S5: one of two replicas is killed under a steady load; errors stay within what is stated."""
+"""What is killed under a server: a replica of two under a steady load, the proxy."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 RATE, CLIENTS = 40.0, 4
 """Requests a second, and who sends them."""
 BEFORE_S, AFTER_S = 5.0, 25.0
+BACK_S = 20.0
+"""In which a lost proxy is there again; Ray by itself looks three times before, 10 s apart."""
 BUDGET = 0.02
 """Of the requests of half a minute around the loss, as README.md states it."""
 
@@ -50,13 +52,13 @@ def test_S5_a_lost_replica_of_two_costs_few_answers(
         for client in clients:
             client.start()
         time.sleep(BEFORE_S)
-        replicas = _replicas()
+        replicas = _running("ServeReplica")
         assert len(replicas) == 2
         replicas[0].kill()
         killed = time.monotonic()
         for client in clients:
             client.join()
-        back = _replicas()
+        back = _running("ServeReplica")
     counts = Counter(answer for _, answer in seen)
     wrong = [at - killed for at, answer in seen if answer != 200]
     last = max(wrong, default=0.0)
@@ -68,11 +70,37 @@ def test_S5_a_lost_replica_of_two_costs_few_answers(
     assert replicas[0].pid not in {replica.pid for replica in back}
 
 
-def _replicas() -> list[psutil.Process]:
+@pytest.mark.ray
+@pytest.mark.fault
+def test_a_lost_proxy_comes_back_by_itself(tmp_path: Path, small_profile: Profile) -> None:
+    catalog = Catalog(open_store(tmp_path / "store"))
+    publish_small_model(catalog)
+    with served(catalog, ["delay"], profile=small_profile, port=0) as url:
+        httpx.post(f"{url}/v1/models/delay:predict", json=ROW, timeout=30).raise_for_status()
+        (proxy,) = _running("ProxyActor")
+        proxy.kill()
+        killed = time.monotonic()
+        seen: list[int | str] = []
+        while seen[-1:] != [200] and time.monotonic() < killed + BACK_S:
+            try:
+                seen.append(
+                    httpx.post(f"{url}/v1/models/delay:predict", json=ROW, timeout=5).status_code
+                )
+            except (httpx.NetworkError, httpx.RemoteProtocolError):  # a time-out fails the test
+                seen.append("cut off")
+                time.sleep(0.1)
+        print(f"back after {time.monotonic() - killed:.1f} s: {Counter(seen)}")  # noqa: T201
+        assert set(seen) <= {"cut off", 503, 200}, set(seen)
+        assert seen[0] == "cut off"
+        assert seen[-1] == 200
+        assert httpx.get(f"{url}/-/routes").status_code == 404  # it has our door, too
+
+
+def _running(name: str) -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children(recursive=True)
-        if "ServeReplica" in process.name() and process.status() != psutil.STATUS_ZOMBIE
+        if name in process.name() and process.status() != psutil.STATUS_ZOMBIE
     ]
 
 
