@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ray_apps.serving.access import Limits
 from ray_apps.serving.body import send_whole
 from ray_apps.serving.problem import PROBLEM_JSON, Problem
-from ray_apps.serving.request_id import HEADER, is_id, new_id
+from ray_apps.serving.request_id import HEADER, new_id, told_id
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,10 +33,11 @@ HEAD_BYTES = 1 << 16
 OBEYED = frozenset(
     {
         b"x-request-timeout-seconds", b"x-request-disconnect-disabled",
-        b"serve_multiplexed_model_id", b"x-session-id",
+        b"serve-multiplexed-model-id", b"x-session-id",
     }
 )  # fmt: skip
-"""Headers by which any caller may tell the proxy to wait for ever, or whom to ask."""
+"""Headers by which any caller may tell the proxy to wait for ever, or whom to ask; it takes `_`
+in a name for `-`."""
 ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
 NO_UPGRADE = (
     "A request with a body must not ask for another protocol (Upgrade); send it as HTTP/1.1."
@@ -75,7 +76,7 @@ class Door:
         if path.startswith(OWN_PATHS) or not path.startswith("/"):
             await _refuse(send, Problem("no-route", "There is nothing at this path."), new_id())
             return
-        scope["headers"] = [(k, v) for k, v in scope["headers"] if _may_pass(k, v)]
+        scope["headers"] = _passed(scope["headers"])
         await self._app(scope, self._bounded(receive), _answering(send))
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -191,5 +192,8 @@ class Impatient(HttpToolsProtocol):
             self._deadline = None
 
 
-def _may_pass(name: bytes, value: bytes) -> bool:
-    return is_id(value) if name == HEADER else name not in OBEYED
+def _passed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that the proxy may have, with one id of the request at most."""
+    told = told_id(headers)
+    kept = [(k, v) for k, v in headers if k != HEADER and k.replace(b"_", b"-") not in OBEYED]
+    return kept if told is None else [*kept, (HEADER, told.encode())]

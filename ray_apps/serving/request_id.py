@@ -13,7 +13,7 @@ HEADER = b"x-request-id"
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def is_id(value: bytes) -> bool:
+def _is_id(value: bytes) -> bool:
     """Say whether a header's value may stand in logs and answers."""
     return _ID.fullmatch(value) is not None
 
@@ -25,5 +25,5 @@ def new_id() -> str:
 
 def told_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the id that the headers give, the last one where there are several; None for none."""
-    found = [value.decode() for name, value in headers if name == HEADER and is_id(value)]
+    found = [value.decode() for name, value in headers if name == HEADER and _is_id(value)]
     return found[-1] if found else None

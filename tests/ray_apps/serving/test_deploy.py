@@ -288,6 +288,8 @@ def test_what_the_proxy_would_do_for_anybody_is_not_done(url: str) -> None:
     for name, value in {
         "x-request-timeout-seconds": b"\xff",
         "x-request-disconnect-disabled": b"?1",
+        "serve-multiplexed-model-id": b"\xff",
+        "x_session_id": b"\xff",
     }.items():
         assert httpx.get(url + "/healthz", headers={name: value}).status_code == 200
 

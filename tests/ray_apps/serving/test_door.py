@@ -143,3 +143,29 @@ async def test_nobody_is_told_of_the_proxy_s_own_paths() -> None:
         await Door(proxy)({"type": "http", "path": path, "headers": []}, None, send)
         assert sent[0]["status"] == 404
         assert (b"content-type", PROBLEM_JSON) in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(
+    "name", ["serve-multiplexed-model-id", "serve_multiplexed_model_id", "x_session_id",
+             "X-Session-Id", "x-request-timeout-seconds", "x-request-disconnect-disabled"],
+)  # fmt: skip
+async def test_what_the_proxy_would_obey_does_not_reach_it(name: str) -> None:
+    """It takes `-` and `_` for the same."""
+    assert await _passed((name.lower().encode(), b"7"), (b"a", b"b")) == [(b"a", b"b")]
+
+
+async def test_of_several_ids_one_reaches_the_proxy() -> None:
+    """It puts the first into the answer's head, and the last into its body."""
+    ids = [(b"x-request-id", value) for value in (b"one", b"two", b"no id")]
+    assert await _passed(*ids, (b"a", b"b")) == [(b"a", b"b"), (b"x-request-id", b"two")]
+
+
+async def _passed(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that reach the proxy."""
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def proxy(scope: dict[str, list[tuple[bytes, bytes]]], *_: object) -> None:
+        seen.extend(scope["headers"])
+
+    await Door(proxy)({"type": "http", "path": "/", "headers": list(headers)}, None, None)
+    return seen
