@@ -22,7 +22,7 @@ from ray_apps.serving.request_id import HEADER, new_id, told_id
 from ray_apps.serving.tensors import model_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ray_apps.serving.api_keys import Role
 
@@ -140,6 +140,7 @@ class App:
         key = self._access.admit(scope)
         route, parts = find_route(scope["method"], scope["path"])
         hold_role(key, route.role)
+        _hold_unpacked(scope["headers"])
         if self._busy >= self._limits.concurrent:
             wait = str(self._limits.retry_after_s)
             raise Problem(
@@ -276,6 +277,16 @@ def _traceback() -> str:
 
 def _media_type(header: bytes) -> bytes:
     return header.partition(b";")[0].strip().lower()
+
+
+def _hold_unpacked(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    codings = {value.strip().lower() for name, value in headers if name == b"content-encoding"}
+    if codings - {b"", b"identity"}:
+        raise Problem(
+            "media-type",
+            "Send the body as it is, without Content-Encoding.",
+            headers=((b"accept-encoding", b"identity"),),
+        )
 
 
 def _hold_json(request: Request) -> None:

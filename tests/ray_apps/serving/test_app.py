@@ -219,6 +219,18 @@ async def test_other_content_types_are_refused() -> None:
     assert good.status_code == 200
 
 
+@pytest.mark.parametrize("path", [PREDICT, "/v2/models/delay/infer"])
+async def test_a_body_that_is_packed_is_refused_as_such(path: str) -> None:
+    """It said that the JSON is not UTF-8."""
+    app, _ = serve()
+    for coding in ("gzip", "deflate, gzip", "br"):
+        answer = await post(app, ROW, path, **{"content-encoding": coding})
+        assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+        assert "without Content-Encoding" in answer.json()["detail"]
+    plain = await post(app, ROW, path, **{"content-encoding": "Identity"})
+    assert plain.status_code != 415
+
+
 async def test_rows_the_plan_rejects_are_named() -> None:
     app, scorer = serve()
     scorer.reject = {"infinite:distance": [1]}
