@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from arclight.errors import ArclightError, SpecError, printable
 from arclight.expression import check_syntax
+from arclight.progress import silent_tell
 from arclight.spec_file import load_spec
 from arclight.sql_guard import check_all_read, check_select
 from arclight.workers import bounds_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from arclight.progress import Tell
     from arclight.spec import Spec
     from arclight.spec_file import LoadedSpec
     from cluster.profiles import Profile
@@ -42,6 +44,28 @@ def check_command(spec_file: Path, *, profile: str | None, as_json: bool) -> Non
     """
     loaded = load_spec(spec_file)
     check_without_running(loaded, None if profile is None else load_profile(profile))
+    rows, unchecked = check_sources(loaded, tell=say)
+    for text in unchecked:
+        say(f"{spec_file}: {text}.", style="yellow")
+    limit = " in what was checked" if unchecked else ""
+    say(f"{spec_file}: nothing wrong was found{limit}.")
+    body = {"spec": loaded.spec.digest, "rows": rows, "unchecked": unchecked}
+    answer(body, as_json=as_json)
+
+
+def check_sources(
+    loaded: LoadedSpec, *, tell: Tell = silent_tell
+) -> tuple[dict[str, int], list[str]]:
+    """Check the spec's fields against its sources, as far as their footers tell of them.
+
+    Returns:
+        Source -> its rows, where they are known; and what could not be checked, a sentence each.
+
+    Raises:
+        MissingError: a source is not here.
+        DataError: a file of one cannot be read.
+        SpecError, SchemaError: as of `check_foreseen`.
+    """
     plan = plan_etl(loaded)
     rows = {}
     columns: dict[str, Columns | str] = {}
@@ -50,15 +74,9 @@ def check_command(spec_file: Path, *, profile: str | None, as_json: bool) -> Non
         footers = read_footers(name, source, files.files)
         if footers is not None:
             rows[name] = footers.rows
-            say(f"source {name}: {rows[name]:,} rows in {len(files.files):,} files.")
+            tell(f"source {name}: {rows[name]:,} rows in {len(files.files):,} files.")
         columns[name] = source_columns(source, files, footers)
-    unchecked = check_foreseen(loaded, columns)
-    for text in unchecked:
-        say(f"{spec_file}: {text}.", style="yellow")
-    limit = " in what was checked" if unchecked else ""
-    say(f"{spec_file}: nothing wrong was found{limit}.")
-    body = {"spec": loaded.spec.digest, "rows": rows, "unchecked": unchecked}
-    answer(body, as_json=as_json)
+    return rows, check_foreseen(loaded, columns)
 
 
 def check_foreseen(loaded: LoadedSpec, sources: Mapping[str, Columns | str]) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from arclight.errors import IntegrityError
+from arclight.errors import IntegrityError, MissingError
 from arclight.spec_file import load_spec
 from cluster.profiles import Profile, load_profile
 from cluster.submit_client import job_server
-from jobs.check import check_without_running
+from jobs.check import check_sources, check_without_running
 from jobs.entry import ENTRYPOINT, JOB, STORE
 from jobs.runs import store_for
 from jobs.say import answer, say
@@ -61,6 +62,8 @@ def submit_command(  # noqa: PLR0913 -- the options of `submit` and of `run`
     told: dict[RunOption, bool] = {"--accept-schema": accept_schema, "--new-study": new_study}
     loaded = load_spec(spec_file)
     check_without_running(loaded)
+    with suppress(MissingError):  # a source that the cluster alone has is the job's to check
+        check_sources(loaded)
     place = load_profile(profile)
     catalog = store_for(store, loaded.folder)
     options = tuple(option for option, is_given in told.items() if is_given)

@@ -197,14 +197,18 @@ def test_a_wrong_spec(
     assert not list(tmp_path.rglob("canary"))
 
 
+@pytest.mark.parametrize("command", ["check", "submit"])
 @pytest.mark.parametrize("case", WRONG_COLUMNS)
-def test_check_knows_the_columns(tmp_path: Path, sentence: Callable[..., str], case: str) -> None:
+def test_check_knows_the_columns(
+    tmp_path: Path, sentence: Callable[..., str], command: str, case: str
+) -> None:
     more, text = WRONG_COLUMNS[case]
     file = write(tmp_path, more)
     late = {} if case == "no such label" else {"late": [True, False] * 50}
     columns = {"price": [1.5] * 100, "x": range(100), "placed at": pa.array([0] * 100, TIME)}
     pq.write_table(pa.table({**columns, **late}), tmp_path / "data" / "rows.parquet")
-    assert f"a.yaml{text}" in sentence("check", str(file))
+    assert f"a.yaml{text}" in sentence(command, str(file))
+    assert not (tmp_path / ".arclight").exists()
 
 
 # what is typed, and what the sentence must hold
