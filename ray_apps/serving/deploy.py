@@ -351,7 +351,9 @@ def _http_options(binding: Binding, port: int) -> HTTPOptions:
 
 
 def _stop() -> None:
-    """End Serve; Ray itself ends with its session."""
+    """End Serve, once its replicas have answered; Ray itself ends with its session."""
+    with suppress(RayError, OSError, RuntimeError, TimeoutError):
+        serve.delete(APPLICATION)  # at its end the proxy would go before them
     try:
         serve.shutdown()
     except (RayError, OSError, RuntimeError, TimeoutError) as error:

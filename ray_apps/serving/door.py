@@ -44,9 +44,9 @@ NO_UPGRADE = (
 )
 OWN_PATHS = "/-/"
 NOT_FOUND = 404
-STARTING = Problem(
-    "starting",
-    "The server has only just begun; come back in 1 s.",
+AWAY = Problem(
+    "away",
+    "The server has only just begun, or ends; come back in 1 s.",
     headers=((b"retry-after", b"1"),),
 )
 
@@ -96,9 +96,10 @@ class Door:
 
 
 def _answering(send: Send) -> Send:
-    """Return a send that tells callers to come back where the proxy knows no path yet.
+    """Return a send that tells callers to come back where the proxy knows no path.
 
-    Every path is ours to answer: what it says in plain text is that it has only just begun.
+    Every path is ours to answer: what it says in plain text is that the application is not there
+    yet, or any more.
     """
     is_replaced = False
 
@@ -108,7 +109,7 @@ def _answering(send: Send) -> Send:
             headers = dict(message["headers"])
             if headers.get(b"content-type") != PROBLEM_JSON:
                 is_replaced = True
-                await _refuse(send, STARTING, headers.get(HEADER, b"").decode() or new_id())
+                await _refuse(send, AWAY, headers.get(HEADER, b"").decode() or new_id())
         if not is_replaced:
             await send(message)
 

@@ -25,7 +25,7 @@ TITLES: dict[str, tuple[int, str]] = {
     "not-finite": (500, "The model gave a score that is not a number"),
     "internal": (500, "The server failed"),
     "overloaded": (503, "Too many requests at once"),
-    "starting": (503, "The server starts"),
+    "away": (503, "The server starts or ends"),
 }
 
 

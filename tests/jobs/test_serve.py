@@ -9,7 +9,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +99,39 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing(store: Path) -> None:
         assert said["models"] == ["delay@1"]
         assert url.startswith(said["url"])
         stop(it, signal.SIGINT)
+
+
+@pytest.mark.ray
+def test_what_it_has_begun_to_answer_is_answered_when_it_is_ended(store: Path) -> None:
+    with typed("serve", "delay", "--port", "0", "--store", str(store)) as (it, lines):
+        assert lines[-1].startswith("curl"), lines
+        url, body = shlex.split(lines[-1])[2], json.dumps({"rows": [ROW] * 9000}).encode()
+        answers: list[tuple[float, int | str]] = []
+
+        def ask() -> None:
+            while not answers or answers[-1][1] == 200:
+                began = time.monotonic()
+                try:
+                    headers = {"content-type": "application/json"}
+                    status = httpx.post(url, content=body, headers=headers, timeout=30).status_code
+                    answers.append((began, status))
+                except httpx.TransportError:
+                    answers.append((began, "cut off"))
+
+        callers = [threading.Thread(target=ask) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        while len(answers) < 8:
+            time.sleep(0.05)
+        ended = time.monotonic()
+        it.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join()
+        assert it.wait(timeout=60) == 130
+    begun = Counter(answer for began, answer in answers if began < ended)
+    assert begun[200] >= 8
+    assert set(begun) <= {200, 503}, begun
+    assert 503 in {answer for _, answer in answers}
 
 
 @pytest.mark.ray
