@@ -62,6 +62,24 @@ class JobServer:
         """Whether its cluster was started by `up`, in this home, and has ended."""
         return is_gone(self.token_path.parent, self.url)
 
+    def refuse_down(self) -> None:
+        """Refuse to ask a server that is known not to answer here.
+
+        Raises:
+            EngineError: its cluster has ended, or answers on another machine only.
+        """
+        if self.is_gone:
+            raise EngineError(
+                f"the cluster at {self.url} is down; `arclight up` starts one and names the "
+                "profile that leads to it."
+            )
+        elsewhere = head_elsewhere(self.token_path.parent)
+        if elsewhere is not None and elsewhere.jobs_url == self.url:
+            raise EngineError(
+                f"the cluster at {self.url} answers only on '{printable(elsewhere.host)}', the "
+                "machine or container that it runs on; type this there."
+            )
+
     def running(self) -> tuple[ServerJob, ...]:
         """Return what runs or waits to run on the cluster, whoever sent it.
 
@@ -170,17 +188,7 @@ class JobServer:
             return str(json.loads(text)["logs"])
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
-        if self.is_gone:
-            raise EngineError(
-                f"the cluster at {self.url} is down; `arclight up` starts one and names the "
-                "profile that leads to it."
-            )
-        elsewhere = head_elsewhere(self.token_path.parent)
-        if elsewhere is not None and elsewhere.jobs_url == self.url:
-            raise EngineError(
-                f"the cluster at {self.url} answers only on '{printable(elsewhere.host)}', the "
-                "machine or container that it runs on; type this there."
-            )
+        self.refuse_down()
         headers = {
             "Authorization": f"Bearer {read_token(self.token_path)}",
             "Content-Type": "application/json",

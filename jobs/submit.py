@@ -111,16 +111,18 @@ def submit_spec(
         RefusedError: it does not take the token.
     """
     server = job_server(profile)
-    latest = find_latest(store, loaded.spec.name, key_of(loaded, profile, store, options))
-    if latest is not None:
-        state = look(store, latest, server)
-        is_unsent = state.name == "unsent"
-        if not is_unsent and not (again and state.is_over):
-            return Sent(latest, state, is_new=False)
-        if not is_unsent:
-            attempt = latest.attempt + 1
-            latest = create_submission(store, loaded, profile, attempt=attempt, options=options)
-    submission = latest or create_submission(store, loaded, profile, attempt=1, options=options)
+    sent = find_latest(store, loaded.spec.name, key_of(loaded, profile, store, options))
+    attempt = 1
+    if sent is not None:
+        state = look(store, sent, server)
+        if state.name != "unsent":
+            if not (again and state.is_over):
+                return Sent(sent, state, is_new=False)
+            attempt, sent = sent.attempt + 1, None
+    server.refuse_down()  # before there is a record of what cannot be sent
+    submission = sent or create_submission(
+        store, loaded, profile, attempt=attempt, options=options
+    )
     is_new = server.submit(
         submission.id,
         entrypoint=entrypoint,

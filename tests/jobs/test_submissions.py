@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from arclight.errors import ConflictError, IntegrityError, MissingError, SpecError
+from arclight.errors import ConflictError, EngineError, IntegrityError, MissingError, SpecError
 from arclight.spec_file import LoadedSpec, load_spec
 from arclight.store import Store, open_store
+from cluster.head_record import LOG as HEAD_LOG
 from cluster.profiles import Profile, RayPlace, load_profile
+from cluster.tokens import create_token
 from jobs import entry
 from jobs.submissions import (
     ExitRecord,
@@ -30,6 +32,7 @@ from jobs.submissions import (
     record_cancel,
     record_exit,
 )
+from jobs.submit import submit_spec
 from jobs.watch import jobs_command
 
 PLACE = Profile(
@@ -144,6 +147,21 @@ def test_the_same_again_is_the_same_submission(loaded: LoadedSpec, store: Store)
     assert second.id == f"{first.id}-2"
     assert find_latest(store, "flight-delay", first.key) == second
     assert list_jobs(store) == (first.id, second.id)
+
+
+def test_a_cluster_that_is_down_gets_no_attempt(
+    loaded: LoadedSpec, store: Store, tmp_path: Path
+) -> None:
+    """Each `--again` made one more, which stood in the list as lost and had never begun."""
+    ray = RayPlace(jobs_url="http://127.0.0.1:9", token_path=str(create_token(tmp_path / "token")))
+    (tmp_path / HEAD_LOG).touch()  # a head was here
+    place = PLACE.model_copy(update={"ray": ray})
+    for is_known in (False, True):
+        if is_known:
+            create_submission(store, loaded, place, attempt=1)
+        with pytest.raises(EngineError, match="is down; `arclight up`"):
+            submit_spec(store, loaded, place, again=True)
+        assert len(list_jobs(store)) == is_known
 
 
 def test_a_damaged_record_is_named_and_hides_no_other(
