@@ -248,10 +248,10 @@ class _Growing:
         self._booster.add_valid(data.valid, "valid")
         # a round in which nothing was split is none to the library, unless it is the first
         self._before, self._empty = data.before, list(data.empty)
-        self._shares = {n: float(params[n]) for n in BAG_SHARES if n in params}
-        has_bags = (
-            int(params.get("bagging_freq", 0)) > 0 and min(self._shares.values(), default=1) < 1
-        )
+        # not one of 1: less of a class for a moment, and the library draws by class for good
+        shares = {n: float(params[n]) for n in BAG_SHARES if n in params}
+        self._shares = {n: share for n, share in shares.items() if share < 1}
+        has_bags = int(params.get("bagging_freq", 0)) > 0 and bool(self._shares)
         self._every = int(params["bagging_freq"]) if has_bags else 1
         self._draws = (
             has_bags

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
@@ -192,6 +194,20 @@ def test_a_bag_that_is_kept_for_rounds_is_not_left_in_between():
     data = trainer.prepare(make_shard(900), make_shard(200, seed=1), job, Alone())
     trainer.fit(data, job, Alone(), watch)
     assert [done for done, is_there in seen if is_there] == [3, 6, 9]
+
+
+@pytest.mark.parametrize("by_class", [{"pos_bagging_fraction": 1.0}, {"neg_bagging_fraction": 1}])
+def test_a_share_of_1_of_a_class_leaves_bags_as_they_are(by_class):
+    """They had all rows: the library once drew by class, and went on to."""
+    params = {"bagging_fraction": 0.5, "bagging_freq": 1}
+    train, valid = make_shard(2000), make_shard(300, seed=1)
+    plain, named = (
+        grow("lightgbm", make_job(rounds=4, early_stopping=None, params=p), train, valid)[0]
+        for p in (params, params | by_class)
+    )
+    counts = re.findall(r"internal_count=(\d+)", named.model.decode())
+    assert [int(count) for count in counts] == pytest.approx([1000] * 4, rel=0.1)
+    assert named.model == plain.model
 
 
 def test_T7_of_sparse_numbers_and_of_trees_without_a_split():
