@@ -237,6 +237,17 @@ def _refuse_ignored(params: dict[str, Any], booster: lgb.Booster) -> None:
             f"train.params: {share} below 1 must have bagging_freq beside it, without which "
             f"LightGBM takes all rows; set bagging_freq: 1, or leave {share} out."
         )
+    by_class = next((name for name in BAG_SHARES[1:] if float(used[name]) < 1), None)
+    if by_class is not None and float(used["bagging_fraction"]) < 1:
+        raise SpecError(
+            f"train.params: bagging_fraction must not be below 1 beside {by_class}, with which "
+            "LightGBM draws rows by their class alone; leave one of them out."
+        )
+    if by_class is not None and str(params.get("data_sample_strategy")).lower() == "goss":
+        raise SpecError(
+            f"train.params: {by_class} must not be below 1 beside goss, with which LightGBM draws "
+            "rows by their gradients alone; leave one of them out."
+        )
     name = "monotone_constraints_method"
     method = params.get(name, used[name])
     if method not in METHODS:

@@ -342,6 +342,16 @@ def test_row_weights_add_up_to_the_rows():
         ("lightgbm", {"subsample": 0.5}, "bagging_fraction below 1 must have bagging_freq beside"),
         ("lightgbm", {"pos_bagging_fraction": 0.01}, "set bagging_freq: 1, or leave pos_bagging"),
         ("lightgbm", {"bagging_fraction": 0.0, "bagging_freq": 1}, "fraction must be > 0.0$"),
+        (
+            "lightgbm",
+            {"bagging_fraction": 0.5, "neg_bagging_fraction": 0.1, "bagging_freq": 1},
+            "bagging_fraction must not be below 1 beside neg_bagging_fraction, .* by their class",
+        ),
+        (
+            "lightgbm",
+            {"data_sample_strategy": "GOSS", "pos_bagging_fraction": 0.5, "bagging_freq": 1},
+            "pos_bagging_fraction must not be below 1 beside goss, .* by their gradients",
+        ),
         ("lightgbm", {"mc_method": "advance"}, "one of basic, .*Did you mean 'advanced'"),
         (
             "lightgbm",
