@@ -248,9 +248,7 @@ class _Growing:
         self._booster.add_valid(data.valid, "valid")
         # a round in which nothing was split is none to the library, unless it is the first
         self._before, self._empty = data.before, list(data.empty)
-        # not one of 1: less of a class for a moment, and the library draws by class for good
-        shares = {n: float(params[n]) for n in BAG_SHARES if n in params}
-        self._shares = {n: share for n, share in shares.items() if share < 1}
+        self._shares = _shares_of(params, data.train.get_label())
         has_bags = int(params.get("bagging_freq", 0)) > 0 and bool(self._shares)
         self._every = int(params["bagging_freq"]) if has_bags else 1
         self._draws = (
@@ -294,15 +292,17 @@ class _Growing:
     def _file(self, iterations: int) -> bytes:
         """Return the model file of the library's first iterations, or of all.
 
-        The file names the seeds of the last round, and writes what it has read before otherwise:
-        both made the same for a training that went on. And a first tree without a split has one
-        worker's rows in it: made those of all.
+        The file names the seeds of the last round and this worker's share of a bag, and writes
+        what it has read before otherwise: made the same for a training that went on, and on every
+        worker. And a first tree without a split has one worker's rows in it: made those of all.
         """
         text = self._booster.model_to_string(num_iteration=iterations)
         if self._draws:
             # not in the booster: set twice between rounds, GOSS reads rows that it has freed
-            for name, seed in _seeds(self._params, 0).items():
-                text = re.sub(rf"(?<=\n\[{name}: )-?\d+(?=\])", str(seed), text)
+            share = float(self._params.get("bagging_fraction", 1))
+            told = {**_seeds(self._params, 0), "bagging_fraction": f"{share:g}"}
+            for name, value in told.items():
+                text = re.sub(rf"(?<=\n\[{name}: )[^\]]+(?=\])", str(value), text)
         if self._gang.world > 1 and not self._before:
             text = _SIZES.sub("", text)
             text = _NO_SPLIT.sub(rf"\g<rest>leaf_count={self._train_rows}", text)
@@ -347,6 +347,20 @@ def _shifted(model: bytes, shift: float) -> bytes:
 
 def _is_goss(params: dict[str, Any]) -> bool:
     return str(params.get("data_sample_strategy")).lower() == "goss"  # the library takes any case
+
+
+def _shares_of(params: dict[str, Any], label: Doubles | None) -> dict[str, float]:
+    """Return what parts of this worker's rows bags have.
+
+    Where no row is of class 1 the library draws by the share of all rows, whatever those of the
+    classes are: made that of class 0, so that every worker's bag has as much of it. Never 1, with
+    which it would draw into memory that it has let go.
+    """
+    # not one of 1: less of a class for a moment, and the library draws by class for good
+    shares = {n: float(params[n]) for n in BAG_SHARES if float(params.get(n, 1)) < 1}
+    if "neg_bagging_fraction" in shares and label is not None and not label.any():
+        shares["bagging_fraction"] = shares["neg_bagging_fraction"]
+    return shares
 
 
 def _seeds(params: dict[str, Any], number: int) -> dict[str, int]:

@@ -305,6 +305,40 @@ def test_first_trees_without_a_split_are_the_same_on_workers_of_unlike_many_rows
     assert set(counts) == {"801"}
 
 
+@pytest.mark.parametrize(
+    ("params", "wanted"),
+    [
+        ({"neg_bagging_fraction": 0.1}, (1, 0.1)),
+        ({"pos_bagging_fraction": 0.5, "neg_bagging_fraction": 0.2}, (0.5, 0.2)),
+        ({"pos_bagging_fraction": 0.5}, (0.5, 1)),
+        ({"bagging_fraction": 0.5, "neg_bagging_fraction": 1.0}, (0.5, 0.5)),
+    ],
+)
+def test_a_bag_by_class_has_as_much_of_class_0_on_a_worker_without_class_1(params, wanted):
+    """There the library takes all rows: ten times as many of class 0 as on the other one."""
+    params = {"bagging_freq": 1, **params}
+    job = make_job(params=params, rounds=4, early_stopping=None, workers=2)
+    train, valid = make_shard(2400), make_shard(300, seed=1)
+    whole = pa.concat_tables(train.tables)
+    # the first worker has rows of both classes, the second one has nothing but class 0
+    second = np.flatnonzero(train.label == 0)[:800]
+    parts = np.setdiff1d(np.arange(2400), second), second
+    trainer = load_trainer("lightgbm")
+
+    def work(mesh):
+        mine = parts[mesh.rank]
+        own = Shard((whole.take(mine),), (train.label[mine],))
+        return trainer.fit(trainer.prepare(own, valid, job, mesh), job, mesh, go_on).model.decode()
+
+    first, other = gang_of(2, work)
+    assert first == other
+    positive = np.count_nonzero(train.label)
+    rows = wanted[0] * positive + wanted[1] * (2400 - positive)
+    trees = re.findall(r"internal_count=(\d+)", first)
+    assert [int(count) for count in trees] == pytest.approx([rows] * 4, rel=0.15)
+    assert f"[bagging_fraction: {params.get('bagging_fraction', 1)}]" in first
+
+
 @pytest.mark.parametrize("name", TREES)
 @pytest.mark.parametrize("world", [2, 3])
 def test_a_category_that_is_always_null_ends_no_worker(name, world):
