@@ -339,6 +339,33 @@ def test_a_bag_by_class_has_as_much_of_class_0_on_a_worker_without_class_1(param
     assert f"[bagging_fraction: {params.get('bagging_fraction', 1)}]" in first
 
 
+def test_what_the_specs_page_says_of_lightgbm_with_several_workers_is_still_so():
+    """A leaf's rows are estimated, and a feature that one worker gives up is asked for again."""
+    rng = np.random.default_rng(0)
+    some, other = rng.integers(0, 2, (2, 2000)).astype(np.float32)
+    label = 3.0 * (2 * other - 1) * some + other + 0.1 * rng.standard_normal(2000)
+    rows = pa.table({"f0": some, "f1": other})
+    job = make_job("regression", categorical=(), rounds=3, early_stopping=None, workers=2)
+    trainer = load_trainer("lightgbm")
+
+    def trained(params, mesh):
+        mine = np.arange(2000) % mesh.world == mesh.rank
+        own = Shard((rows.filter(pa.array(mine)),), (label[mine],))
+        asked = replace(job, params=params, workers=mesh.world)
+        return trainer.fit(trainer.prepare(own, own, asked, mesh), asked, mesh, go_on).model
+
+    def leaves(model):
+        return [int(n) for n in re.search(rb"leaf_count=(.*)", model)[1].split()]
+
+    stubborn = {"min_gain_to_split": 20.0}
+    assert len(leaves(trained(stubborn, Alone()))) == 2
+    assert len(leaves(gang_of(2, partial(trained, stubborn))[0])) == 4
+    fair = {"objective": "fair"}
+    one, two = trained(fair, Alone()), gang_of(2, partial(trained, fair))[0]
+    assert len(leaves(one)) == len(leaves(two)) == 4
+    assert sorted(leaves(one)) != pytest.approx(sorted(leaves(two)), rel=0.1)
+
+
 @pytest.mark.parametrize("name", TREES)
 @pytest.mark.parametrize("world", [2, 3])
 def test_a_category_that_is_always_null_ends_no_worker(name, world):
