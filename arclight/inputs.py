@@ -41,6 +41,12 @@ class SourceFiles:
     size_bytes: int | None
     digest: str | None
 
+    @property
+    def carried(self) -> tuple[Path, ...]:
+        """The files in folders below the path that carry values: `year=2013/part-0.parquet`."""
+        root = len(Path(str(self.path)).parts)
+        return tuple(f for f in self.files if any("=" in part for part in f.parent.parts[root:]))
+
 
 def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
     """List a source's files and take their digest.
@@ -83,6 +89,22 @@ def look_at(name: str, source: Source, loaded: LoadedSpec) -> SourceFiles:
     )
 
 
+def refuse_half_carried(name: str, found: SourceFiles) -> None:
+    """Refuse files beside folders that carry values: Spark passes over their rows without a word.
+
+    Raises:
+        DataError: one is named.
+    """
+    carried = set(found.carried)
+    beside = next((file for file in found.files if carried and file not in carried), None)
+    if beside is not None:
+        raise DataError(
+            f"source '{name}': '{beside}' must lie in a folder that carries a value, as "
+            f"'{min(carried)}' does, else its rows would be passed over; move it into one, or "
+            "take it out."
+        )
+
+
 def is_unchanged(found: SourceFiles, name: str, source: Source, loaded: LoadedSpec) -> bool:
     """Say whether a source's rows are those that were found; a file more is none of them.
 
@@ -92,7 +114,7 @@ def is_unchanged(found: SourceFiles, name: str, source: Source, loaded: LoadedSp
     if found.digest is None:
         return True
     try:
-        if not found.files or any("=" in p for file in found.files for p in file.parent.parts):
+        if not found.files or found.carried:
             return look_at(name, source, loaded).digest == found.digest
         return digest_of([_entry(file) for file in found.files]) == found.digest
     except (OSError, DataError, MissingError):

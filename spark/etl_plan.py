@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from arclight.contract import digest_of
 from arclight.errors import DataError
-from arclight.inputs import SourceFiles, is_unchanged, look_at
+from arclight.inputs import SourceFiles, is_unchanged, look_at, refuse_half_carried
 from arclight.layout import segments_to_carry
 from arclight.lineage import code_digest, library_versions
 
@@ -55,10 +55,13 @@ def plan_etl(loaded: LoadedSpec) -> EtlPlan:
     """Look at the sources and compute the build's key, without an engine.
 
     Raises:
-        MissingError, DataError: a source is not there or holds nothing.
+        MissingError, DataError: a source is not there, holds nothing, or has files that would be
+            passed over.
     """
     spec = loaded.spec
     files = {name: look_at(name, source, loaded) for name, source in spec.sources.items()}
+    for name, found in files.items():
+        refuse_half_carried(name, found)
     digests = {name: found.digest for name, found in files.items()}
     body = {
         "name": spec.name,

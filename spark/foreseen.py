@@ -145,12 +145,11 @@ def _of_header(source: Source, files: SourceFiles) -> Columns | str:
 
 def _outside(source: Source, files: SourceFiles) -> str:
     """Return why neither footers nor a schema hold a source's columns, empty when they do."""
-    root = str(files.path)
     if source.format in LOGGED:
         return f"{source.format}, whose log names them"
     if not files.files:
         return f"{source.format} that is not on a file system of this machine"
-    if any("=" in str(file.parent)[len(root) :] for file in files.files):
+    if files.carried:
         return "folders that carry values"
     if source.ddl is not None and (
         source.format not in _WITH_SCHEMA or parse_ddl(source.ddl) is None

@@ -283,7 +283,7 @@ def _paths(files: SourceFiles) -> str | list[str] | None:
     root = str(files.path)
     if not files.files:
         return files.path
-    if any("=" in str(f.parent)[len(root) :] for f in files.files):
+    if files.carried:
         return _literal(Path(root)) if Path(root).exists() else root
     return [_literal(f) for f in files.files]
 

@@ -176,6 +176,38 @@ def test_a_value_of_the_path_is_text_and_keeps_its_zeros(session: SparkSession, 
     assert {one: kept.count(one) for one in kept} == {"01001": 200, "1001": 200}
 
 
+@pytest.mark.parametrize(
+    ("path", "beside"),
+    [("t", "more.parquet"), ("t", "more/part-0.parquet"), ("[t]", "more.parquet")],
+)
+def test_a_file_beside_folders_that_carry_values_is_named(
+    session: SparkSession, tmp_path: Path, path: str, beside: str
+):
+    """Spark reads the folders' files alone, and lists them all."""
+    case = make_case(tmp_path)
+    for first, file in enumerate((beside, "k=1/part-0.parquet")):
+        (tmp_path / "t" / file).parent.mkdir(parents=True, exist_ok=True)
+        ids = pa.array(range(first * 200, first * 200 + 200), pa.int64())
+        case.write("t", rows(200, id=ids), file=file)
+    case.body["sources"]["t"]["path"] = path
+    with pytest.raises(DataError, match=rf"'.*/{beside}' must lie in a folder that carries a val"):
+        case.build(session)
+
+
+def test_a_pattern_of_folders_that_carry_values_reads_all_of_them(
+    session: SparkSession, tmp_path: Path
+):
+    case = make_case(tmp_path)
+    for first, folder in enumerate(("k=1", "k=22", "plain")):
+        (tmp_path / "t" / folder).mkdir(parents=True)
+        ids = pa.array(range(first * 200, first * 200 + 200), pa.int64())
+        case.write("t", rows(200, id=ids), file=f"{folder}/part-0.parquet")
+    case.body["sources"]["t"]["path"] = "t/*"
+    manifest = case.build(session)
+    assert (manifest.ledger.stages[0].rows_in, manifest.ledger.sources) == (600, {"t": 600})
+    assert "k" not in [column.name for column in manifest.sources[0].columns]
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_names_beyond_ascii_are_read_in_any_locale(session: SparkSession, tmp_path: Path, kind):
     """The session's own locale is C here: Java would pass over what it cannot spell."""
