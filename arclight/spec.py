@@ -113,11 +113,29 @@ class Source(Contract):
             value = self.options[option]
             if option in SWITCHES and str(value).lower() not in ("true", "false"):
                 raise ValueError(f"option '{option}' must be true or false, got '{value}'.")
+        if self.format == "csv":
+            self._check_encoding()
         if self.format == "jdbc":
             self._check_jdbc()
         elif self.path is None or "\0" in self.path:
             raise ValueError(f"a source of format {self.format} must have a path.")
         return self
+
+    def _check_encoding(self) -> None:
+        """Refuse text whose lines Spark would end within a sign: it tells them by bytes."""
+        named = str(self.options.get("encoding", "utf-8"))
+        try:
+            is_plain = "\n".encode(named) == b"\n"
+        except LookupError:
+            return  # which Spark may know
+        is_whole = str(self.options.get("multiLine")).lower() == "true"
+        has_ends = "lineSep" in self.options and named.lower() in ("utf-16le", "utf-16be")
+        if not (is_plain or is_whole or has_ends):
+            raise ValueError(
+                "option 'encoding' must be one in which a line ends with one byte, as in utf-8 or "
+                f"iso-8859-1, got '{named}', of which Spark would read other rows; add multiLine: "
+                "true, or make the files UTF-8."
+            )
 
     def _check_jdbc(self) -> None:
         if self.path is not None:

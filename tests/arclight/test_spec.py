@@ -360,8 +360,26 @@ def test_the_example_of_the_documentation_is_a_spec(tmp_path: Path):
         ({"nullvalue": "?"}, r"Did you mean 'nullValue'\?"),
         ({"header": "yes"}, "option 'header' must be true or false, got 'yes'"),
         ({"inferSchema": 1}, "must be true or false, got '1'"),
+        ({"encoding": "utf-16"}, "a line ends with one byte.*got 'utf-16'.*add multiLine: true"),
+        ({"encoding": "UTF-16", "lineSep": "\n"}, "a line ends with one byte"),
+        ({"encoding": "utf-16le", "multiLine": False}, "a line ends with one byte"),
+        ({"encoding": "cp037"}, "a line ends with one byte"),
     ],
 )
 def test_options_that_a_reader_would_not_take_are_refused_at_once(options, told):
     with pytest.raises(ValidationError, match=told):
         Source(path="t", format="csv", options=options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoding": "iso-8859-1"},
+        {"encoding": "windows-1252"},
+        {"encoding": "utf-16", "multiLine": True},
+        {"encoding": "UTF-16LE", "lineSep": "\n"},
+        {"encoding": "x-MacRoman"},
+    ],
+)
+def test_an_encoding_whose_lines_are_told_is_one(options):
+    assert Source(path="t", format="csv", options=options).options == options

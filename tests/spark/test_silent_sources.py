@@ -250,6 +250,20 @@ def test_bytes_that_are_not_utf8_are_no_text(session: SparkSession, tmp_path: Pa
     assert set(case.splits(case.build(session))["c"].to_pylist()) == set(names.to_pylist())
 
 
+def test_text_of_two_bytes_a_sign_is_read_whole(session: SparkSession, tmp_path: Path):
+    names = pa.array(["Müller", "Ӂ", "上"] * 100)  # 上 is 4E 0A: the second byte is a line's end
+    case = make_case(tmp_path)
+    write_csv(case, labelled(300, c=names), encoding="utf-16")
+    schema = "id bigint, x double, n int, c string, y int"
+    as_csv(case, schema, encoding="utf-16")
+    with pytest.raises(SpecError, match="add multiLine: true"):
+        case.build(session)
+    as_csv(case, schema, encoding="utf-16", multiLine=True)
+    found = case.splits(case.build(session))
+    assert len(found) == 300
+    assert set(found["c"].to_pylist()) == set(names.to_pylist())
+
+
 def test_a_sign_that_stands_for_lost_ones_is_a_sign(session: SparkSession, tmp_path: Path):
     names = pa.array(["M\ufffdller", "Meier", "ü"] * 100)
     case = make_case(tmp_path)
