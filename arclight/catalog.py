@@ -169,12 +169,17 @@ class Catalog:
         return Evaluation.from_json(record.text, source=record.path)
 
     def evaluations(self, name: str, number: int) -> Iterator[Evaluation]:
-        """Yield the evaluations of a model's version that can be read, newest first."""
+        """Yield the evaluations of a model's version that can be read, newest first.
+
+        One that says it is of another version, or model, was copied here, and is none.
+        """
         parts = ("models", name, "evaluations", str(number))
         for place in reversed(self.store.numbers(*parts)):
             with contextlib.suppress(IntegrityError):
                 record = self.store.record(place, *parts)
-                yield Evaluation.from_json(record.text, source=record.path)
+                found = Evaluation.from_json(record.text, source=record.path)
+                if found.model == f"{name}@{number}":
+                    yield found
 
     def find_evaluation(self, bundle: ModelBundle, key: str) -> Evaluation | None:
         """Return the evaluation of a model's version with this key, if it is published."""

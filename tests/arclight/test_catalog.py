@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -326,6 +327,16 @@ def test_evaluations_are_published_once_per_key(catalog: Catalog, report: EvalRe
     assert catalog.publish_evaluation("flights", 1, again) == first
     assert [e.key for e in catalog.evaluations("flights", 1)] == ["e2", "e1"]
     assert list(catalog.evaluations("flights", 2)) == []
+
+
+def test_an_evaluation_that_was_copied_from_another_version_is_none(
+    catalog: Catalog, report: EvalReport
+):
+    catalog.publish_evaluation("flights", 1, make_evaluation(report))
+    folder = catalog.store.path("models", "flights", "evaluations")
+    shutil.copytree(folder / "1", folder / "2")
+    assert list(catalog.evaluations("flights", 2)) == []
+    assert len(list(catalog.evaluations("flights", 1))) == 1
 
 
 def test_a_move_of_another_alias_or_model_moves_nothing(three: Catalog):

@@ -185,8 +185,8 @@ def judged(context: Context, key: str, skill: float) -> tuple[ModelBundle, Evalu
     """A published model and its evaluation."""
     catalog = context.run.catalog
     bundle = catalog.publish_model(make_bundle(key=key))
-    digest = {"dataset_digest": catalog.dataset("flights@1").content_digest}
-    found = of_skill(skill, key).model_copy(update=digest)
+    of = {"dataset_digest": catalog.dataset("flights@1").content_digest, "model": bundle.ref}
+    found = of_skill(skill, key).model_copy(update=of)
     return bundle, catalog.publish_evaluation(bundle.name, bundle.number, found)
 
 
@@ -222,7 +222,8 @@ def test_a_champion_is_judged_on_the_rows_of_the_new_model(
     catalog.move_alias(champion, "champion", reason="by hand", seen=None)
     catalog.publish_evaluation(champion.name, champion.number, of_skill(0.9, "older"))
     new = catalog.publish_model(make_bundle(key="k2").model_copy(update=plan))
-    evidence = catalog.publish_evaluation(new.name, new.number, of_skill(0.3, "new"))
+    found = of_skill(0.3, "new").model_copy(update={"model": new.ref})
+    evidence = catalog.publish_evaluation(new.name, new.number, found)
     asked = []
 
     def judge(_: Context, rival: ModelBundle, dataset: str) -> Evaluation:
@@ -268,6 +269,7 @@ def test_an_evaluation_of_an_older_release_is_made_again_to_compare_with(
     monkeypatch.setattr(evaluate, "_evaluate_apart", lambda *_: of_skill(0.1, "again"))
     assert evaluate.evaluate_rival(context, champion, "flights@1") == old
     again = catalog.publish_model(make_bundle(key="k2"))
+    unsaid = unsaid.model_copy(update={"model": again.ref})
     catalog.publish_evaluation(again.name, again.number, unsaid)
     assert evaluate.evaluate_rival(context, again, "flights@1").key == "again"
 
@@ -305,6 +307,7 @@ def test_figures_of_a_model_are_those_of_its_own_dataset(context: Context, capsy
         capsys.readouterr().err.replace("│", " ").split()
     )
     unknown = catalog.publish_model(make_bundle(key="k2"))
+    other = other.model_copy(update={"model": unknown.ref})
     catalog.publish_evaluation(unknown.name, unknown.number, other)
     say_model(catalog, unknown)
     assert "auc on test of flights@2" in capsys.readouterr().err
