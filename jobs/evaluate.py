@@ -136,7 +136,9 @@ def evaluate_rival(context: Context, rival: ModelBundle, dataset: str) -> Evalua
     on_same = (
         e
         for e in run.catalog.evaluations(rival.name, rival.number)
-        if manifest.has_content(e.dataset_digest) and e.report.redrawn is not None
+        if manifest.has_content(e.dataset_digest)
+        and e.model_digest == rival.model_digest
+        and e.report.redrawn is not None
     )
     known = next(on_same, None)
     if known is not None:

@@ -185,8 +185,11 @@ def judged(context: Context, key: str, skill: float) -> tuple[ModelBundle, Evalu
     """A published model and its evaluation."""
     catalog = context.run.catalog
     bundle = catalog.publish_model(make_bundle(key=key))
-    of = {"dataset_digest": catalog.dataset("flights@1").content_digest, "model": bundle.ref}
-    found = of_skill(skill, key).model_copy(update=of)
+    digests = {
+        "dataset_digest": catalog.dataset("flights@1").content_digest,
+        "model_digest": bundle.model_digest,
+    }
+    found = of_skill(skill, key).model_copy(update={"model": bundle.ref, **digests})
     return bundle, catalog.publish_evaluation(bundle.name, bundle.number, found)
 
 
@@ -272,6 +275,10 @@ def test_an_evaluation_of_an_older_release_is_made_again_to_compare_with(
     unsaid = unsaid.model_copy(update={"model": again.ref})
     catalog.publish_evaluation(again.name, again.number, unsaid)
     assert evaluate.evaluate_rival(context, again, "flights@1").key == "again"
+    # a number that was used again, when its record was taken away by hand
+    other = make_bundle(key="k3").model_copy(update={"number": 1, "threshold": 0.7})
+    assert other.model_digest != champion.model_digest
+    assert evaluate.evaluate_rival(context, other, "flights@1").key == "again"
 
 
 def test_figures_of_rows_that_may_have_been_learned_from_are_told_as_such(capsys):
