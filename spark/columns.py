@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from arclight.spec import Spec
     from arclight.spec_file import LoadedSpec
 
-PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
+NO_NAME, NEXT_NO_NAME = "_c0", "_c1"
+"""What Spark calls the first columns without a name: of a CSV with a header one that pandas left
+without, which is its index; of a CSV without one they are all called so."""
 # the field that a message of ours begins with, such as `etl.checks.price_ok: `
 _FIELD = re.compile(r"((?:sources|etl|features|evaluate)(?:\.[^:.]+)*): ")
 
@@ -63,7 +66,7 @@ def check_known_columns(
     check_distinct(names)
     with located(loaded):
         check_dropped(names, spec.etl.drop)
-    check_indexes([name for name in names if name not in (*spec.etl.drop, *spec.etl.key)])
+    check_indexes(names, {*spec.etl.drop, *spec.etl.key})
     if all(kind is not None for _, kind in columns):
         check_columns(pa.schema(columns), loaded)
         return
@@ -187,14 +190,19 @@ def check_distinct(columns: Sequence[str]) -> None:
         )
 
 
-def check_indexes(columns: Sequence[str]) -> None:
+def check_indexes(columns: Sequence[str], named: Collection[str]) -> None:
     """Refuse the row numbers that pandas writes: as a feature they tell the order of the rows.
 
+    Args:
+        columns: of the joined table.
+        named: those that are dropped, or a key.
+
     Raises:
-        SchemaError: a column is the index of a pandas frame.
+        SchemaError: another column is the index of a pandas frame.
     """
     for name in columns:
-        if PANDAS_INDEX.fullmatch(name):
+        is_left = name == NO_NAME and NEXT_NO_NAME not in columns
+        if (is_left or PANDAS_INDEX.fullmatch(name)) and name not in named:
             raise SchemaError(
                 f"column '{name}' is the index of a pandas frame, not data; write the file with "
                 "index=False, name it in etl.drop, or give it another name in etl.sql."

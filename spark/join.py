@@ -81,7 +81,7 @@ def join_sources(
         refuse_moving(text)
     check_distinct([field.name for field in fields])
     check_dropped([field.name for field in fields], drop)
-    check_indexes([field.name for field in fields if field.name not in (*drop, *key)])
+    check_indexes([field.name for field in fields], {*drop, *key})
     kept = [field for field in fields if not (field.name in drop and _is_nested(field))]
     columns, raw = [], []
     for field in kept:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from arclight.errors import ArclightError, DataError, MissingError, SchemaError, SpecError
+from spark.columns import check_indexes
 from tests.spark.etl_case import Case, make_case, rows
 from tests.spark.source_writers import ROWS, WRITERS, expected
 
@@ -68,6 +69,15 @@ def test_a_pandas_index_is_no_feature(session: SparkSession, tmp_path: Path):
         case.build(session)
     case.body["etl"]["drop"] = ["__index_level_0__"]
     assert "__index_level_0__" not in case.splits(case.build(session)).column_names
+
+
+@pytest.mark.parametrize("name", ["_c0", "Unnamed: 0", "Unnamed: 0.1"])
+def test_an_index_that_a_csv_has_is_none(name: str):
+    with pytest.raises(SchemaError, match=r"is the index of a pandas frame.*index=False"):
+        check_indexes([name, "x", "y"], {"x"})
+    check_indexes([name, "x", "y"], {name})
+    check_indexes(["_c0", "_c1", "_c2"], {"_c1"})  # of a CSV without a header
+    check_indexes(["Unnamed: 3", "c0"], ())
 
 
 def test_decimals_unsigned_and_dictionaries_as_engines_write_them(
