@@ -24,9 +24,9 @@ from arclight.samples import (
     Ranking,
     Sample,
     Task,
-    binary_sample,
     make_sample,
 )
+from arclight.thresholds import threshold_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -147,60 +147,6 @@ def ece(s: BinarySample) -> Floats:
 
 AT_THRESHOLD = ("accuracy", "precision", "recall", "f1")
 """Metrics of a binary task that take yes or no for an answer: scores are cut at a threshold."""
-
-
-def best_f1_threshold(labels: NDArray[Any], scores: NDArray[Any]) -> float:
-    """Return the threshold t with the best F1 of `score >= t`, over all that differ.
-
-    Of equal F1 the highest t wins (fewest rows called positive); t is midway between the lowest
-    score above it and the next lower one. Without positives there is no best one and 0.5 is
-    returned.
-    """
-    s = binary_sample(np.asarray(labels, np.float64), np.asarray(scores, np.float64))
-    hits = np.cumsum(s.pos[0, ::-1])
-    if not len(hits) or hits[-1] == 0:
-        return DEFAULT_THRESHOLD
-    called = hits + np.cumsum(s.neg[0, ::-1])
-    values = 2 * hits / (called + hits[-1])
-    return _midway(s.scores, int(np.argmax(values)) + 1)
-
-
-def cheapest_threshold(
-    labels: NDArray[Any], scores: NDArray[Any], *, false_positive: float, false_negative: float
-) -> float:
-    """Return the threshold t with the least cost of `score >= t`, over all that differ.
-
-    Of equal cost the highest t wins (fewest rows called positive), as with `best_f1_threshold`;
-    where calling nobody is cheapest, t is above every score.
-
-    Args:
-        labels: 0 or 1, [rows].
-        scores: [rows].
-        false_positive: the cost of a 0 called 1.
-        false_negative: the cost of a 1 called 0.
-    """
-    s = binary_sample(np.asarray(labels, np.float64), np.asarray(scores, np.float64))
-    if not len(s.scores):
-        return DEFAULT_THRESHOLD
-    called_wrongly = np.concatenate([[0.0], np.cumsum(s.neg[0, ::-1])])
-    found = np.concatenate([[0.0], np.cumsum(s.pos[0, ::-1])])
-    cost = false_positive * called_wrongly + false_negative * (found[-1] - found)
-    return _midway(s.scores, int(np.argmin(cost)))
-
-
-def _midway(ascending: Floats, called: int) -> float:
-    """Return the threshold that calls so many distinct scores positive, as far from all as it can.
-
-    A score may differ in its last bits between a batch and a request: at a score itself, the rows
-    that have it would be called positive in one of them alone.
-    """
-    place = len(ascending) - called
-    lower = float(ascending[place - 1]) if place else 0.0
-    upper = float(ascending[place]) if called else 1.0
-    middle = lower + (upper - lower) / 2
-    if lower < middle <= upper:
-        return middle
-    return upper if called else float(np.nextafter(lower, np.inf))
 
 
 # --------------------------------------------------------------------------------- multiclass
@@ -429,12 +375,6 @@ def measure(
 ) -> float | None:
     """Return one point figure of plain arrays (shapes as in `make_sample`), None if undefined."""
     return metric_for(task, name).value(task, make_sample(task, labels, predictions, threshold))
-
-
-def threshold_for(task: Task, name: str, labels: NDArray[Any], predictions: NDArray[Any]) -> float:
-    """Return where a metric cuts scores for which no threshold is chosen yet."""
-    is_f1 = task == "binary" and name == "f1"
-    return best_f1_threshold(labels, predictions) if is_f1 else DEFAULT_THRESHOLD
 
 
 def measure_scores(

@@ -11,8 +11,9 @@ import numpy as np
 from arclight.bundle import Transfer
 from arclight.errors import ArclightError, DataError, DivergedError, RefusedError, printable
 from arclight.finetune import check_kind, plan_from, shown_new, used_datasets
-from arclight.metrics import measure_scores, threshold_for
+from arclight.metrics import measure_scores
 from arclight.paired import difference, redraw
+from arclight.thresholds import threshold_for
 from ray_apps.gang.totals import to_first
 from ray_apps.predictor import check_bundle_files, load_predictor
 from ray_apps.shards import dense

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arclight.metrics import best_f1_threshold, cheapest_threshold, measure
+from arclight.metrics import measure
 from arclight.samples import DEFAULT_THRESHOLD
+from arclight.thresholds import best_f1_threshold, cheapest_threshold
 from ray_apps.finetune import Scores
 from ray_apps.gang.totals import to_first
 from ray_apps.shards import dense

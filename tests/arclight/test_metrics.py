@@ -9,8 +9,6 @@ from sklearn import metrics as reference
 from arclight.errors import SpecError
 from arclight.metrics import (
     METRICS,
-    best_f1_threshold,
-    cheapest_threshold,
     confusion_matrix,
     default_metric,
     measure,
@@ -19,6 +17,7 @@ from arclight.metrics import (
     metrics_of,
 )
 from arclight.samples import binary_sample, make_sample
+from arclight.thresholds import best_f1_threshold, cheapest_threshold
 
 BINARY = {
     "auc": reference.roc_auc_score,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from arclight.errors import DataError, DivergedError, RefusedError, SpecError
-from arclight.metrics import best_f1_threshold, measure
+from arclight.metrics import measure
+from arclight.thresholds import best_f1_threshold
 from arclight.train_section import Costs
 from ray_apps.predictor import load_predictor
 from ray_apps.shards import labels_of, open_split, stored_features

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from arclight.errors import DataError, EngineError, SpecError
-from arclight.metrics import best_f1_threshold, measure, measure_scores
+from arclight.metrics import measure, measure_scores
+from arclight.thresholds import best_f1_threshold
 from ray_apps.gang import Alone
 from ray_apps.shards import Shard, dense
 from ray_apps.trainers import TrainJob, load_trainer
