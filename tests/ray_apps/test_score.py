@@ -118,7 +118,9 @@ def test_a_store_without_the_dataset_does_not_know_the_keys(own, tmp_path):
         places = (tmp_path / "in.parquet", tmp_path / name)
         score_folder(made.catalog, bundle, *places, threads=1, tick=silent, **options)
 
-    with pytest.raises(MissingError, match=r"'demo@1' of model 'demo@1' must be in .*--keep"):
+    with pytest.raises(
+        MissingError, match=rf"'demo@1' of model '{bundle.ref}' must be in .*--keep"
+    ):
         score("out")
     score("out", keep=["id"])
     assert read(tmp_path / "out")["id"].to_pylist() == list(range(50))
