@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Doubles = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
+Numbers = npt.NDArray[Any]
 
 
 def total(gang: Gang, mine: Whole) -> Whole:
@@ -21,8 +22,8 @@ def total(gang: Gang, mine: Whole) -> Whole:
     return _folded(gang, mine, lambda all_: all_.sum(axis=0))
 
 
-def highest(gang: Gang, mine: Whole) -> Whole:
-    """Return the largest of all workers, place by place."""
+def highest(gang: Gang, mine: Numbers) -> Numbers:
+    """Return the largest of all workers, place by place; of truths whole numbers."""
     return _folded(gang, mine, lambda all_: all_.max(axis=0))
 
 
@@ -56,12 +57,13 @@ def from_first(gang: Gang, mine: Doubles, judge: Callable[[Doubles], float]) -> 
     return float(np.frombuffer(gang.agree(_bytes(mine), answer), np.float64)[0])
 
 
-def _folded(gang: Gang, mine: Whole, fold: Callable[[Whole], Whole]) -> Whole:
-    def answer(parts: Sequence[bytes]) -> bytes:
-        return fold(np.stack([np.frombuffer(part, np.int64) for part in parts])).tobytes()
+def _folded(gang: Gang, mine: Numbers, fold: Callable[[Numbers], Numbers]) -> Numbers:
+    kind = np.float64 if mine.dtype.kind == "f" else np.int64
 
-    mine = mine.astype(np.int64)
-    return np.frombuffer(gang.agree(mine.tobytes(), answer), np.int64)
+    def answer(parts: Sequence[bytes]) -> bytes:
+        return fold(np.stack([np.frombuffer(part, kind) for part in parts])).tobytes()
+
+    return np.frombuffer(gang.agree(mine.astype(kind).tobytes(), answer), kind)
 
 
 def _bytes(rows: Doubles) -> bytes:

@@ -56,7 +56,7 @@ def bin_rows(
         XGBoostError: the library failed, or has lost another worker (see `xgb_network.network`).
     """
     options: dict[str, Any] = {"enable_categorical": True, "nthread": job.threads}
-    options |= {"max_bin": edges.bins}
+    options |= {"max_bin": edges.most_bins}
     try:
         options["ref"] = edges.matrix(job.threads)
         if job.bins_folder is None:
@@ -77,9 +77,8 @@ def judged_rows(
     """Return the rows that judge each round: as they are, or as bins where they are many.
 
     On cores the library is quicker to predict rows that are not binned, but they take up to eight
-    times the memory. Bound to train's edges it takes a category code that train
-    never had for the nearest one it had, so the metric would be that of other rows than the model
-    will score: with such a code rows stay as they are.
+    times the memory. What goes further than train's edges has bins of its own (`Edges.up_to`):
+    the metric is that of the scores that the model will give.
 
     Raises:
         XGBoostError: the library failed, or has lost another worker (see `xgb_network.network`).
@@ -88,20 +87,20 @@ def judged_rows(
     is_large = size > min(JUDGED_BYTES, usable_memory_bytes() // JUDGED_SHARE)
     # all workers do the same: the library's calls to the others are not those of the other kind
     is_binned = highest(gang, np.array([is_large or job.bins_folder is not None]))[0]
-    if not is_binned or _has_new_codes(valid, edges, gang):
+    if not is_binned:
         return _unbinned(valid.held(), job, edges, init)
-    return bin_rows(valid if job.bins_folder else valid.held(), job, edges, init=init)
+    valid = valid if job.bins_folder else valid.held()
+    return bin_rows(valid, job, edges.up_to(_tops(valid, edges, gang)), init=init)
 
 
-def _has_new_codes(valid: Shard, edges: Edges, gang: Gang) -> bool:
-    """Say whether valid has a category code that train never had, on any worker."""
-    if not edges.categorical:
-        return False
-    found = np.full(len(edges.categorical), -1, dtype=np.int64)
+def _tops(valid: Shard, edges: Edges, gang: Gang) -> npt.NDArray[np.float64]:
+    """Return the greatest value of each column as the library is shown it; see `Edges.up_to`."""
+    tops = np.full(len(edges.names), -np.inf)
     for table in valid.tables:
-        codes = [pc.max(table.column(place)).as_py() for place in edges.categorical]
-        found = np.maximum(found, [-1 if code is None else code for code in codes])
-    return bool((highest(gang, found) > np.nan_to_num(edges.top_codes, nan=-1)).any())
+        shown = edges.twins.table(table) if edges.twins else table
+        found = [pc.max(column).as_py() for column in shown.columns]
+        tops = np.fmax(tops, np.array(found, dtype=np.float64))
+    return highest(gang, tops)
 
 
 def _unbinned(valid: Shard, job: TrainJob, edges: Edges, init: InitTrees | None) -> xgb.DMatrix:

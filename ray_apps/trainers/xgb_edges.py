@@ -14,7 +14,7 @@ there are few others, and its rows weigh the same.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from ray_apps.gang.totals import total
-from ray_apps.trainers.xgb_twins import MOST_NULLS, Twins, may_have_twins, twins_of
+from ray_apps.trainers.xgb_twins import MOST_NULLS, Twins, end_of, may_have_twins, twins_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,18 +56,20 @@ class Edges:
         bins: of a feature at most.
         twins: how the library is shown the features, whose edges follow from these; None as
             they are.
+        further: of each column that the library is shown one more edge, behind the others, or
+            a code, up to which there are bins; NaN for none. See `up_to`.
     """
 
     rows: Singles
     categorical: tuple[int, ...]
     bins: int
     twins: Twins | None = None
+    further: Singles | None = None
 
     @property
-    def top_codes(self) -> Singles:
-        """The highest code of each category feature, NaN for none."""
-        codes: Singles = np.fmax.reduce(self.rows[:, list(self.categorical)], axis=0)
-        return codes
+    def most_bins(self) -> int:
+        """Of a column."""
+        return self.bins + (self.further is not None)
 
     @property
     def names(self) -> list[str]:
@@ -87,15 +89,51 @@ class Edges:
         Raises:
             XGBoostError: the library refuses a value, such as an infinite one.
         """
-        rows = self.rows if self.twins is None else _beside(self.twins.ends(self.rows, self.bins))
         return xgb.QuantileDMatrix(
-            rows,
+            _beside(self._columns()),
             feature_names=self.names,
             feature_types=self.types,
             enable_categorical=True,
-            max_bin=self.bins,
+            max_bin=self.most_bins,
             nthread=threads,
         )
+
+    def up_to(self, tops: Doubles) -> Edges:
+        """Return these edges and those that rows need of which some go further than train's.
+
+        The library takes what is behind the last edge for a value of the last bin, and a code that
+        it has no bin for, for the highest one. The model's splits do not: what is behind the last
+        edge goes with the nulls. With a bin of its own it is judged as it will be scored, and
+        the rows of the other bins are judged as before.
+
+        Args:
+            tops: the greatest value of those rows by column as the library is shown them, minus
+                infinity for none: [columns].
+        """
+        further = np.full(len(tops), np.nan, dtype=np.float32)
+        shown = zip(self._columns(), tops, self.types, strict=True)
+        for place, (values, top, kind) in enumerate(shown):
+            if len(values) == 0:  # no tree splits by it
+                continue
+            if kind == "c" and top > values[-1]:
+                further[place] = top
+            elif kind == "q" and top >= (end := end_of(values[-1])):
+                further[place] = end
+        return self if np.isnan(further).all() else replace(self, further=further)
+
+    def _columns(self) -> list[Singles]:
+        """Return what the library makes the edges of each column of."""
+        if self.twins:
+            columns = self.twins.ends(self.rows, self.bins)
+        else:
+            columns = [values[~np.isnan(values)] for values in self.rows.T]
+        if self.further is None:
+            return columns
+        # of more values than bins the greatest is no edge
+        return [
+            values if np.isnan(end) else np.append(values[: self.bins], end)
+            for values, end in zip(columns, self.further, strict=True)
+        ]
 
 
 def edges_of(shard: Shard, job: TrainJob, gang: Gang, weights: Singles | None = None) -> Edges:

@@ -217,13 +217,20 @@ def twins_of(rows: Singles, has_nulls: Bools, job: TrainJob) -> Twins | None:
     """
     categorical = tuple(job.categorical)
     top = np.nan_to_num(np.fmax.reduce(rows, axis=0), nan=-1.0)
-    with np.errstate(over="ignore"):
-        above = top + (np.abs(top) + np.float32(1e-5))  # where the library's own last bin ends
+    above = end_of(top)
     is_category = np.isin(np.arange(len(top)), categorical)
     high = np.where(has_nulls, np.where(is_category, top + 1, above), np.nan).astype(np.float32)
     low = np.where(has_nulls & ~is_category, rows[0], np.nan).astype(np.float32)
     no_code = max(job.codes, default=MOST_CODES)
     return None if np.isinf(high).any() else Twins(low, high, categorical, no_code)
+
+
+def end_of(top: Singles) -> Singles:
+    """Return where the library lets a last bin end whose greatest value this is."""
+    exact = np.asarray(top, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        end: Singles = (exact + (np.abs(exact) + 1e-5)).astype(np.float32)
+    return end
 
 
 # --------------------------------------------------------------------------------- inside

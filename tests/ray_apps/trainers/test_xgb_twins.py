@@ -111,6 +111,34 @@ def test_null_categories_and_new_levels_are_judged_as_they_will_be_scored(
         assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=1e-6)
 
 
+@pytest.mark.parametrize("max_bin", [16, 256])
+@pytest.mark.parametrize("has_twins", [True, False])
+@pytest.mark.parametrize("place", ["memory", "large", "disk"])
+def test_values_far_behind_those_of_train_are_judged_as_they_will_be_scored(
+    place, has_twins, max_bin, tmp_path, monkeypatch
+):
+    """The library scores a value of twice train's greatest and more as it scores nulls."""
+    if place == "large":
+        monkeypatch.setattr("ray_apps.trainers.xgb_bins.JUDGED_BYTES", 0)
+    if not has_twins:
+        monkeypatch.setattr(xgb_edges, "MOST_NULLS", 0.0)
+    train, valid = make_rows(0, code_nulls=0.05), make_rows(1, code_nulls=0.05)
+    label = np.where(pa.concat_tables(train.tables)["f0"].is_null(), 1.0, train.label)
+    train = Shard(train.tables, tuple(np.split(label, 3)))
+
+    def far(table):
+        numbers = pc.if_else(pc.greater(table["f0"], 1.0), 100.0, table["f0"])
+        return table.set_column(0, "f0", pc.cast(numbers, pa.float32()))
+
+    valid = Shard(tuple(map(far, valid.tables)), valid.labels)
+    folder = tmp_path / "bins" if place == "disk" else None
+    job = make_job(metric="log_loss", rounds=12, early_stopping=None, params={"max_bin": max_bin})
+    found, fitted = trained(replace(job, bins_folder=folder), train, valid)
+    assert found == has_twins
+    scores = load("xgboost", fitted, tmp_path).predict(dense(pa.concat_tables(valid.tables)))
+    assert fitted.valid == pytest.approx(_value(job, valid, scores), abs=1e-6)
+
+
 def test_where_only_null_categories_go_to_the_right_a_code_that_no_level_has_stands(tmp_path):
     train = make_rows(0, code_nulls=0.06, levels=2)
     is_null = pa.concat_tables(train.tables)["f3"].is_null().to_numpy()
