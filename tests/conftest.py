@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from cluster.profiles import Profile
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 # 40% of it is a Spark heap of 2 GiB; both engines may be up at the same time
 SMALL = Profile(name="small", cores=2, memory_gib=5.0)
+
+# How long an example takes says how busy the machine is, no more.
+examples.register_profile("arclight", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("arclight")
 
 # Tests run in this order; a run stops before a stage when an earlier one has failed.
 STAGES = (("unit", ()), ("engines", ("spark", "ray", "browser")), ("line", ("e2e", "fault")))

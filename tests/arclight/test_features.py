@@ -82,7 +82,7 @@ def test_infinite_is_rejected_with_its_reason(kind: str):
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(st.none(), st.floats())))
 def test_no_number_ever_becomes_nan_or_infinite(values: list[float | None]):
     column, built = number(values, "float64")

@@ -61,7 +61,7 @@ SCALARS = {
 
 
 @pytest.mark.parametrize("name", SCALARS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_hash_is_what_its_description_says(name: str, data: st.DataObject):
     kind, values = SCALARS[name]

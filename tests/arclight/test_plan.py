@@ -99,7 +99,7 @@ def test_dictionary_and_plain_give_the_same_codes(form: str):
     assert codes(plan, FORMS[form](values)[:0]) == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(

@@ -66,7 +66,7 @@ def test_the_errors_of_neighbouring_compactions_cancel():
     assert rank_error(sketch.freeze(1024), values) < stated_error(sketch, 1024) / 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.integers(-50, 50), min_size=1, max_size=3000),
     cuts=st.lists(st.integers(0, 3000), max_size=5),
@@ -105,7 +105,7 @@ def test_a_record_s_quantiles_are_as_near_as_is_stated(order: str):
     assert rank_error(parts[1].trim().sketch, values[40_000:41_000]) <= 1 / 1000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=300),
     cuts=st.lists(st.integers(0, 300), max_size=4),

@@ -74,7 +74,7 @@ def test_a_slice_and_no_rows():
     assert split_by_hash(HashSplit(by="hash"), [pa.array([], pa.string())]).tolist() == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(VALID_FROM - 3 * DAY, TEST_FROM + 3 * DAY), min_size=2),
     st.integers(0, 3 * 24),

@@ -58,7 +58,7 @@ LEVELS = st.one_of(st.none(), st.sampled_from(["", "a", "b", "🚀", "x" * 257, 
 
 
 @pytest.mark.parametrize(("kind", "values"), [("number", NUMBERS), ("category", LEVELS)])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_merging_any_partition_is_one_pass(kind: str, values: object, data: st.DataObject):
     rows = data.draw(st.lists(st.tuples(values, st.floats(-100, 100, width=32)), max_size=60))  # type: ignore[call-overload]
@@ -72,7 +72,7 @@ def test_merging_any_partition_is_one_pass(kind: str, values: object, data: st.D
     assert merge_summaries(parts).rows == len(rows)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(LEVELS, st.floats(-100, 100, width=32)), max_size=60))
 def test_a_category_s_counts_add_up(rows: Rows):
     found = summarize("category", rows, 13)
@@ -88,7 +88,7 @@ def test_a_category_s_counts_add_up(rows: Rows):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(NUMBERS, st.floats(-100, 100, width=32)), max_size=60))
 def test_a_number_s_summary_is_numpy_s(rows: Rows):
     found = summarize("number", rows, 13)
