@@ -113,6 +113,15 @@ class Tune(Contract):
         return {name: Candidate.model_validate(AUTO[name]) for name in AUTO if find_spec(name)}
 
     @property
+    def spaces(self) -> dict[str, dict[str, Range]]:
+        """Trainer -> its space, of the train section's trainer with no name.
+
+        By name, since the order in a spec is no part of a study.
+        """
+        given = {str(name): one.space for name, one in self.among.items()} or {"": self.space}
+        return {name: dict(sorted(space.items())) for name, space in sorted(given.items())}
+
+    @property
     def generations(self) -> int:
         """How often the networks of a population are compared; without one once."""
         return self.trials // self.population if self.population else 1

@@ -19,7 +19,8 @@ from jobs.studies import LiveTable, say_best, write_study_page
 from jobs.submissions import ASKED_BY
 from jobs.train import train_step, workers
 from ray_apps.tune import check_space, result_of, search
-from ray_apps.tuning.ask import LEARNING, STARTUP, points_of
+from ray_apps.tuning.ask import LEARNING, points_of
+from ray_apps.tuning.learner import STARTUP
 
 if TYPE_CHECKING:
     from pathlib import Path

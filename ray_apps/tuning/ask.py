@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arclight.errors import SpecError
-from arclight.pareto import higher_is_better
 from arclight.population import heir
-from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
+from arclight.search_space import Choice, unit_place, value_at
 from arclight.tune_section import TRAINER
-from ray_apps.lean import lean_imports
 from ray_apps.tuning.evolve import CmaEs, check_cma_es, offspring
+from ray_apps.tuning.learner import STARTUP, Learner, figure_of, optuna_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,12 +27,8 @@ if TYPE_CHECKING:
     from arclight.trials import Trial
     from arclight.tune_section import Tune
 
-STARTUP = 10
-"""Trials by chance before the others are learned from."""
 LEARNING = ("tpe", "gp", "cma_es", "evolution")
 """Samplers that learn from them."""
-PASSING = 4
-"""Trials that Optuna's study holds for nothing, for each that it learns from."""
 
 
 def trials_of(tune: Tune) -> int:
@@ -43,7 +38,7 @@ def trials_of(tune: Tune) -> int:
 
 def points_of(tune: Tune) -> int:
     """Return how many points a grid has, of all trainers."""
-    return sum(_points(space) for space in _spaces(tune).values())
+    return sum(_points(space) for space in tune.spaces.values())
 
 
 def check_sampler(tune: Tune) -> None:
@@ -53,7 +48,7 @@ def check_sampler(tune: Tune) -> None:
         SpecError: it names the way out.
     """
     if tune.sampler in ("tpe", "gp"):
-        _optuna()
+        optuna_package()
     if tune.sampler == "cma_es":
         check_cma_es()
     if tune.sampler == "quasi_random" and importlib.util.find_spec("scipy") is None:
@@ -82,7 +77,7 @@ class Asker:
 
     def __init__(self, tune: Tune, *, seed: int, higher: bool, shuffles: bool = True) -> None:
         self._tune, self._seed, self._higher = tune, seed, higher
-        self._spaces = _spaces(tune)
+        self._spaces = tune.spaces
         self._orders = {
             name: _Shuffled(_points(space), np.random.default_rng([seed, *name.encode()]))
             for name, space in self._spaces.items()
@@ -90,9 +85,7 @@ class Asker:
         }
         self._axes = max(map(len, self._spaces.values())) + bool(tune.among)
         check_sampler(tune)
-        self._known: Any = None  # Optuna's study
-        self._told: list[int] = []
-        self._passing = 0
+        self._learner = Learner(tune, higher=higher) if tune.sampler in ("tpe", "gp") else None
         self._sobol: Any = None
         self._cma_es = CmaEs()
 
@@ -118,9 +111,10 @@ class Asker:
         rng = np.random.default_rng([self._seed, number])
         if self._tune.sampler == "random" or len(ended) < STARTUP:
             return self._at(rng.random(self._axes))
-        if self._tune.sampler in ("evolution", "cma_es"):
+        if self._learner is None:
             return self._evolved(ended, rng)
-        return self._model(number, ended, running)
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        return self._learner.answer(seed, ended, running)
 
     def _at(self, places: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, Param]:
         """Return the parameters at a place in [0, 1) of each axis, [axes]."""
@@ -156,7 +150,7 @@ class Asker:
         known = [
             (np.array([unit_place(one, t.params[n]) for n, one in space.items()]), sign * figure)
             for t in ended
-            if (figure := _figure(t)) is not None
+            if (figure := figure_of(t)) is not None
         ]
         if len(known) < STARTUP:
             return self._at(rng.random(self._axes))
@@ -181,68 +175,6 @@ class Asker:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one point is no power of two
             return self._sobol.random(1)[0]  # type: ignore[no-any-return]
-
-    def _model(
-        self, number: int, ended: Sequence[Trial], running: Mapping[int, Mapping[str, Param]]
-    ) -> dict[str, Param]:
-        """Let Optuna answer, by a study of what is known.
-
-        What runs now, and the answer itself, are in that study as failed from then on, which no
-        sampler learns from: to make the study anew would take ten times as long as an answer. It
-        is made anew once they outnumber what is known: each answer goes through all of them.
-        """
-        optuna = _optuna()
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what its authors still try out
-            if self._tune.sampler == "gp":
-                sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
-            else:
-                sampler = optuna.samplers.TPESampler(
-                    seed=seed,
-                    n_startup_trials=STARTUP,
-                    multivariate=True,
-                    constant_liar=True,
-                    group=bool(self._tune.among),
-                )
-            study = self._taught(ended)
-            study.sampler = sampler
-            first = len(study.get_trials(deepcopy=False))
-            study.add_trials([_running(self._tune, params) for params in running.values()])
-            found = self._answer(study)
-            for passing in range(first, first + len(running) + 1):
-                study.tell(passing, state=optuna.trial.TrialState.FAIL)
-            self._passing += len(running) + 1
-            if self._passing > PASSING * (STARTUP + len(ended)):
-                self._known = None
-        return found
-
-    def _answer(self, study: Any) -> dict[str, Param]:
-        """Let a study answer: first the trainer, then what that one has."""
-        if not self._tune.among:
-            (space,) = self._spaces.values()
-            found: dict[str, Param] = study.ask(_axes(space)).params
-            return found
-        trial = study.ask()
-        trainer = str(trial.suggest_categorical(TRAINER, list(self._spaces)))
-        space = self._spaces[trainer]
-        return self._named(
-            trainer, {n: _suggest(trial, f"{trainer}.{n}", space[n]) for n in space}
-        )
-
-    def _taught(self, ended: Sequence[Trial]) -> Any:
-        """Return Optuna's study, told of the trials that it has not heard of."""
-        numbers = [trial.number for trial in ended]
-        all_count = self._tune.sampler == "gp"
-        if self._known is None or numbers[: len(self._told)] != self._told:
-            self._known, self._told, self._passing = (
-                known_study(self._tune, (), higher=self._higher, all_count=all_count, weighs=True),
-                [],
-                0,
-            )
-        tell(self._known, self._tune, ended[len(self._told) :], all_count=all_count)
-        self._told = numbers
-        return self._known
 
 
 class _Shuffled:
@@ -269,47 +201,7 @@ class _Shuffled:
         return self._drawn[place]
 
 
-def known_study(
-    tune: Tune,
-    ended: Sequence[Trial],
-    *,
-    higher: bool,
-    all_count: bool,
-    weighs: bool = False,
-) -> Any:
-    """Return a study of Optuna's that knows some trials.
-
-    Args:
-        tune: the space.
-        ended: the trials.
-        higher: whether a higher figure is better.
-        all_count: a stopped trial counts as a complete one, with the figure it was stopped at.
-        weighs: it knows the figures of `tune.also` as well.
-
-    Raises:
-        SpecError: Optuna is not there.
-    """
-    also = [higher_is_better(name) for name in tune.also] if weighs else []
-    study = _optuna().create_study(
-        directions=["maximize" if one else "minimize" for one in (higher, *also)]
-    )
-    tell(study, tune, ended, all_count=all_count)
-    return study
-
-
-def tell(study: Any, tune: Tune, ended: Sequence[Trial], *, all_count: bool) -> None:
-    """Add trials to a study of Optuna's, as `known_study` does."""
-    also = tune.also if len(study.directions) > 1 else ()
-    study.add_trials([_known(tune, trial, also, all_count=all_count) for trial in ended])
-
-
 # --------------------------------------------------------------------------------- inside
-
-
-def _spaces(tune: Tune) -> dict[str, dict[str, Range]]:
-    """Return trainer -> its space; by name, since the order in a spec is no part of a study."""
-    given = {str(name): one.space for name, one in tune.among.items()} or {"": tune.space}
-    return {name: dict(sorted(space.items())) for name, space in sorted(given.items())}
 
 
 def _points(space: Mapping[str, Range]) -> int:
@@ -323,87 +215,6 @@ def _grid_point(space: Mapping[str, Range], number: int) -> dict[str, Param]:
         number, place = divmod(number, len(_values(one)))
         found[name] = _values(one)[place]
     return {name: found[name] for name in space}
-
-
-def _optuna() -> Any:
-    try:
-        with lean_imports():
-            import optuna  # noqa: PLC0415 -- other samplers need none
-    except ImportError as error:
-        raise SpecError(
-            "tune.sampler: tpe and gp need Optuna; run `pip install 'arclight[tune]'`, or use "
-            "random."
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
-
-
-def _known(tune: Tune, trial: Trial, also: Sequence[str], *, all_count: bool) -> Any:
-    """Return a trial as Optuna knows it; a Gaussian process learns from complete ones only."""
-    optuna = _optuna()
-    states = optuna.trial.TrialState
-    figure = _figure(trial)
-    stopped = states.COMPLETE if all_count and figure is not None else states.PRUNED
-    state = {"complete": states.COMPLETE, "stopped": stopped, "failed": states.FAIL}[trial.state]
-    if also and (state != states.COMPLETE or any(name not in trial.others for name in also)):
-        return optuna.trial.create_trial(**_placed(tune, trial.params), state=states.FAIL)
-    figures = [figure, *(trial.others[name] for name in also)]
-    return optuna.trial.create_trial(
-        **_placed(tune, trial.params),
-        state=state,
-        values=figures if state == states.COMPLETE else None,
-        intermediate_values={} if also else dict(trial.points),
-    )
-
-
-def _figure(trial: Trial) -> float | None:
-    """Return what a trial teaches: its figure, or where it was when it was stopped."""
-    if trial.value is not None or trial.state != "stopped":
-        return trial.value
-    return trial.points[-1][1] if trial.points else None
-
-
-def _running(tune: Tune, params: Mapping[str, Param]) -> Any:
-    optuna = _optuna()
-    return optuna.trial.create_trial(
-        **_placed(tune, params), state=optuna.trial.TrialState.RUNNING
-    )
-
-
-def _placed(tune: Tune, params: Mapping[str, Param]) -> dict[str, Any]:
-    """Return parameters and the axes they lie on; those of several trainers by their names."""
-    spaces = _spaces(tune)
-    if not tune.among:
-        return {"params": dict(params), "distributions": _axes(spaces[""])}
-    trainer = str(params[TRAINER])
-    own = {f"{trainer}.{n}": v for n, v in params.items() if n != TRAINER}
-    choice = _optuna().distributions.CategoricalDistribution(list(spaces))
-    axes = {f"{trainer}.{n}": axis for n, axis in _axes(spaces[trainer]).items()}
-    return {"params": {TRAINER: trainer, **own}, "distributions": {TRAINER: choice, **axes}}
-
-
-def _axes(space: Mapping[str, Range]) -> dict[str, Any]:
-    return {name: _axis(one) for name, one in space.items()}
-
-
-def _suggest(trial: Any, name: str, one: Range) -> Param:
-    """Let a trial of Optuna's take a value on an axis."""
-    if isinstance(one, IntRange):
-        found: Param = trial.suggest_int(name, *one.bounds, log=one.log)
-    elif isinstance(one, FloatRange):
-        found = trial.suggest_float(name, *one.bounds, log=one.log)
-    else:
-        found = trial.suggest_categorical(name, list(one.choice))
-    return found
-
-
-def _axis(one: Range) -> Any:
-    distributions = _optuna().distributions
-    if isinstance(one, IntRange):
-        return distributions.IntDistribution(*one.bounds, log=one.log)
-    if isinstance(one, FloatRange):
-        return distributions.FloatDistribution(*one.bounds, log=one.log)
-    return distributions.CategoricalDistribution(list(one.choice))
 
 
 def _values(one: Range) -> Sequence[Param]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arclight.errors import SpecError
 from arclight.metrics import METRICS
 from arclight.study import trained_by
-from ray_apps.tuning.ask import known_study
+from ray_apps.tuning.learner import known_study
 
 if TYPE_CHECKING:
     from arclight.study import Study
@@ -43,9 +43,7 @@ def importance_of(study: Study, trials: Trials) -> dict[str, float] | None:
     space = study.candidates[trainer].space
     tune = study.tune.model_copy(update={"space": space, "trainers": {}})
     try:
-        known = known_study(
-            tune, ranked, higher=METRICS[study.metric].higher_is_better, all_count=True
-        )
+        known = known_study(tune, ranked, higher=METRICS[study.metric].higher_is_better)
     except SpecError:
         return None
     from optuna.importance import (  # noqa: PLC0415 -- `known_study` has said that it is there
