@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arclight.spec import Source
 
 _THREADS = 8
+_MOST_DIGITS = 38  # of a decimal of Spark
 FOOTED = {"parquet": "Parquet", "orc": "ORC"}
 """Formats whose files say their columns at their ends, as a message names them."""
 
@@ -53,7 +54,8 @@ def read_footers(name: str, source: Source, files: Sequence[Path]) -> Footers | 
 
     Raises:
         DataError: a file is no whole file of its format.
-        SchemaError: two files disagree on a column; the message names both.
+        SchemaError: two files disagree on a column, and the message names both; or no schema says
+            what is to become of a column that Spark cannot read as what it is.
     """
     if source.format not in FOOTED or not files:
         return None
@@ -72,6 +74,8 @@ def read_footers(name: str, source: Source, files: Sequence[Path]) -> Footers | 
                 f"(first in '{printable(first_file)}', then in '{printable(file)}'); all files of "
                 "a source must have the same columns: rewrite one of them."
             )
+    if source.ddl is None:
+        _refuse_types(name, schema)
     return Footers(schema=schema, rows=sum(rows for _, rows in read))
 
 
@@ -89,6 +93,29 @@ def _footer(name: str, kind: str, file: Path) -> tuple[pa.Schema, int]:
             f"footer cannot be read ({printable(error, limit=120)}); write the file again or "
             "remove it."
         ) from error
+
+
+def _refuse_types(name: str, schema: pa.Schema) -> None:
+    """Refuse a column that would stop Spark, dropped or not, or be a bare number to it."""
+    for field in schema:
+        kind, way = field.type, ""
+        if pa.types.is_duration(kind):
+            what = f"which Spark takes for a whole number ({kind.unit})"
+            way = f"give it there as bigint, a number of {kind.unit}, or "
+        elif _is_unread(kind):
+            what = "which Spark cannot read"
+        else:
+            continue
+        raise SchemaError(
+            f"source '{name}': column '{printable(field.name)}' is {kind}, {what}; name the "
+            f"columns to read in sources.{name}.schema: {way}leave it out there and in etl.drop, "
+            "or write the file again with it as text or a number."
+        )
+
+
+def _is_unread(kind: pa.DataType) -> bool:
+    is_wide = pa.types.is_decimal(kind) and kind.precision > _MOST_DIGITS
+    return bool(is_wide or pa.types.is_time(kind) or pa.types.is_float16(kind))
 
 
 def _difference(left: pa.Schema, right: pa.Schema, *, may_differ: bool) -> str:
