@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pyspark.sql import Observation
@@ -16,7 +16,6 @@ from pyspark.sql.types import (
     StructField,
     StructType,
     TimestampNTZType,
-    TimestampType,
 )
 
 from arclight.errors import (
@@ -28,7 +27,6 @@ from arclight.errors import (
     printable,
 )
 from arclight.schema import Column, SourceContract
-from arclight.sql_guard import TIME_OF_DAY
 from cluster.spark_errors import JVM_ERRORS, describe_spark_error, texts_of
 from spark.badrecord import explain_rows, wrong_header
 from spark.csv_header import refuse_packed
@@ -36,6 +34,7 @@ from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
 from spark.declared import refuse_declared
 from spark.footers import read_footers
 from spark.json_leftovers import refuse_more_in_a_file, refuse_more_in_a_line
+from spark.text_values import refuse_java_numbers, refuse_odd_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,8 +95,11 @@ class SourceTable:
             raise explain_rows(error, f"source '{self.name}' cannot be read") from error
 
 
-_LOOKED_AT = 1000
-"""Rows of a text file in which times without a date are looked for."""
+class _Found(NamedTuple):
+    """What reads a source, with its schema, and what it gives."""
+
+    reader: DataFrameReader
+    table: DataFrame
 
 
 def read_source(
@@ -181,7 +183,7 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
         _refuse_odd_csv(session, name, source, files)
     if source.format == "json":
         _refuse_more_values(session, name, source, files)
-    _refuse_times_of_day(name, source, files, reader, table)
+    _refuse_odd_values(session, name, source, files, _Found(reader, table))
     return table
 
 
@@ -220,34 +222,20 @@ def _first_lines(
         raise explain_rows(error, f"source '{name}' cannot be read") from error
 
 
-def _refuse_times_of_day(
-    name: str, source: Source, files: SourceFiles, reader: DataFrameReader, table: DataFrame
+def _refuse_odd_values(
+    session: SparkSession, name: str, source: Source, files: SourceFiles, found: _Found
 ) -> None:
-    """Refuse what Spark, when it reads a time out of text, would complete with the day of the run.
-
-    Raises:
-        SpecError: one of the first rows has such a value.
-    """
-    kinds = (TimestampType, TimestampNTZType)
-    times = [f.name for f in table.schema.fields if isinstance(f.dataType, kinds)]
-    if source.format not in ("csv", "json") or not times:
+    """Refuse text of which Spark makes another value than it says."""
+    if source.format not in ("csv", "json"):
         return
-    # all of them as text: what does not fit its type is told when the rows are read
-    fields = [StructField(f.name, StringType()) for f in table.schema.fields]
-    text = reader.option("inferSchema", "false").schema(StructType(fields)).load(_paths(files))
-    quoted = [F.col(f"`{one.replace('`', '``')}`") for one in times]
-    try:
-        rows = text.select(quoted).limit(_LOOKED_AT).collect()
-    except JVM_ERRORS as error:
-        raise explain_rows(error, f"source '{name}' cannot be read") from error
-    for row in rows:
-        for column, value in zip(times, row, strict=True):
-            if value is not None and TIME_OF_DAY.fullmatch(value):
-                raise SpecError(
-                    f"source '{name}': '{printable(value)}' in column '{printable(column)}' "
-                    "has no date, and Spark would take that of the day of the run; give the "
-                    f"types in sources.{name}.schema, this one as a string."
-                )
+    # all of it as text: what does not fit its type is told when the rows are read
+    schema = found.table.schema
+    fields = StructType([StructField(f.name, StringType()) for f in schema.fields])
+    text = found.reader.option("inferSchema", "false").schema(fields).load(_paths(files))
+    refuse_odd_times(name, source, text, schema)
+    if source.format == "csv":
+        lines = session.read.text(_paths(files)) if _is_utf8(source) else None
+        refuse_java_numbers(name, lines, text, schema)
 
 
 def _is_held_to_its_header(source: Source, files: SourceFiles) -> bool:
