@@ -1,4 +1,4 @@
-"""JSON with more than Spark reads: the first value of a line, or of a file with `multiLine`."""
+"""JSON that Spark reads by half: more behind a first value, and keys in another case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from arclight.errors import DataError, printable
+from arclight.errors import DataError, SchemaError, printable
 from cluster.spark_errors import JVM_ERRORS
 from spark.badrecord import LONGEST, explain_rows
 from spark.inarrow import map_in_arrow
@@ -28,6 +28,14 @@ _MAY_HOLD_MORE = (
     f"{_VALUES.format('value')} > 1 AND "
     + _VALUES.format(r"regexp_replace(value, r',\s*$', '')")
     + " > 1"
+)
+VARIANT = "one"
+"""The column of rows that are read as one variant each."""
+_LOOKED_AT = 1000
+_OBJECT = "MAP<STRING, VARIANT>"
+_KEYS = (
+    f"explode(transform(coalesce(try_cast({VARIANT} AS ARRAY<{_OBJECT}>), "
+    f"array(try_cast({VARIANT} AS {_OBJECT}))), o -> map_keys(o)))"
 )
 _BLANK = "\ufeff \t\r\n"
 
@@ -74,6 +82,34 @@ def refuse_more_in_a_file(name: str, files: Iterable[Path]) -> None:
                 "multiLine: true says, but has more behind it, which Spark would pass over; take "
                 "multiLine out if each line is an object, or write one array."
             )
+
+
+def refuse_other_case(name: str, objects: DataFrame, columns: Iterable[str]) -> None:
+    """Refuse keys that differ from a declared column by case alone: Spark reads null for them.
+
+    Args:
+        name: of the source.
+        objects: its rows, each as a variant.
+        columns: as the source's schema names them.
+
+    Raises:
+        SchemaError: one of the first objects has such a key, and none of the column's name.
+    """
+    try:
+        found = objects.limit(_LOOKED_AT).selectExpr(_KEYS).distinct().collect()
+    except JVM_ERRORS:  # it is the reader's to say what is wrong with it
+        return
+    declared = {column.lower(): column for column in columns}
+    for keys in (row[0] or () for row in found):
+        for key in keys:
+            column = declared.get(key.lower(), key)
+            if column not in keys:
+                raise SchemaError(
+                    f"source '{name}': sources.{name}.schema names the column "
+                    f"'{printable(column)}', but an object has the key '{printable(key)}', and "
+                    "of keys in another case Spark reads nothing; write it in the schema as it "
+                    "is there."
+                )
 
 
 def _with_more(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -33,7 +33,12 @@ from spark.csv_header import refuse_packed
 from spark.csv_quotes import LOOKED_AT, refuse_open_quotes, refuse_other_bytes
 from spark.declared import refuse_declared
 from spark.footers import read_footers
-from spark.json_leftovers import refuse_more_in_a_file, refuse_more_in_a_line
+from spark.json_leftovers import (
+    VARIANT,
+    refuse_more_in_a_file,
+    refuse_more_in_a_line,
+    refuse_other_case,
+)
 from spark.text_values import refuse_java_numbers, refuse_odd_times
 
 if TYPE_CHECKING:
@@ -225,9 +230,13 @@ def _first_lines(
 def _refuse_odd_values(
     session: SparkSession, name: str, source: Source, files: SourceFiles, found: _Found
 ) -> None:
-    """Refuse text of which Spark makes another value than it says."""
+    """Refuse text of which Spark makes another value than it says, or none."""
     if source.format not in ("csv", "json"):
         return
+    if source.format == "json" and source.ddl is not None:
+        kept = {k: _option(v) for k, v in source.options.items()}
+        reader = session.read.format("json").options(**kept, singleVariantColumn=VARIANT)
+        refuse_other_case(name, reader.load(_paths(files)), found.table.columns)
     # all of it as text: what does not fit its type is told when the rows are read
     schema = found.table.schema
     fields = StructType([StructField(f.name, StringType()) for f in schema.fields])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyspark.sql import types as T
 
-from arclight.errors import DataError, SpecError
+from arclight.errors import DataError, SchemaError, SpecError
 from arclight.spec import Source
 from spark.text_values import _odd_time
 from tests.spark.etl_case import Case, make_case
@@ -92,4 +92,20 @@ def test_a_time_far_off_is_refused(
     schema = f"id bigint, at {kind}, x double, y int"
     case.body["sources"]["t"] = {"path": "a.json", "format": "json", "schema": schema}
     with pytest.raises(SpecError, match=rf"'{value}' in column 'at' has no year of four digits"):
+        case.build(session)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_key_in_another_case_than_the_schema_is_refused(
+    session: SparkSession, tmp_path: Path, *, whole: bool
+):
+    """Spark reads null for it, in every row."""
+    case = make_case(tmp_path)
+    lines = [{"id": i, ("X" if i > 200 else "x"): i % 9, "y": i % 2} for i in range(300)]
+    texts = [json.dumps(one | ({"ID": 0} if one["id"] else {})) for one in lines]
+    (tmp_path / "a.json").write_text(f"[{','.join(texts)}]" if whole else "\n".join(texts))
+    source = {"path": "a.json", "format": "json", "options": {"multiLine": whole}}
+    case.body["sources"]["t"] = {**source, "schema": "id bigint, x double, y int"}
+    with pytest.raises(SchemaError, match=r"names the column 'x', but an object has the key 'X'"):
         case.build(session)
