@@ -188,7 +188,7 @@ class HashSplit(Contract):
         if abs(self.train + self.valid + self.test - 1) > 1e-9:
             raise ValueError(
                 f"train, valid and test must add up to 1, got "
-                f"{self.train + self.valid + self.test:g}."
+                f"{self.train + self.valid + self.test:.12g}."
             )
         return self
 

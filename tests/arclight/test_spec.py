@@ -105,6 +105,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "must be an ISO date",
     ),
     "shares above 1": (etl(split={"by": "hash", "train": 0.9}), "must add up to 1, got 1.1"),
+    "shares hardly above 1": (etl(split={"by": "hash", "train": 0.8000001}), "got 1.0000001"),
     "no train": (etl(split={"by": "hash", "train": 0.0, "test": 0.9}), "greater than 0"),
     "seed past its limit": (etl(split={"by": "hash", "seed": 2**31}), "less than or equal"),
     "checks of one name": (
