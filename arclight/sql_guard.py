@@ -155,6 +155,12 @@ def check_all_read(sql: str, sources: Collection[str]) -> None:
             )
 
 
+def has_join(sql: str) -> bool:
+    """Whether a text that `check_select` lets pass makes its rows by joins, and by no UNION."""
+    query = _parsed(sql)
+    return query.find(exp.Join) is not None and query.find(exp.SetOperation) is None
+
+
 def refuse_moving(text: str) -> None:
     """Refuse a text, made a date or a time by the SQL, that the clock of the run decides.
 

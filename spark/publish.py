@@ -18,6 +18,7 @@ from arclight.manifest import SPLITS, DatasetManifest, SplitProof
 from arclight.plan import FeaturePlan, fit_plan
 from arclight.schema import NAMES, Column
 from arclight.spec import TimeSplit
+from arclight.sql_guard import has_join
 from spark.etl_plan import CODE
 from spark.files import CODEC
 from spark.labels import LABEL_REASONS
@@ -81,7 +82,7 @@ def make_manifest(
         proof=proof,
         sources=tuple(table.contract for table in tables),
         lineage=_lineage(plan),
-        warnings=_warnings(spec, totals, fitted),
+        warnings=(*_warn_copies(plan, ledger), *_warnings(spec, totals, fitted)),
         asked=asked_of(plan.loaded),
     )
 
@@ -236,6 +237,19 @@ def _lineage(plan: EtlPlan) -> Lineage:
         inputs={name: found.digest or "unknown" for name, found in plan.files.items()},
         libraries=library_versions(),
         python=python_version(),
+    )
+
+
+def _warn_copies(plan: EtlPlan, ledger: RowLedger) -> tuple[str, ...]:
+    """Tell of rows that a join took more than once, where no key or group is beside them."""
+    etl, joined = plan.loaded.spec.etl, ledger.stages[0].rows_out
+    rows, name = max((rows, name) for name, rows in ledger.sources.items())
+    if etl.key or etl.group or joined <= rows or not has_join(plan.loaded.sql):
+        return ()
+    return (
+        f"etl.sql gave {joined:,} rows, more than the largest source has ('{name}' {rows:,}): a "
+        "join took rows more than once, and without etl.key or etl.split.group their copies "
+        "may stand in train and in test",
     )
 
 

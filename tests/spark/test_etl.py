@@ -342,6 +342,29 @@ def test_two_columns_of_one_name_after_a_join_are_refused(session: SparkSession,
         case.build(session)
 
 
+@pytest.mark.parametrize(
+    ("key", "sql", "is_told"),
+    [
+        ([], "SELECT t.*, more.v FROM t JOIN more USING (n)", True),
+        (["id", "v"], "SELECT t.*, more.v FROM t JOIN more USING (n)", False),
+        ([], "SELECT *, 1 AS v FROM t UNION ALL SELECT t.*, v FROM t JOIN more USING (n)", False),
+        ([], "SELECT t.*, v FROM t JOIN (SELECT n, max(v) AS v FROM more GROUP BY n) USING (n)",
+         False),
+    ],
+)  # fmt: skip
+def test_copies_that_a_join_makes_are_told_where_no_key_takes_them_out(
+    session: SparkSession, tmp_path: Path, key: list[str], sql: str, *, is_told: bool
+):
+    """Copies of a row in train and in test: the figures would be too good."""
+    case = make_case(tmp_path, rows(300), key=key, sql=sql)
+    case.body["sources"]["more"] = {"path": "more"}
+    case.write("more", pa.table({"n": pa.array([0, 1, 2, 3, 4] * 2, pa.int32()), "v": range(10)}))
+    warnings = case.build(session).warnings
+    assert any("600 rows, more than the largest source has ('t' 300)" in w for w in warnings) is (
+        is_told
+    )
+
+
 def test_text_that_is_no_category_is_named(session: SparkSession, tmp_path: Path):
     case = make_case(tmp_path, rows(100))
     case.body["features"]["categorical"] = []
