@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from arclight.contract import Contract
 from arclight.errors import RefusedError, SpecError
 from arclight.study import candidates_of
 from arclight.workers import Bounds, bounds_of
 from cluster.machine import look_at_machine
 from cluster.sizing import (
+    GIB,
     Crew,
     check_memory,
     need_bytes,
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     from cluster.profiles import Profile
 
 LABEL_BYTES = 8
+TRIAL_BYTES, OUTPUT_BYTES = 28, 16
+"""Of each row of train, what another trial at the same time holds: its place among the leaves, and
+score, gradient and curvature of each number that is predicted."""
+SPARE = 1.3
+"""What is held, over the least that it can be: of what need not be held there is not so much."""
 NODES_S = 60.0
 """How long a training that lost a node waits for enough others."""
 
@@ -68,10 +75,28 @@ def check_device(train: Train) -> None:
         raise SpecError(f"train.device must not be 'cuda': {reason}.")
 
 
+class Room(Contract):
+    """What of a search is held at the same time on each node.
+
+    Attributes:
+        at_once: trials.
+        row_bytes: trainer -> what of a row of train its bins take at the very least.
+        bins_bytes: bins of another way beside the first are kept up to so much of all of them.
+    """
+
+    at_once: int
+    row_bytes: dict[str, int]
+    bins_bytes: int
+
+
 def search_crew(
     train: Train, tune: Tune, manifest: DatasetManifest, profile: Profile, folder: Path
-) -> Crew:
-    """Return on how many nodes trials are made, and with how many cores each; on no GPU.
+) -> tuple[Crew, Room]:
+    """Return on how many nodes trials are made, with how many cores each, and how many at once.
+
+    Trials run on no GPU: one a core, each with one thread, or as many as memory has room for
+    beside the rows that are binned. Networks one after another, and with all threads where there
+    is nothing else: they draw from one generator in a process.
 
     Args:
         train: what every trial has; `workers: 0` is one process without Ray.
@@ -81,13 +106,29 @@ def search_crew(
         folder: where the machine is looked at.
 
     Raises:
-        RefusedError: the rows do not fit, with the figures.
+        RefusedError: the rows do not fit, or not so many trials beside them, with the figures.
     """
     crew, memory = _planned(train, Bounds(1, tune.nodes), profile, folder, "cpu")
-    most = max(_least_row_bytes(one, manifest) for one in _tried(train, tune))
-    each = int(most * _copies(tune, manifest))
-    check_memory(manifest.rows["train"], each, Crew(1, crew.threads), memory)
-    return crew
+    tried, rows = _tried(train, tune), manifest.rows["train"]
+    copies, is_even = _copies(tune, manifest), train.imbalance == "downsample"
+    most = int(max(_least_row_bytes(one, manifest) for one in tried) * copies)
+    check_memory(rows, most, Crew(1, crew.threads), memory)
+    # of evened-out rows nobody knows yet how many there are
+    outputs = max(1, len(manifest.plan.classes))
+    each = 0 if is_even else rows * (TRIAL_BYTES + OUTPUT_BYTES * outputs)
+    at_once = min(tune.at_once or crew.threads, crew.threads)
+    if {one.trainer for one in tried} == {"torch"}:
+        at_once = 1
+    elif each and tune.at_once:
+        _check_at_once(at_once, rows * most, each, memory)
+    elif each:
+        at_once = max(1, min(at_once, 1 + int((memory / SPARE - rows * most) // each)))
+    full = [one.model_copy(update={"imbalance": "none"}) for one in tried]
+    return crew, Room(
+        at_once=at_once,
+        row_bytes={one.trainer: _least_row_bytes(one, manifest) for one in full},
+        bins_bytes=max(0, int(memory / SPARE - (at_once - 1) * each)),
+    )
 
 
 def next_crew(before: Crew, train: Train, manifest: DatasetManifest, profile: Profile) -> Crew:
@@ -176,6 +217,22 @@ def _on_gpus(gpus: list[int], bounds: Bounds, each: int | None, device: Device) 
         if device == "cuda":
             raise
         return None
+
+
+def _check_at_once(at_once: int, bins: float, each: float, memory: float) -> None:
+    """Refuse more trials at the same time than memory has room for.
+
+    Raises:
+        RefusedError: with the figures.
+    """
+    need = bins + (at_once - 1) * each
+    if need > memory:
+        raise RefusedError(
+            f"tune.at_once: {at_once:,} trials must fit into memory beside the rows that are "
+            f"binned: they need {need / GIB:.1f} GiB at least, and a node has "
+            f"{memory / GIB:.1f} GiB; leave it out, or use at most "
+            f"{1 + int((memory - bins) // each):,}."
+        )
 
 
 def _copies(tune: Tune, manifest: DatasetManifest) -> float:

@@ -167,8 +167,8 @@ def search_on_nodes(folder: Path, tick: Tick, tell: Tell, crew: Crew) -> None:
 def _start_controller(folder: Path, hosts: int) -> ActorHandle:
     """Start the process that decides on this node, which the search ends with anyway."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    at_once = hosts * request_of(folder).at_once + 2  # each waits for an answer; and the command
-    made: Any = ray.remote(num_cpus=0, max_concurrency=at_once, scheduling_strategy=here)(
+    asking = hosts * request_of(folder).room.at_once + 2  # each waits for it; and the command
+    made: Any = ray.remote(num_cpus=0, max_concurrency=asking, scheduling_strategy=here)(
         ControllerProcess
     )
     return made.remote()

@@ -63,15 +63,23 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
     _check_model(manifest, spec, profile, run_folder)
     path, since = trials_path(catalog.store, study), time.time()
 
-    def attempt(_: int) -> None:
+    # networks come one after another anyway
+    is_asked = spec.tune.at_once or set(candidates_of(spec.train, spec.tune)) == {"torch"}
+
+    def attempt(losses: int) -> None:
         assert spec.tune is not None
         before = Trials.read(path).attempts
         # all cores of each node, however many will train the model
-        crew = search_crew(spec.train, spec.tune, manifest, profile, run_folder)
+        crew, room = search_crew(spec.train, spec.tune, manifest, profile, run_folder)
+        if not losses and room.at_once < crew.threads and not is_asked:
+            tell(
+                f"{room.at_once:,} trials at the same time, not {crew.threads:,}: memory has no "
+                "room for more beside the rows that are binned."
+            )
         request = SearchRequest(
             study=study,
             fit=fit_request(catalog, manifest, spec, crew),
-            at_once=_at_once(spec, crew.threads),
+            room=room,
             folds=fold_rule(spec, manifest, "tune"),
             versions={name: versions_that_count(name) for name in study.candidates},
             since=since,
@@ -266,18 +274,6 @@ class _Progress:
     def progress(self) -> tuple[int, int]:
         """Return how many trials ended, and nothing besides."""
         return len(Trials.read(self._path).ended), 0
-
-
-def _at_once(spec: Spec, threads: int) -> int:
-    """Return how many trials run at the same time: one a core, each with one thread.
-
-    Networks one after another, and with all threads where there is nothing else: they draw from
-    one generator in a process.
-    """
-    assert spec.tune is not None
-    if set(candidates_of(spec.train, spec.tune)) == {"torch"}:
-        return 1
-    return min(spec.tune.at_once or threads, threads)
 
 
 def _ends(values: Range) -> tuple[Param, ...]:

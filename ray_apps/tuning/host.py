@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from arclight.search_space import Param
     from arclight.study import Study
+    from ray_apps.crews import Room
     from ray_apps.trainers import Trainer, TrainJob
     from ray_apps.trainers.boosting import Watch
     from ray_apps.tuning.controller import Decides
@@ -59,6 +60,7 @@ class Host:
         clock: seconds that only grow.
         spent_s: what of the search's time is over already.
         networks: of a population, where trials leave them for those that go on from them.
+        room: what there is for bins; None: as many of them as are wanted.
     """
 
     def __init__(  # noqa: PLR0913 -- what, from where, how many at a time, and who decides
@@ -73,6 +75,7 @@ class Host:
         clock: Callable[[], float] = time.monotonic,
         spent_s: float = 0.0,
         networks: Networks | None = None,
+        room: Room | None = None,
     ) -> None:
         self._study, self._controller, self._trainers = study, controller, trainers
         self._stages, self._at_once, self._rank = stages, at_once, rank
@@ -83,7 +86,9 @@ class Host:
         self._higher = METRICS[study.metric].higher_is_better
         self._passing = passing_of(study)  # for its rungs; who passes is not decided here
         self._network = threading.Lock()
-        self._bins = SharedBins(max(WAYS, len(study.candidates)) * len(stages))
+        self._row_bytes = room.row_bytes if room else {}
+        ways = max(WAYS, len(study.candidates)) * len(stages)
+        self._bins = SharedBins(ways, room.bins_bytes if room else math.inf)
         self._begun_s = clock() - spent_s
         self._stops = False
         self._failure: BaseException | None = None
@@ -264,8 +269,10 @@ class Host:
             return None
         trainer = self._trainers[name]
         key = (name, place, *trainer.bin_key(job))
+        each = self._row_bytes.get(name, 0)
+        size = each * self._stages[place].train.rows if each else 0
         try:
-            data = self._bins.take(key, lambda: self._binned(mine, trainer, job, place))
+            data = self._bins.take(key, lambda: self._binned(mine, trainer, job, place), size)
             if data is None:
                 return None
             # networks draw from one generator in a process: one after another

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 Key = tuple[Any, ...]
 """What bins depend on."""
@@ -21,16 +22,18 @@ class SharedBins:
     Args:
         most: how many ways to bin are kept at once; another takes the place of the oldest that
             nobody uses.
+        room: the bytes that all of them may take; more is held by one alone.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, room: float = math.inf) -> None:
+        self._most, self._room = most, room
+        self._sizes: dict[Key, float] = {}
         self._changed = threading.Condition()
         self._binned: dict[Key, Any] = {}
         self._in_use: Counter[Key] = Counter()
         self._stops = False
 
-    def take(self, key: Key, make: Callable[[], Any]) -> Any:
+    def take(self, key: Key, make: Callable[[], Any], size: float = 0) -> Any:
         """Return the rows binned in one way, until `let_go`; None: the search is stopped.
 
         Where too many ways to bin are in use it waits.
@@ -38,17 +41,19 @@ class SharedBins:
         Args:
             key: the way.
             make: bins the rows, where nobody did before; everybody else waits meanwhile.
+            size: the bytes that they take.
         """
         with self._changed:
+            self._sizes[key] = size
             self._changed.wait_for(
-                lambda: self._stops or key in self._in_use or len(self._in_use) < self._most
+                lambda: self._stops or key in self._in_use or self._fits(self._in_use, size)
             )
             self._in_use[key] += 1
             if self._stops:
                 return None
             if key not in self._binned:
                 for old in [one for one in self._binned if one not in self._in_use]:
-                    if len(self._binned) >= self._most:
+                    if not self._fits(self._binned, size):
                         del self._binned[old]
                 self._binned[key] = make()
             return self._binned[key]
@@ -66,3 +71,10 @@ class SharedBins:
         with self._changed:
             self._stops = True
             self._changed.notify_all()
+
+    # with the lock held
+
+    def _fits(self, others: Collection[Key], size: float) -> bool:
+        """Say whether there is room for another way beside these."""
+        taken = sum(self._sizes[one] for one in others)
+        return not others or (len(others) < self._most and taken + size <= self._room)

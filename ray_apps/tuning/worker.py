@@ -17,6 +17,7 @@ from arclight.folds import FoldRule
 from arclight.store import Store
 from arclight.study import Study, alone, trials_path
 from arclight.trials import Trials
+from ray_apps.crews import Room
 from ray_apps.fit_files import FitRequest, job_of, read_request
 from ray_apps.gang import Alone
 from ray_apps.gang.proofs import check_versions, prove_rows
@@ -45,7 +46,7 @@ class SearchRequest(Contract):
 
     study: Study
     fit: FitRequest
-    at_once: int
+    room: Room
     folds: FoldRule | None = None
     """That a trial learns and is judged on."""
     versions: dict[str, dict[str, str]] = {}
@@ -121,15 +122,15 @@ def run_host(
         home, reader = catalog.folder(manifest), Reader(threads=fit.threads)
         train, valid = (read_shard(home, manifest, s, reader=reader) for s in ("train", "valid"))
         prove_rows(gang, manifest, (train, valid))
-        threads = max(1, fit.threads // request.at_once)
+        threads = max(1, fit.threads // request.room.at_once)
         job = job_of(fit, manifest)
         job = replace(job, threads=threads, workers=1, is_kept=False, is_trial=True)
         stages = stages_of(study.tune, train, valid, job, request.folds)
         trainers = {name: load_trainer(name) for name in study.candidates}
         Host(
             study, controller, trainers, stages,
-            at_once=request.at_once, rank=rank, spent_s=request.spent_s,
-            networks=Networks(catalog.store, study),
+            at_once=request.room.at_once, rank=rank, spent_s=request.spent_s,
+            networks=Networks(catalog.store, study), room=request.room,
         ).run(tell)  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from cluster.machine import Machine
 from cluster.profiles import Profile, RayPlace
 from cluster.sizing import Crew
 from ray_apps import crews, ray_nodes
-from ray_apps.crews import first_crew, next_crew, search_crew
+from ray_apps.crews import Room, first_crew, next_crew, search_crew
 from ray_apps.train import check_training
 from ray_apps.trainers import load_trainer
 from tests.ray_apps.conftest import ONE_CORE
@@ -119,7 +119,7 @@ def test_a_search_with_folds_needs_the_memory_of_as_many_trainings(nodes, shared
     each = crews._least_row_bytes(Train(), manifest)
     whole = float(manifest.rows["train"] * each * times)
     nodes([32, 32], memory=whole)
-    assert search_crew(Train(), tune, manifest, ATTACHED, Path()) == Crew(2, 32)
+    assert search_crew(Train(), tune, manifest, ATTACHED, Path())[0] == Crew(2, 32)
     nodes([32], memory=whole - 1)
     with pytest.raises(RefusedError, match="must fit into memory"):
         search_crew(Train(), tune, manifest, ATTACHED, Path())
@@ -138,6 +138,29 @@ def test_a_search_among_trainers_needs_what_the_largest_of_them_does(nodes, shar
     nodes([32], memory=float(large - 1))
     with pytest.raises(RefusedError, match="must fit into memory"):
         search_crew(Train(trainer="lightgbm"), tune, manifest, ATTACHED, Path())
+
+
+@pytest.mark.parametrize("trainer", ["xgboost", "lightgbm"])
+def test_as_many_trials_run_at_once_as_memory_has_room_for(nodes, shared, trainer):
+    manifest, train = shared("binary").manifest, Train(trainer=trainer)
+    rows, each = manifest.rows["train"], crews._least_row_bytes(train, manifest)
+    trial = crews.TRIAL_BYTES + crews.OUTPUT_BYTES
+
+    def room(trials: float, **section: object) -> Room:
+        nodes([32], memory=rows * (each + (trials - 1) * trial) * crews.SPARE + 1)
+        given = {"space": {"max_depth": {"int": [2, 4]}}, **section}
+        tune = Tune.model_validate_json(json.dumps(given))
+        return search_crew(train, tune, manifest, ATTACHED, Path())[1]
+
+    assert [room(n).at_once for n in (1, 1.9, 2, 7.5, 32, 99)] == [1, 1, 2, 7, 32, 32]
+    assert room(99, at_once=4).at_once == 4
+    with pytest.raises(
+        RefusedError, match=r"tune\.at_once: 16 trials must fit .* at most [3-9]\."
+    ):
+        room(4, at_once=16)
+    # what trials have of their own is no room for bins
+    assert room(1).bins_bytes == pytest.approx(rows * each, rel=0.01)
+    assert room(7.5).bins_bytes == pytest.approx(rows * (each + trial / 2), rel=0.01)
 
 
 class WithGpus:

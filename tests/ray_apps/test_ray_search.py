@@ -19,6 +19,7 @@ from arclight.study import alone, open_study, trials_path
 from arclight.trials import Trials
 from cluster.sizing import Crew
 from ray_apps import ray_search
+from ray_apps.crews import Room
 from ray_apps.ray_search import RemoteController, search_on_nodes
 from ray_apps.train import fit_request
 from ray_apps.tuning.worker import REQUEST, SearchRequest
@@ -43,7 +44,7 @@ class Asked:
         self.folder.mkdir()
         request = SearchRequest(
             study=self.study, fit=fit_request(catalog, manifest, self.spec, Crew(2, 1)),
-            at_once=1, since=time.time(),
+            room=Room(at_once=1, row_bytes={}, bins_bytes=0), since=time.time(),
         )  # fmt: skip
         (self.folder / REQUEST).write_text(request.to_json())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,8 @@ from arclight.study import Study, candidates_of, with_params
 from arclight.train_section import Train
 from arclight.trials import Trial, Trials
 from arclight.tune_section import AUTO, Tune
+from cluster.sizing import GIB
+from ray_apps.crews import Room
 from ray_apps.tune import check_space
 from ray_apps.tuning.ask import Asker, trials_of
 from ray_apps.tuning.controller import Controller
@@ -220,3 +223,39 @@ def test_networks_are_trained_one_after_another_beside_trees(tmp_path):
     assert controller.is_done()
     assert most["torch"] == 1
     assert max(most["xgboost"], most["lightgbm"]) > 1
+
+
+@pytest.mark.parametrize(("gib", "held"), [(1.0, 1), (99.0, 2)])
+def test_a_way_to_bin_that_has_no_room_beside_another_takes_its_place(tmp_path, gib, held):
+    alive, most = Counter(), []
+
+    class Bins:
+        def __init__(self):
+            alive["bins"] += 1
+            most.append(alive["bins"])
+
+        def __del__(self):
+            alive["bins"] -= 1
+
+    class Trainer:
+        bin_key = staticmethod(lambda _: ())
+        prepare = staticmethod(lambda *_: Bins())
+
+        def fit(self, _data, _job, _gang, watch):
+            watch([0.5], None)
+            return type("Fitted", (), {"valid": 0.5, "rounds": 1})
+
+    study = Study(
+        name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64, task="binary",
+        metric="auc", train=Train(rounds=1), tune=tune_of(CHOICES, trials=30),
+    )  # fmt: skip
+    controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
+    trainers = {name: Trainer() for name in study.candidates}
+    rows = SimpleNamespace(rows=1 << 20)
+    room = Room(at_once=3, row_bytes=dict.fromkeys(trainers, 1 << 10), bins_bytes=int(gib * GIB))
+    Host(
+        study, controller, trainers, (Stage(0, rows, None, make_job(rounds=1)),),
+        at_once=3, room=room,
+    ).run()  # fmt: skip
+    assert controller.is_done()
+    assert max(most) == held
