@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,13 +55,61 @@ def check_rows(shard: Shard, purpose: str, gang: Gang) -> None:
     Raises:
         DataError: a worker has no rows; it is named.
     """
-    have = gang.agree(shard.rows.to_bytes(8), b"".join)
-    without = [rank for rank in range(gang.world) if not any(have[8 * rank : 8 * rank + 8])]
-    if without:
+    if without := _without(shard.rows, gang):
         raise DataError(
             f"there must be rows {purpose} on every worker, but worker {without[0] + 1} of "
             f"{gang.world} has none; use fewer train.workers or more rows."
         )
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What an objective of a regression asks of labels of train: none is negative.
+
+    Attributes:
+        is_positive: none is 0.
+        some: one is not 0.
+        on_each: not of all together but of every worker's.
+    """
+
+    is_positive: bool = False
+    some: bool = True
+    on_each: bool = False
+
+
+def check_sign(labels: Doubles, objective: str, sign: Sign | None, gang: Gang) -> None:
+    """Refuse, on every worker, labels that an objective cannot learn from, before they are binned.
+
+    Raises:
+        DataError: how many, or which worker's.
+    """
+    if sign is None:
+        return
+    low = labels <= 0 if sign.is_positive else labels < 0
+    wrong, above, rows = total(gang, np.array([low.sum(), (labels > 0).sum(), len(labels)]))
+    if wrong:
+        raise DataError(
+            f"every label must be {'above 0' if sign.is_positive else '0 or more'} for the "
+            f"objective '{objective}', but {wrong:,} of {rows:,} rows of the train split are not; "
+            "use another objective, or clean them in etl.sql."
+        )
+    if sign.some and not above:
+        raise DataError(
+            f"some label must be above 0 for the objective '{objective}', but all of {rows:,} "
+            "rows of the train split are 0; add data."
+        )
+    if sign.on_each and (without := _without(int((labels > 0).sum()), gang)):
+        raise DataError(
+            f"some label must be above 0 on every worker for LightGBM's objective '{objective}', "
+            f"but worker {without[0] + 1} of {gang.world} has zeros alone; use fewer "
+            "train.workers, or XGBoost."
+        )
+
+
+def _without(count: int, gang: Gang) -> list[int]:
+    """Return the ranks of the workers that have none of what others count."""
+    have = gang.agree(count.to_bytes(8), b"".join)
+    return [rank for rank in range(gang.world) if not any(have[8 * rank : 8 * rank + 8])]
 
 
 def class_counts(labels: Doubles, job: TrainJob, gang: Gang) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ from ray_apps.gang.totals import total
 from ray_apps.trainers import Fitted, TrainJob
 from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.judge import ValidMetric, kept_rounds, mean_of_all
-from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.labels import Sign, check_sign, row_weights
 from ray_apps.trainers.lgbm_bins import bin_rows, check_types, common_bins
 from ray_apps.trainers.lgbm_network import network
 from ray_apps.trainers.lgbm_params import (
@@ -52,6 +52,7 @@ NATIVE: dict[tuple[str, str], tuple[str, Callable[[float], float], Callable[[flo
     ("regression", "rmse"): ("rmse", lambda root: root * root, math.sqrt),
     ("regression", "mae"): ("l1", float, float),
 }
+SIGNS = dict.fromkeys(("poisson", "gamma", "tweedie"), Sign(on_each=True))
 COLUMN_SHARES = ("feature_fraction", "feature_fraction_bynode")
 BINNING = (
     "max_bin", "min_data_in_bin", "bin_construct_sample_cnt", "data_random_seed", "use_missing",
@@ -132,6 +133,8 @@ class LgbmTrainer:
     ) -> LgbmData:
         """Bin train, and valid by the same bins; margins to go on from come from the features."""
         check_types(train)
+        objective = params_of(job, gang)["objective"]
+        check_sign(train.label, objective, SIGNS.get(objective), gang)
         train = train.held()
         common: dict[str, Any] = {
             "categorical_feature": list(job.categorical),

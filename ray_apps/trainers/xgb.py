@@ -18,7 +18,7 @@ from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.by_feature import check_by_feature, features_told
 from ray_apps.trainers.imbalance import refuse_weights
 from ray_apps.trainers.judge import ValidMetric, kept_rounds
-from ray_apps.trainers.labels import row_weights
+from ray_apps.trainers.labels import Sign, check_sign, row_weights
 from ray_apps.trainers.xgb_bins import bin_rows, judged_rows
 from ray_apps.trainers.xgb_edges import edges_of
 from ray_apps.trainers.xgb_network import first_line, network
@@ -55,6 +55,9 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
         "reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:squaredlogerror",
         "reg:gamma", "reg:tweedie", "count:poisson",
     ),
+}  # fmt: skip
+SIGNS = {
+    "reg:gamma": Sign(is_positive=True), "reg:tweedie": Sign(), "count:poisson": Sign(some=False),
 }  # fmt: skip
 # Set by Arclight, or of no meaning here; the reason stands behind each.
 RESERVED = {
@@ -166,6 +169,8 @@ class XgbTrainer:
         Margins to go on from the library computes itself; those of a model of other bins come
         from the features.
         """
+        objective = _params(job)["objective"]
+        check_sign(train.label, objective, SIGNS.get(objective), gang)
         weights = row_weights(train.label, job, gang)
         if job.bins_folder is None:
             train = train.held()

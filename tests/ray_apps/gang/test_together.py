@@ -288,6 +288,41 @@ def test_quantized_gradients_of_some_features_are_those_of_one_worker_and_of_exa
     assert gang_of(2, work) == pytest.approx([exact] * 2, rel=0.05)
 
 
+COUNTS = {"lightgbm": ("poisson", "tweedie", "gamma"), "xgboost": ("count:poisson", "reg:tweedie")}
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "labels", "told"),
+    [(name, one, ((0, 1), (-1, 1)), r"0 or more .*, but 60 of 240 rows")
+     for name, some in COUNTS.items() for one in some]
+    + [("lightgbm", one, ((0, 1), (0, 0)), "worker 2 of 2 has zeros alone; use fewer")
+       for one in COUNTS["lightgbm"]]
+    + [("xgboost", one, ((0, 1), (0, 0)), None) for one in COUNTS["xgboost"]]
+    + [("lightgbm", "tweedie", ((0, 0), (0, 0)), "some label must be above 0 .* all of 240"),
+       ("xgboost", "reg:tweedie", ((0, 0), (0, 0)), "some label must be above 0 .* all of 240"),
+       ("xgboost", "reg:gamma", ((1, 2), (0, 1)), "above 0 .*, but 60 of 240 rows")],
+)  # fmt: skip
+def test_labels_that_an_objective_cannot_learn_from_are_told_by_every_worker(
+    name, objective, labels, told
+):
+    job = make_job("regression", params={"objective": objective}, rounds=2, workers=2)
+    trainer, shard = load_trainer(name), make_shard(240, task="regression")
+
+    def work(mesh):
+        mine = tuple(np.resize(np.array(labels[mesh.rank], float), 60) for _ in shard.labels)
+        own = replace(shard, labels=tuple(np.sort(part)[::-1] for part in mine))
+        own = Shard(own.tables[:2], own.labels[:2])
+        try:
+            return len(trainer.fit(trainer.prepare(own, shard, job, mesh), job, mesh, go_on).model)
+        except DataError as error:
+            return error.message
+
+    found = gang_of(2, work)
+    assert found[0] == found[1]
+    assert (told is None) == isinstance(found[0], int)
+    assert told is None or re.search(told, found[0]), found
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_first_trees_without_a_split_are_the_same_on_workers_of_unlike_many_rows(task):
     params = {"min_sum_hessian_in_leaf": 140.0}  # a rarer class has less than twice that
