@@ -147,6 +147,9 @@ class Tune(Contract):
         self._check_sampler()
         for path, space in self._spaces():
             for name, values in space.items():
+                if name == TRAINER:
+                    text = "trainers are chosen among by tune.trainers, each with a space."
+                    raise FieldError(text, *path, name)
                 if self.sampler == "cma_es" and isinstance(values, Choice):
                     text = "cma_es moves along numbers; leave the choice out, or use tpe."
                     raise FieldError(text, *path, name)

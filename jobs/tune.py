@@ -144,6 +144,7 @@ def _say_what_begins(study: Study, trials: Trials, *, new_study: bool) -> None:
         say(f"tune: going on with study {study.ref}: {len(trials.ended):,} trials ended.")
     elif new_study:
         say(f"tune: study {study.ref} begins; without --new-study the same command goes on.")
+    _say_whose_params(study)
     if study.tune.sampler in LEARNING and study.tune.trials <= STARTUP:
         say(
             f"tune: the first {STARTUP} trials are by chance, so that with "
@@ -154,6 +155,26 @@ def _say_what_begins(study: Study, trials: Trials, *, new_study: bool) -> None:
         say(
             f"tune: {study.tune.trials:,} of the grid's {points_of(study.tune):,} points are "
             "tried, by chance; set tune.trials for more.",
+            style="yellow",
+        )
+
+
+def _say_whose_params(study: Study) -> None:
+    """Say which of the train section's parameters trials of several trainers do not have."""
+    given, own = study.train.params, study.train.trainer
+    others = [name for name in study.candidates if name != own]
+    if not given or not others:
+        return
+    say(
+        f"tune: train.params ({', '.join(given)}) are those of {own}: trials of "
+        f"{' and '.join(others)} are made without them.",
+        style="yellow",
+    )
+    one = study.candidates.get(own)
+    other = [n for n, value in given.items() if one is not None and one.params.get(n) != value]
+    if other:
+        say(
+            f"tune: of train.params, {', '.join(other)} will be what the search has for {own}.",
             style="yellow",
         )
 

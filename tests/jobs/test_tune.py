@@ -196,6 +196,19 @@ def test_auto_searches_among_all_trainers_and_trains_what_it_chose(made, tmp_pat
     assert "arclight tune --auto" in said
 
 
+def test_auto_says_whose_the_parameters_of_the_spec_are(made, tmp_path, capsys):
+    """What one trainer was asked for, another one that wins does not have."""
+    text = SPEC.replace(
+        "params: {learning_rate: 0.2}", "params: {learning_rate: 0.2, min_split_loss: 1}"
+    ).replace("rounds: 12", "rounds: 1")
+    _, body, said = typed(made, tmp_path, capsys, "--auto", text=text, trials="1")
+    assert body["search"]["trials"] == 1
+    assert "train.params (learning_rate, min_split_loss) are those of xgboost: trials of" in said
+    assert "of lightgbm and torch are made without them" in said
+    assert "of train.params, learning_rate will be what the search has for xgboost." in said
+    assert "are made without them" not in typed(made, tmp_path, capsys, trials="1")[2]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

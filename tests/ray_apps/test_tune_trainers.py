@@ -155,6 +155,8 @@ def test_a_trial_is_compared_with_those_of_its_own_trainer(tmp_path):
     [
         ({"space": {"max_depth": {"int": [2, 4]}}}, "tune.space.*not both"),
         ({"trainers": {}}, "must have a space or trainers"),
+        ({"trainers": {}, "space": {"trainer": {"choice": ["xgboost", "torch"]}}},
+         "tune.space.trainer: trainers are chosen among by tune.trainers"),
         ({"sampler": "gp"}, "use tpe to choose among trainers"),
         ({"sampler": "evolution"}, "use tpe to choose among trainers"),
         ({"sampler": "grid"}, "trainers.xgboost.space.learning_rate.*no steps"),
@@ -163,7 +165,7 @@ def test_a_trial_is_compared_with_those_of_its_own_trainer(tmp_path):
         ({"trainers": "all"}, "tune.trainers"),
         ({"trainers": {"xgboost": {"spcae": {"a": {"int": [1, 2]}}}}}, "Did you mean 'space'"),
     ],
-)
+)  # fmt: skip
 def test_what_contradicts_itself_is_refused_where_it_stands(tmp_path, change, told):
     from arclight.spec_file import load_spec
 
