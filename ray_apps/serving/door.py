@@ -42,6 +42,10 @@ ANNOUNCING = frozenset({b"content-length", b"transfer-encoding"})
 NO_UPGRADE = (
     "A request with a body must not ask for another protocol (Upgrade); send it as HTTP/1.1."
 )
+MALFORMED = (
+    "The request must be HTTP/1.1: a line of method, path and version, headers of a name and a "
+    "value each, and a body of the length, or in the chunks, that they announce."
+)
 OWN_PATHS = "/-/"
 NOT_FOUND = 404
 AWAY = Problem(
@@ -68,9 +72,6 @@ class Door:
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         """Pass a request on."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
         path = scope["path"]
         # the proxy would tell anybody what it serves; OPTIONS may be for `*`
         if path.startswith(OWN_PATHS) or not path.startswith("/"):
@@ -140,6 +141,10 @@ class Impatient(HttpToolsProtocol):
         super().connection_made(transport)
         self._wait()
 
+    def _should_upgrade(self) -> bool:
+        """Take what asks for a web socket as the plain request that it is, too."""
+        return False
+
     def data_received(self, data: bytes) -> None:
         """Wait for a head also where bytes came that begin none, and ended the keep-alive."""
         self._beside += len(data)
@@ -162,16 +167,42 @@ class Impatient(HttpToolsProtocol):
         self._beside = 0
         has_body = any(name in ANNOUNCING and value != b"0" for name, value in self.headers)
         if has_body and self.parser.should_upgrade():
-            self._refuse_upgrade()
+            # the parser would take it for a request without a body, and the body for the next one
+            self.send_400_response(NO_UPGRADE)
             return
         super().on_headers_complete()
 
-    def _refuse_upgrade(self) -> None:
-        """Refuse what the parser would take for a request without a body, and the next one."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.send_400_response(NO_UPGRADE)
-        else:
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, as every other problem is told, and close the connection.
+
+        Where an earlier answer is not there yet, it would be taken for that one.
+        """
+        if self.transport.is_closing():
+            return  # it was refused before the parser gave up, too
+        if self._answers_another():
             self.transport.abort()
+            return
+        # before the first head there are no headers, and behind an answer those of its request
+        is_new = self.headers is not None and (
+            self.cycle is None
+            or not self.cycle.response_complete
+            or self.cycle.scope is not self.scope
+        )
+        request_id = (told_id(self.headers) if is_new else None) or new_id()
+        detail = msg if msg == NO_UPGRADE else MALFORMED
+        body = Problem("bad-request", detail).body(request_id)
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\n%s: %s\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (PROBLEM_JSON, HEADER, request_id.encode(), len(body), body)
+        )
+        self.transport.close()
+
+    def _answers_another(self) -> bool:
+        """Say whether the next bytes written are of a request before the one that is read."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return bool(self.pipeline) or self.cycle.response_started or not self.cycle.more_body
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body, which the application bounds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import httpx
@@ -97,9 +98,85 @@ async def test_a_body_that_the_parser_would_lose_is_refused(announced: bytes) ->
     assert not asked
 
 
-def connect(app: Callable[..., object]) -> tuple[ServerState, Wire, Impatient]:
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+async def test_another_protocol_without_a_body_is_answered_in_this_one(protocol: bytes) -> None:
+    """Uvicorn's library for web sockets answers without an id."""
+    asked: list[dict[str, object]] = []
+
+    async def app(scope: dict[str, object], *_: object) -> None:
+        asked.append(scope)
+
+    state, _, connection = connect(app, ws="auto")
+    connection.data_received(
+        b"GET /healthz HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % protocol
+    )
+    await asyncio.gather(*state.tasks)
+    assert [(a["type"], a["path"]) for a in asked] == [("http", "/healthz")]
+    connection.connection_lost(ConnectionError())
+
+
+NO_REQUESTS = {
+    "another protocol": b"\x16\x03\x01",
+    "no version": b"GET / mine\r\n",
+    "a header's name": b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\nA: b\r\nb c: d\r\n\r\n",
+    "two lengths": b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n" + 2 * b"Content-Length: 5\r\n",
+    "a chunk": POST.replace(b"\r\n", b"\r\nX-Request-Id: mine\r\n", 1) + b"no length\r\n",
+    "an upgrade": b"POST / HTTP/1.1\r\nX-Request-Id: mine\r\n%sContent-Length: 5\r\n\r\n"
+    % UPGRADE,
+}
+
+
+@pytest.mark.parametrize("case", NO_REQUESTS)
+async def test_what_is_no_request_is_told_as_every_problem_is(case: str) -> None:
+    """Uvicorn says so in plain text and without an id, which the interface promises."""
+    state, wire, connection = connect(_waits)
+    connection.data_received(NO_REQUESTS[case])
+    head, _, body = wire.written.partition(b"\r\n\r\n")
+    told = dict(line.split(b": ") for line in head.lower().split(b"\r\n")[1:])
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert told[b"content-type"] == PROBLEM_JSON
+    assert int(told[b"content-length"]) == len(body)
+    is_given = case in ("another protocol", "no version")
+    assert (told[b"x-request-id"] != b"mine") == is_given
+    assert json.loads(body)["request_id"].encode() == told[b"x-request-id"]
+    assert wire.is_closing()
+    connection.connection_lost(ConnectionError())
+    await asyncio.gather(*state.tasks)
+
+
+async def test_what_is_no_request_is_no_answer_to_the_one_before() -> None:
+    """A 400 that comes where an answer is awaited would be taken for it."""
+    state, wire, connection = connect(_waits)
+    connection.data_received(b"GET / HTTP/1.1\r\n\r\nno request\r\n\r\n")
+    assert (wire.is_closing(), wire.written) == (True, b"")
+    connection.connection_lost(ConnectionError())
+    await asyncio.gather(*state.tasks)
+
+
+async def test_an_id_is_not_given_to_what_comes_behind_its_request() -> None:
+    async def app(_scope: object, _receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    state, wire, connection = connect(app)
+    connection.data_received(b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n\r\n")
+    await asyncio.gather(*state.tasks)
+    connection.data_received(b"\x16\x03\x01")
+    assert b"HTTP/1.1 400 " in wire.written
+    assert b"mine" not in wire.written
+    connection.connection_lost(ConnectionError())
+
+
+async def _waits(_scope: object, receive: Callable[[], Awaitable[object]], _send: object) -> None:
+    while await receive() != {"type": "http.disconnect"}:
+        pass
+
+
+def connect(
+    app: Callable[..., object], *, ws: str = "none"
+) -> tuple[ServerState, Wire, Impatient]:
     """Return a server's state, and a connection to it from both sides."""
-    config = uvicorn.Config(app, http=Impatient, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=Impatient, ws=ws, lifespan="off", log_config=None)
     config.load()
     state, wire = ServerState(), Wire()
     connection = Impatient(config=config, server_state=state, app_state={})
