@@ -114,7 +114,7 @@ def used_datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest
     at = bundle
     try:
         while True:
-            found.append(_dataset(catalog, at))
+            found.append(learned_from(catalog, at))
             origin = at.transfer
             if origin is None:
                 return found
@@ -123,6 +123,25 @@ def used_datasets(catalog: Catalog, bundle: ModelBundle) -> list[DatasetManifest
                 return [*found, None]
     except (ArclightError, OSError):
         return [*found, None]
+
+
+def learned_from(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
+    """Return the dataset that a model was trained on; None where another has its number now.
+
+    Raises:
+        ArclightError: it is not there, or its record is damaged.
+    """
+    manifest = catalog.dataset(bundle.dataset)
+    return manifest if manifest.has_content(bundle.dataset_digest) else None
+
+
+def label_of(catalog: Catalog, bundle: ModelBundle) -> str | None:
+    """Return the name of the column that a model predicts; None where its dataset is gone."""
+    try:
+        manifest = learned_from(catalog, bundle)
+    except (ArclightError, OSError):
+        return None
+    return None if manifest is None else manifest.label
 
 
 # --------------------------------------------------------------------------------- inside
@@ -146,11 +165,6 @@ def _first_difference(
             names = f"'{printable(name)}' in {here} and '{printable(old)}' in {there}"
             return f"{what} {place} is {names}"
     return ""
-
-
-def _dataset(catalog: Catalog, bundle: ModelBundle) -> DatasetManifest | None:
-    manifest = catalog.dataset(bundle.dataset)
-    return manifest if manifest.has_content(bundle.dataset_digest) else None
 
 
 def _shown(manifest: DatasetManifest, other: DatasetManifest) -> tuple[bool, bool]:

@@ -14,7 +14,7 @@ from arclight.catalog import now
 from arclight.contract import digest_of
 from arclight.errors import RefusedError, SpecError, nearest, printable
 from arclight.features import level_names
-from arclight.finetune import used_datasets
+from arclight.finetune import label_of, used_datasets
 from arclight.keys import hash_rows
 from arclight.lineage import code_digest
 from arclight.report import evaluate_predictions
@@ -74,14 +74,14 @@ def evaluate_model(
 
     Raises:
         SpecError: a segment is not a column the split files have.
-        RefusedError: the dataset's features or task are not those of the model.
+        RefusedError: the dataset's features, task or label are not those of the model.
         IntegrityError: the model or the data are not what was published.
     """
     key = evaluation_key(bundle, manifest, segments)
     for known in catalog.evaluations(bundle.name, bundle.number):
         if known.key == key:
             return known
-    _check(bundle, manifest, segments)
+    _check(catalog, bundle, manifest, segments)
     threads = look_at_machine(catalog.store.root).cores
     predictor = load_predictor(catalog, bundle, threads=threads)
     opening = catalog.open_test(manifest, bundle, run=run)
@@ -170,7 +170,9 @@ def _score(predictor: Predictor, test: _TestRows, reader: Reader, tick: Tick) ->
     return _Scored(np.concatenate(labels), np.concatenate(scores), keys.digest(), segments)
 
 
-def _check(bundle: ModelBundle, manifest: DatasetManifest, segments: Sequence[str]) -> None:
+def _check(
+    catalog: Catalog, bundle: ModelBundle, manifest: DatasetManifest, segments: Sequence[str]
+) -> None:
     if manifest.plan.layout != bundle.plan.layout or manifest.plan.classes != bundle.plan.classes:
         raise RefusedError(
             f"the features of dataset '{manifest.ref}' must be those of model '{bundle.ref}', but "
@@ -180,6 +182,13 @@ def _check(bundle: ModelBundle, manifest: DatasetManifest, segments: Sequence[st
         raise RefusedError(
             f"the label of dataset '{manifest.ref}' must be of the task of model '{bundle.ref}', "
             f"{bundle.task}, but is of {manifest.task}; train a model on this dataset."
+        )
+    label = label_of(catalog, bundle)
+    if label not in (None, manifest.label):
+        raise RefusedError(
+            f"the label of dataset '{manifest.ref}' must be what model '{bundle.ref}' predicts, "
+            f"'{printable(label)}', but is '{printable(manifest.label)}'; if the two are the same "
+            "thing, name it alike in etl.sql, else train a model on this dataset."
         )
     numbers = {f.name for f in manifest.plan.features if f.type == "number"}
     known = [c.name for c in manifest.columns if c.name != manifest.label]

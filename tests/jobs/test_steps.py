@@ -17,7 +17,7 @@ from arclight.report import evaluate_predictions
 from arclight.spec_file import load_spec
 from arclight.store import open_store
 from cluster.profiles import load_profile
-from jobs import etl, evaluate
+from jobs import etl, evaluate, register
 from jobs.aliases import rollback_command
 from jobs.evaluate import evaluate_step
 from jobs.figures import row_account, say_figures
@@ -239,6 +239,23 @@ def test_a_champion_is_judged_on_the_rows_of_the_new_model(
     monkeypatch.setattr(evaluate, "_evaluate_apart", judge)
     assert register_step(with_rival(context, "champion"), new, evidence).kind == kind
     assert asked == [(champion.ref, "flights@1")]
+
+
+def test_a_champion_that_predicts_another_label_is_not_compared_with(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """On the rows of the new model's label it would lose to any other."""
+    catalog = context.run.catalog
+    champion, _ = judged(context, "k1", 0.0)
+    held = catalog.move_alias(champion, "champion", reason="by hand", seen=None)
+    new, evidence = judged(context, "k2", 0.4)
+    labels = {champion.ref: "late", new.ref: "cancelled"}
+    monkeypatch.setattr(register, "label_of", lambda _, model: labels[model.ref])
+    found = register_step(with_rival(context, "champion"), new, evidence)
+    assert found.kind == "keep"
+    assert "predicts 'late' (binary), not 'cancelled' (binary), and" in found.reason
+    assert f"arclight promote {new.ref} champion" in found.reason
+    assert catalog.alias(new.name, "champion") == held
 
 
 @pytest.mark.parametrize(("skill", "kind"), [(0.9, "keep"), (0.0, "promote")])

@@ -94,6 +94,19 @@ def test_a_label_of_another_task_is_refused_and_opens_nothing(own, task, other):
     assert list(made.catalog.openings(manifest)) == []
 
 
+def test_another_label_of_the_same_task_is_refused_and_opens_nothing(own):
+    """Its figures would be published as the model's."""
+    made, bundle = own("binary", "lightgbm")
+    columns = tuple(
+        c.model_copy(update={"name": "other"}) if c.name == "label" else c
+        for c in made.manifest.columns
+    )
+    other = made.manifest.model_copy(update={"label": "other", "columns": columns, "name": "also"})
+    with pytest.raises(RefusedError, match="predicts, 'label', but is 'other'; if the two are"):
+        evaluate(made, bundle, manifest=other)
+    assert list(made.catalog.openings(other)) == []
+
+
 def test_it_says_whether_the_test_rows_are_shown_to_be_new_to_the_model(own):
     made, bundle = own("binary", "lightgbm")
     first = evaluate(made, bundle)
