@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from arclight.contract import NAME, Contract
 from arclight.errors import MissingError, SpecError, nearest, printable
+from cluster.head_record import PROFILE
 
 MAX_PROFILE_BYTES = 64 * 1024
 SPARK_MASTER = re.compile(r"^(local\[\d{1,4}\]|spark://[A-Za-z0-9.-]+:\d{1,5})$")
@@ -173,7 +174,10 @@ def load_profile(name_or_file: str = "local") -> Profile:
 
 def _read_profile(file: Path) -> Profile:
     if not file.is_file():
-        raise MissingError(f"profile '{printable(file)}' does not exist; give the path of a file.")
+        way_out = "give the path of a file."
+        if file.name == PROFILE and file.parent.parent.name == "clusters":
+            way_out = "`arclight up` writes it, and it goes when its cluster does."
+        raise MissingError(f"profile '{printable(file)}' does not exist; {way_out}")
     body = _plain_yaml(file)
     try:
         profile = Profile.model_validate({"name": file.stem.lower(), **body})

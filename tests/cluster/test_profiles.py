@@ -126,6 +126,12 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_profile("locl")
 
 
+def test_a_profile_that_went_with_its_cluster_says_so(tmp_path: Path) -> None:
+    """`down` takes it away, and who submits then has given the path of a file."""
+    with pytest.raises(MissingError, match="does not exist; `arclight up` writes it, and"):
+        load_profile(str(tmp_path / "clusters" / "lab" / "attached.yaml"))
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(MissingError, match=r"'nowhere\.yaml' does not exist"):
         load_profile("nowhere.yaml")
