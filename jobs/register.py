@@ -95,7 +95,7 @@ def _apart(context: Context, bundle: ModelBundle, holder: ModelBundle) -> str:
     return (
         f"{holder.ref} holds '{spec.gate.not_worse_than}' and predicts {printable(theirs)}, not "
         f"{printable(mine)}, and figures of the two cannot be compared; give the spec a name of "
-        f"its own, or move the alias by hand: arclight promote {bundle.ref} {CHAMPION}"
+        "its own"
     )
 
 
