@@ -408,7 +408,9 @@ class Host:
         return limit is not None and self._clock() - self._begun_s >= limit
 
     def _binned(self, mine: Running, trainer: Trainer, job: TrainJob, place: int) -> Any:
-        """Return the rows of a stage as the trainer takes them."""
+        """Return the rows of a stage as the trainer takes them; None: it is too late for that."""
+        if self._is_over():
+            return None  # while others were binned
         begun, stage = self._clock(), self._stages[place]
         # the others wait for it: it has all threads
         wide = replace(job, threads=job.threads * self._at_once)

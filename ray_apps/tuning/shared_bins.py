@@ -34,13 +34,14 @@ class SharedBins:
         self._stops = False
 
     def take(self, key: Key, make: Callable[[], Any], size: float = 0) -> Any:
-        """Return the rows binned in one way, until `let_go`; None: the search is stopped.
+        """Return the rows binned in one way, until `let_go`; None: the search is over.
 
         Where too many ways to bin are in use it waits.
 
         Args:
             key: the way.
-            make: bins the rows, where nobody did before; everybody else waits meanwhile.
+            make: bins the rows, where nobody did before, or gives None where it is too late;
+                everybody else waits meanwhile.
             size: the bytes that they take.
         """
         with self._changed:
@@ -55,7 +56,10 @@ class SharedBins:
                 for old in [one for one in self._binned if one not in self._in_use]:
                     if not self._fits(self._binned, size):
                         del self._binned[old]
-                self._binned[key] = make()
+                made = make()
+                if made is None:
+                    return None
+                self._binned[key] = made
             return self._binned[key]
 
     def let_go(self, key: Key) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -261,3 +262,35 @@ def test_a_way_to_bin_that_has_no_room_beside_another_takes_its_place(tmp_path, 
     ).run()  # fmt: skip
     assert controller.is_done()
     assert max(most) == held
+
+
+def test_nothing_is_binned_any_more_once_the_time_is_over(tmp_path):
+    """Three ways to bin take the time of three, each of which waits for the one before."""
+    now, binned, waiting = [0.0], [], set()
+    another_waits = threading.Event()
+
+    class Trainer:
+        def bin_key(self, _):
+            waiting.add(self)
+            if len(waiting) > 1:
+                another_waits.set()
+            return ()
+
+        def prepare(self, *_):
+            binned.append(self)
+            assert another_waits.wait(20)
+            now[0] += 40.0
+            return object()
+
+    everyone = CHOICES | {"torch": {"space": {"dropout": {"choice": [0.0, 0.1]}}}}
+    study = Study(
+        name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64, task="binary",
+        metric="auc", train=Train(rounds=1), tune=tune_of(everyone, trials=30, time_limit_s=30),
+    )  # fmt: skip
+    trials = Trials(tmp_path / "trials.jsonl")
+    controller = Controller(study, trials, clock=lambda: now[0])
+    trainers = {name: Trainer() for name in study.candidates}
+    stages = (Stage(0, None, None, make_job(rounds=1)),)
+    Host(study, controller, trainers, stages, at_once=6, clock=lambda: now[0]).run()
+    assert len(binned) == 1
+    assert not trials.ended
