@@ -17,6 +17,8 @@ MIN_PARTITIONS = 4
 MAX_PARTITIONS = 4096
 SMALL_BYTES = 1 << 20
 UNKNOWN_PARTITIONS = 32
+MOST_HASHED = 500
+"""Columns that are hashed at once: with thousands Spark's planner has no stack for them."""
 
 
 def partition_count(source_bytes: int | None) -> int:
@@ -43,8 +45,16 @@ def arrange(table: DataFrame, key: Sequence[str], partitions: int) -> DataFrame:
         columns = [_column(name) for name in key]
         return table.repartition(partitions, *columns).sortWithinPartitions(*columns)
     columns = [_plain_zero(field) for field in table.schema.fields]
-    digest = F.xxhash64(*columns)
+    digest = _digest(columns)
     return table.repartition(partitions, digest).sortWithinPartitions(digest, *columns)
+
+
+def _digest(columns: Sequence[Column]) -> Column:
+    """Return a hash of all columns; of many, a hash of the hashes of their parts."""
+    while len(columns) > MOST_HASHED:
+        starts = range(0, len(columns), MOST_HASHED)
+        columns = [F.xxhash64(*columns[start : start + MOST_HASHED]) for start in starts]
+    return F.xxhash64(*columns)
 
 
 def _column(name: str) -> Column:
