@@ -39,7 +39,7 @@ from spark.json_leftovers import (
     refuse_more_in_a_line,
     refuse_other_case,
 )
-from spark.text_values import refuse_java_numbers, refuse_odd_times
+from spark.text_values import refuse_odd_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -241,10 +241,7 @@ def _refuse_odd_values(
     schema = found.table.schema
     fields = StructType([StructField(f.name, StringType()) for f in schema.fields])
     text = found.reader.option("inferSchema", "false").schema(fields).load(_paths(files))
-    refuse_odd_times(name, source, text, schema)
-    if source.format == "csv":
-        lines = session.read.text(_paths(files)) if _is_utf8(source) else None
-        refuse_java_numbers(name, lines, text, schema)
+    refuse_odd_values(name, source, text, schema)
 
 
 def _is_held_to_its_header(source: Source, files: SourceFiles) -> bool:

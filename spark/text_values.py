@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -21,19 +19,21 @@ if TYPE_CHECKING:
     from arclight.spec import Source
 
 _LOOKED_AT = 1000
-"""Rows in which odd times are looked for: they are written alike in a whole file."""
+"""Rows in which odd values are looked for: most often a whole file is written alike."""
 _OTHER_YEAR = re.compile(r"\s*[+-]?(\d{1,3}|\d{5,})(-.*)?\s*")
 _SECONDS = re.compile(r"\d{9,11}")  # from 1973 to 5138
-# how Java writes a double, a float and a hexadecimal one; and signs of one in a line
-_OF_JAVA = r"^\s*[+-]?(0[xX].*|[0-9.]+([eE][+-]?[0-9]+)?[dDfF])\s*$"
-_MAY_BE_OF_JAVA = r"[0-9.][dDfF]\b|0[xX]"
+# how Java writes a double, a float and a hexadecimal one
+_OF_JAVA = re.compile(r"\s*[+-]?(0[xX].*|[0-9.]+([eE][+-]?[0-9]+)?[dDfF])\s*")
+_TIMES = (T.DateType, T.TimestampType, T.TimestampNTZType)
+_FRACTIONS = (T.FloatType, T.DoubleType)
 
 
-def refuse_odd_times(name: str, source: Source, text: DataFrame, schema: T.StructType) -> None:
-    """Refuse what Spark, when it reads a date or a time out of text, makes another one of.
+def refuse_odd_values(name: str, source: Source, text: DataFrame, schema: T.StructType) -> None:
+    """Refuse what Spark, when it reads a time or a number out of text, makes another one of.
 
-    That is: a time of day, which it completes with the day of the run; and digits that are no
-    year of four, as 201301 or a time in milliseconds, which become a year or days since 1970.
+    That is: a time of day, which it completes with the day of the run; digits that are no year
+    of four, as 201301 or a time in milliseconds, which become a year or days since 1970; and in
+    a CSV numbers as Java alone writes them: `12D` and `3F` become 12 and 3.
 
     Args:
         name: of the source.
@@ -42,55 +42,32 @@ def refuse_odd_times(name: str, source: Source, text: DataFrame, schema: T.Struc
         schema: what they are read as.
 
     Raises:
-        SpecError: one of the first rows has such a value.
+        SpecError: one of the first rows has such a time.
+        DataError: one has such a number.
     """
-    times = _of_kind(schema, T.DateType, T.TimestampType, T.TimestampNTZType)
-    if not times:
+    kinds = _TIMES if source.format == "json" else (*_TIMES, *_FRACTIONS)
+    fields = [field for field in schema.fields if isinstance(field.dataType, kinds)]
+    if not fields:
         return
     try:
-        rows = text.select([_column(one) for one in times]).limit(_LOOKED_AT).collect()
+        rows = text.select([_column(field.name) for field in fields]).limit(_LOOKED_AT).collect()
     except JVM_ERRORS as error:
         raise explain_rows(error, f"source '{name}' cannot be read") from error
     for row in rows:
-        for column, value in zip(times, row, strict=True):
-            kind = schema[column].dataType
-            why = None if value is None else _odd_time(value, kind, source)
-            if why is not None:
-                raise SpecError(
-                    f"source '{name}': '{printable(value)}' in column '{printable(column)}' "
-                    f"{why}; give the types in sources.{name}.schema, this one as a string or "
-                    "bigint, and say in etl.sql what it is, as to_date(…, 'yyyyMM') and "
-                    "timestamp_millis(…) do."
-                )
+        for field, value in zip(fields, row, strict=True):
+            if value is None:
+                continue
+            if isinstance(field.dataType, _FRACTIONS):
+                _refuse_java_number(name, field.name, value)
+            else:
+                _refuse_odd_time(name, source, field, value)
 
 
-def refuse_java_numbers(
-    name: str, lines: DataFrame | None, text: DataFrame, schema: T.StructType
-) -> None:
-    """Refuse texts that are numbers to Java alone: `12D` and `3F` would become 12 and 3.
+# --------------------------------------------------------------------------------- inside
 
-    Args:
-        name: of the source.
-        lines: all of it as it stands; None where its encoding is another.
-        text: its rows, all columns as text.
-        schema: what they are read as.
 
-    Raises:
-        DataError: there is one.
-    """
-    fractions = _of_kind(schema, T.FloatType, T.DoubleType)
-    if not fractions:
-        return
-    odd = [_column(one).rlike(_OF_JAVA) for one in fractions]
-    try:
-        if lines is not None and not lines.where(F.col("value").rlike(_MAY_BE_OF_JAVA)).take(1):
-            return
-        rows = text.where(reduce(or_, odd)).select([_column(one) for one in fractions]).take(1)
-    except JVM_ERRORS as error:
-        raise explain_rows(error, f"source '{name}' cannot be read") from error
-    for row in rows:
-        values = zip(fractions, row, strict=True)
-        column, value = next(pair for pair in values if re.match(_OF_JAVA, pair[1] or ""))
+def _refuse_java_number(name: str, column: str, value: str) -> None:
+    if _OF_JAVA.fullmatch(value):
         raise DataError(
             f"source '{name}': '{printable(value)}' in column '{printable(column)}' is no number, "
             "but Spark would make one of it, as Java does; mend it, or give the types in "
@@ -98,7 +75,15 @@ def refuse_java_numbers(
         )
 
 
-# --------------------------------------------------------------------------------- inside
+def _refuse_odd_time(name: str, source: Source, field: T.StructField, value: str) -> None:
+    why = _odd_time(value, field.dataType, source)
+    if why is not None:
+        raise SpecError(
+            f"source '{name}': '{printable(value)}' in column '{printable(field.name)}' "
+            f"{why}; give the types in sources.{name}.schema, this one as a string or "
+            "bigint, and say in etl.sql what it is, as to_date(…, 'yyyyMM') and "
+            "timestamp_millis(…) do."
+        )
 
 
 def _odd_time(value: str, kind: T.DataType, source: Source) -> str | None:
@@ -119,7 +104,3 @@ def _odd_time(value: str, kind: T.DataType, source: Source) -> str | None:
 
 def _column(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
-
-
-def _of_kind(schema: T.StructType, *kinds: type[T.DataType]) -> list[str]:
-    return [field.name for field in schema.fields if isinstance(field.dataType, kinds)]

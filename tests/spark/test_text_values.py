@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def csv_case(folder: Path, odd: str, **source: Any) -> Case:
-    """Return a case over a CSV with an odd number in row 1,500, and in all a text like 12D."""
-    lines = (f"{i},{odd if i == 1500 else i % 17},1{i % 10}D,{i % 2}" for i in range(2000))
+    """Return a case over a CSV with an odd number in row 500, and in all a text like 12D."""
+    lines = (f"{i},{odd if i == 500 else i % 17},1{i % 10}D,{i % 2}" for i in range(600))
     case = make_case(folder)
     (folder / "a.csv").write_text("\n".join(["id,x,c,y", *lines, ""]))
     options = {"header": True, **source.pop("options", {})}
