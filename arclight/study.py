@@ -178,6 +178,7 @@ def find_study(store: Store, ref: str) -> Study:
 
     Raises:
         MissingError: there is no such study; those that are there are named.
+        IntegrityError: its record is damaged, or another study's.
     """
     name, _, number = ref.partition("@")
     known = studies_of(store, name) if name else ()
@@ -185,7 +186,13 @@ def find_study(store: Store, ref: str) -> Study:
         there = ", ".join(f"{name}@{n}" for n in known[-5:]) or "none of this name"
         raise MissingError(f"there is no study '{printable(ref)}'; there is {there}.")
     record = store.record(int(number), STUDIES, name, "versions")
-    return Study.from_json(record.text, source=record.path)
+    study = Study.from_json(record.text, source=record.path)
+    if study.ref != f"{name}@{number}":
+        raise IntegrityError(
+            f"'{record.path}' must hold study {name}@{number}, but holds {study.ref}; it was "
+            "copied by hand: restore it from a backup or begin another with --new-study."
+        )
+    return study
 
 
 def trials_path(store: Store, study: Study) -> Path:

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from arclight.contract import Contract
+from arclight.contract import Contract, sealed, unseal
 from arclight.errors import ArclightError, IntegrityError
 from arclight.metrics import METRICS
 from arclight.search_space import Param
@@ -106,8 +106,8 @@ class Trials:
         for line in whole.splitlines():
             self._lines += 1
             try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+                self._take(_body_of(line))
+            except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
                 raise IntegrityError(
                     f"line {self._lines} of '{self.path}' must be a trial as it was written, but "
                     "cannot be read; restore the file from a backup or begin anew with "
@@ -177,7 +177,7 @@ class Trials:
                 if size and os.pread(stream, 1, size - 1) != b"\n":  # the rest of a cut line
                     whole = os.pread(stream, size, 0)
                     os.ftruncate(stream, whole.rfind(b"\n") + 1)
-                rest = memoryview(json.dumps(body, allow_nan=False).encode() + b"\n")
+                rest = memoryview(json.dumps(sealed(body), allow_nan=False).encode() + b"\n")
                 while rest:
                     rest = rest[os.write(stream, rest) :]
                 if is_lasting:
@@ -212,6 +212,13 @@ class Trials:
             self.budget = dict(body["budget"])
         else:
             self.over = self.budget = dict(body["over"])
+
+
+def _body_of(line: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(line)
+    if not unseal(body):
+        raise ValueError("it was changed after it was written")
+    return body
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class ApiKeys(Contract):
     """The keys a server knows, as its file holds them."""
 
     kind: ClassVar[str] = "api-keys"
+    is_sealed: ClassVar[bool] = False
 
     keys: tuple[ApiKey, ...] = ()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
 from typing import TYPE_CHECKING
@@ -151,7 +152,11 @@ def test_a_record_under_another_number_is_refused(three: Catalog):
 
 def test_x2_a_record_that_leads_out_of_the_store_is_refused(three: Catalog):
     file = three.store.path("models", "flights", "versions", "3.json")
-    file.write_text(file.read_text().replace("models/flights/data/0123", "models/../../../etc"))
+    text = file.read_text().replace("models/flights/data/0123", "models/../../../etc")
+    file.write_text(text)
+    with pytest.raises(IntegrityError, match="it was changed since"):
+        three.model("flights@3")
+    file.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "own"}))
     with pytest.raises(IntegrityError, match=r"folder: .*plain path below its folder"):
         three.model("flights@3")
 

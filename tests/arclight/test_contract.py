@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import ClassVar
 
@@ -77,8 +78,33 @@ def test_nan_is_refused_wherever_it_comes_in(value: float):
     with pytest.raises(ValueError, match="JSON compliant"):
         digest_of(value)
     text = THING.to_json().replace("5e-324", json.dumps(value))
-    with pytest.raises(IntegrityError, match=r"parts\.1\.value"):
+    with pytest.raises(IntegrityError, match="JSON compliant"):
         Thing.from_json(text)
+    body = json.loads(text)
+    del body["own"]
+    with pytest.raises(IntegrityError, match=r"parts\.1\.value"):
+        Thing.from_json(json.dumps(body))
+
+
+def test_any_value_that_was_changed_after_it_was_written_is_refused():
+    text = THING.to_json()
+    for at, sign in enumerate(text):
+        other = text[:at] + chr(ord(sign) ^ 1) + text[at + 1 :]
+        with contextlib.suppress(IntegrityError):
+            assert Thing.from_json(other) == THING, other
+
+
+def test_a_stored_form_of_an_older_release_holds_no_digest_of_itself():
+    body = json.loads(THING.to_json())
+    del body["own"]
+    assert Thing.from_json(json.dumps(body)) == THING
+
+
+def test_what_people_may_edit_holds_no_digest_of_itself():
+    class Notes(Thing):
+        is_sealed: ClassVar[bool] = False
+
+    assert "own" not in json.loads(Notes(name="a").to_json())
 
 
 def test_a_value_is_frozen():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from arclight.errors import ArclightError, ConflictError, IntegrityError, RefusedError
 from arclight.store import open_store
-from arclight.study import alone, newest_study, open_study, trials_path
+from arclight.study import alone, find_study, newest_study, open_study, trials_path
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.train import model_key
@@ -79,9 +80,34 @@ def test_a_changed_line_is_named(tmp_path):
     trials = Trials.read(path)
     trials.begin(0, {})
     trials.end(ended(0))
-    path.write_text(path.read_text().replace("complete", "finished"))
+    whole = path.read_text()
+    path.write_text(whole.replace('"value": 0.5', '"value": 0.9'))
     with pytest.raises(IntegrityError, match="line 2 of"):
         Trials.read(path)
+    path.write_text(whole.replace('"begun": 0', '"begun": Infinity').split(', "own"')[0] + "}\n")
+    with pytest.raises(IntegrityError, match="line 1 of"):
+        Trials.read(path)
+
+
+def test_trials_of_an_older_release_are_read(tmp_path):
+    path = tmp_path / "t.jsonl"
+    Trials.read(path).end(ended(0))
+    body = json.loads(path.read_text())
+    del body["own"]
+    path.write_text(json.dumps(body) + "\n")
+    assert Trials.read(path).ended == {0: ended(0)}
+
+
+def test_a_study_that_was_copied_from_another_is_none(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    for seed in (1, 2):
+        study, trials = open_study(store, manifest, spec_of(seed=seed))
+        trials.close(study.tune)
+    folder = tmp_path / "studies/demo/versions"
+    shutil.copy(folder / "1.json", folder / "2.json")
+    assert find_study(store, "demo@1").number == 1
+    with pytest.raises(IntegrityError, match="must hold study demo@2, but holds demo@1"):
+        find_study(store, "demo@2")
 
 
 def test_the_best_is_first_and_of_equal_ones_the_older(tmp_path):
