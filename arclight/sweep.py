@@ -7,7 +7,8 @@ proof: first the folders, then the runs, then the records. A folder that was the
 was alive, and that no record names after it, has no maker that could still publish it.
 
 The checkpoints of a training that nobody goes on with, and the scratch of a run that is not alive,
-have no record at all: they are left over once they are idle for long enough.
+have no record at all: they are left over once they are idle for long enough. The folder of a
+model that is trained again (`verify --retrain`) has no run: who works in it holds it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def find_leftovers(
     alive = {_name_of(run) for run in _folders(store.path("runs")) if _is_alive(store, run)}
     named, refused = _read_records(store)
     found = [
-        _look(path, clock=clock, grace_s=grace_s, is_alive=name in alive)
+        _look(path, clock=clock, grace_s=grace_s, is_alive=name in alive or _is_retraining(path))
         for shelf, name, path in staged
         if path.relative_to(store.root).as_posix() not in named and (shelf, name) not in refused
     ]
@@ -155,6 +156,14 @@ def _scratch(store: Store) -> Iterator[tuple[str, Path]]:
 
 def _is_alive(store: Store, run: str) -> bool:
     return is_open(store.path("runs", run))
+
+
+def _is_retraining(path: Path) -> bool:
+    if not path.name.startswith(RETRAINED):
+        return False
+    with contextlib.suppress(FileNotFoundError), held(path) as is_shared:
+        return not is_shared
+    return False
 
 
 def _name_of(run: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.errors import RefusedError
+from arclight.store import held
 from arclight.sweep import RETRAINED
 from cluster.profiles import load_profile
 from cluster.ray_session import ray_session
@@ -34,6 +35,7 @@ def retrain_command(ref: str, *, store: str | None, profile: str, as_json: bool)
     root = catalog.store.root if workers > 1 else None
     with (
         tempfile.TemporaryDirectory(prefix=RETRAINED, dir=root) as scratch,
+        held(Path(scratch), alone=True),  # which tells a sweep that somebody is at work here
         progress("retrain") as tick,
         _ray(place, workers, Path(scratch)),
     ):

@@ -264,3 +264,12 @@ def test_a_sweep_beside_publishers_never_takes_what_is_published(catalog: Catalo
     for manifest in manifests:
         assert (catalog.folder(manifest) / "train" / "part-0.parquet").is_file()
     assert set(removed) <= set(doomed)
+
+
+def test_a_model_that_is_trained_again_is_in_use_for_as_long_as_it_takes(catalog: Catalog):
+    folder = catalog.store.root / f"{sweep.RETRAINED}abc"
+    folder.mkdir()
+    with held(folder, alone=True):
+        assert found(catalog, clock=time.time() + 9 * DAY_S) == {folder: "in use"}
+        assert found(catalog, clock=time.time() + 9 * DAY_S) == {folder: "in use"}
+    assert found(catalog, clock=time.time() + 9 * DAY_S) == {folder: ""}
