@@ -6,11 +6,12 @@ import contextlib
 import datetime as dt
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from arclight.alias_moves import ALIAS, AliasRecord, versions_behind
+from arclight.beside import Opening, evaluations_of, folders_in, moves_of, openings_of
 from arclight.bundle import Evaluation, ModelBundle, ModelSignature
-from arclight.contract import NAME, Contract
+from arclight.contract import NAME
 from arclight.errors import (
     ConflictError,
     IntegrityError,
@@ -33,19 +34,6 @@ Version = TypeVar("Version", DatasetManifest, ModelBundle)
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}\Z")
 
 
-class Opening(Contract):
-    """The test split of a dataset was opened: by what, for which model, when."""
-
-    kind: ClassVar[str] = "test-opening"
-
-    dataset: str
-    number: int
-    model: str
-    model_digest: str
-    run: str
-    at: str
-
-
 def now() -> str:
     """Return the time as ISO text in UTC, to the second."""
     return dt.datetime.now(dt.UTC).replace(microsecond=0).isoformat()
@@ -66,9 +54,8 @@ class Catalog:
 
     def names(self, shelf: Shelf) -> tuple[str, ...]:
         """Return the names on a shelf that have at least one version, sorted."""
-        folder = self.store.path(shelf)
-        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return tuple(sorted(n for n in found if self.store.numbers(shelf, n, "versions")))
+        found = folders_in(self.store, shelf)
+        return tuple(name for name in found if self.store.numbers(shelf, name, "versions"))
 
     def damaged(self, shelf: Literal["datasets", "models"], name: str) -> dict[str, str]:
         """Return NAME@N -> what is wrong, of the versions whose record cannot be read."""
@@ -173,13 +160,9 @@ class Catalog:
 
         One that says it is of another version, or model, was copied here, and is none.
         """
-        parts = ("models", name, "evaluations", str(number))
-        for place in reversed(self.store.numbers(*parts)):
-            with contextlib.suppress(IntegrityError):
-                record = self.store.record(place, *parts)
-                found = Evaluation.from_json(record.text, source=record.path)
-                if found.model == f"{name}@{number}":
-                    yield found
+        for _, found in evaluations_of(self.store, name, number):
+            if isinstance(found, Evaluation):
+                yield found
 
     def find_evaluation(self, bundle: ModelBundle, key: str) -> Evaluation | None:
         """Return the evaluation of a model's version with this key, if it is published."""
@@ -210,11 +193,15 @@ class Catalog:
         return Opening.from_json(record.text, source=record.path)
 
     def openings(self, manifest: DatasetManifest) -> Iterator[Opening]:
-        """Yield the openings of a dataset version's test split, newest first."""
-        for record in self.store.records(
-            "datasets", manifest.name, "openings", str(manifest.number)
-        ):
-            yield Opening.from_json(record.text, source=record.path)
+        """Yield the openings of a dataset version's test split, newest first.
+
+        Raises:
+            IntegrityError: one is damaged, or of another dataset: they cannot be counted.
+        """
+        for _, found in openings_of(self.store, manifest.name, manifest.number):
+            if isinstance(found, IntegrityError):
+                raise found
+            yield found
 
     # aliases
 
@@ -224,18 +211,13 @@ class Catalog:
 
     def _moves(self, model: str, alias: str) -> Iterator[AliasRecord]:
         """Yield the valid moves of an alias, newest first; a copy of another one's is none."""
-        parts = ("models", model, "aliases", alias)
-        for number in reversed(self.store.numbers(*parts)):
-            with contextlib.suppress(IntegrityError):
-                record = self.store.record(number, *parts)
-                move = AliasRecord.from_json(record.text, source=record.path)
-                if (move.model, move.alias, move.number) == (model, alias, number):
-                    yield move
+        for _, move in moves_of(self.store, model, alias):
+            if isinstance(move, AliasRecord):
+                yield move
 
     def aliases(self, model: str) -> dict[str, AliasRecord]:
         """Return every alias of a model and where it stands."""
-        folder = self.store.path("models", model, "aliases")
-        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        names = folders_in(self.store, "models", model, "aliases")
         return {name: held for name in names if (held := self.alias(model, name)) is not None}
 
     def move_alias(
@@ -327,7 +309,7 @@ class Catalog:
     def _publish(
         self,
         kind: type[Version],
-        shelf: Shelf,
+        shelf: Literal["datasets", "models"],
         version: Version,
         *,
         before: Callable[[str], object] = lambda _: None,

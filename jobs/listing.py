@@ -10,7 +10,7 @@ from arclight.errors import IntegrityError
 from jobs.say import answer, say, say_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass
@@ -46,11 +46,7 @@ class Listing:
         answer({self.what: self.rows, "damaged": damaged}, as_json=as_json)
         if not as_json:
             self._say()
-        *others, last = self.damaged.values() or [""]
-        for text in others:
-            say(text, style="red")
-        if last:
-            raise IntegrityError(last)
+        tell_damaged(self.damaged)
 
     def _say(self) -> None:
         columns = [c for c in (self.rows[0] if self.rows else {self.key: ""}) if c != "digest"]
@@ -62,6 +58,19 @@ class Listing:
             say_table(self.what, columns, lines)
         else:
             say(f"there are no {self.what} in this store yet.")
+
+
+def tell_damaged(damaged: Mapping[str, str]) -> None:
+    """Say what is wrong with records, if there are any.
+
+    Raises:
+        IntegrityError: there are; with the last of them.
+    """
+    *others, last = damaged.values() or [""]
+    for text in others:
+        say(text, style="red")
+    if last:
+        raise IntegrityError(last)
 
 
 def _cell(value: object) -> str:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from arclight.beside import damaged_beside
 from arclight.errors import IntegrityError, MissingError, nearest
 from arclight.journal import is_open
-from jobs.listing import Listing
+from jobs.listing import Listing, tell_damaged
 from jobs.records import aliases_on, say_dataset, say_model
 from jobs.runs import known_store, read_journal, run_ids
 from jobs.say import answer
@@ -35,13 +36,14 @@ def list_models(name: str | None, *, store: str | None, as_json: bool) -> None:
         answer(json.loads(shown.to_json()), as_json=as_json)
         if not as_json:
             say_model(catalog, shown)
+        tell_damaged(damaged_beside(catalog.store, shown.name, shown.number))
         return
     listing = Listing("models", "model")
     for one in _names(catalog, "models", name):
         aliases = catalog.aliases(one)
         for bundle in catalog.models(one):
             listing.rows.append(_model_row(bundle, aliases))
-        listing.damaged |= catalog.damaged("models", one)
+        listing.damaged |= catalog.damaged("models", one) | damaged_beside(catalog.store, one)
     listing.end(as_json=as_json)
 
 

@@ -27,8 +27,9 @@ from ray_apps.versions import CODE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from arclight.beside import Opening
     from arclight.bundle import ModelBundle
-    from arclight.catalog import Catalog, Opening
+    from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.progress import Tick
     from ray_apps.predictor import Predictor, Scores

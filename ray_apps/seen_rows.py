@@ -15,7 +15,8 @@ from ray_apps.shards import open_split
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from arclight.catalog import Catalog, Opening
+    from arclight.beside import Opening
+    from arclight.catalog import Catalog
     from arclight.keys import Hashes
     from arclight.manifest import DatasetManifest, Part
     from arclight.progress import Tick

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from arclight.catalog import Opening
+    from arclight.beside import Opening
     from arclight.manifest import DataFile, DatasetManifest, Part
     from arclight.plan import FeaturePlan, Matrix
 

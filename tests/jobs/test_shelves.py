@@ -46,7 +46,8 @@ def catalog(tmp_path: Path) -> Catalog:
         seed=0,
         dataset="flights@1",
     )
-    catalog.publish_evaluation("flights", 1, make_evaluation(report))
+    update = {"model_digest": bundle.model_digest}
+    catalog.publish_evaluation("flights", 1, make_evaluation(report).model_copy(update=update))
     catalog.move_alias(bundle, "champion", reason="made", seen=None)
     return catalog
 
@@ -197,6 +198,37 @@ def test_a_dataset_whose_opening_is_damaged_is_named(catalog, capsys):
     status, _, err = ask(catalog, capsys, "datasets")
     assert (status, "flights@1 (damaged)" in err) == (1, True)
     assert "openings/1/1.json' must not be empty" in err
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("aliases/champion/2.json", "flights@champion, move 2"),
+        ("evaluations/1/1.json", "flights@1, evaluation 1"),
+    ],
+)
+def test_damage_beside_a_version_is_named(catalog, capsys, place, named):
+    second = catalog.publish_model(make_bundle(key="k2"))
+    held = catalog.alias("flights", "champion")
+    catalog.move_alias(second, "champion", reason="better", seen=held)
+    assert ask(catalog, capsys, "models")[0] == 0
+    catalog.store.path("models", "flights", *place.split("/")).write_text("{")
+    for words in (("models",), ("models", "flights"), ("models", "flights@1")):
+        status, _, err = ask(catalog, capsys, *words)
+        assert status == 1, words
+        assert f"{place}' must be" in err, words
+    _, out, _ = ask(catalog, capsys, "models", "--json")
+    assert [row["model"] for row in json.loads(out)["damaged"]] == [named]
+    status, _, err = ask(catalog, capsys, "models", "flights@2")
+    assert status == (1 if "aliases" in place else 0)
+
+
+def test_an_opening_that_was_copied_counts_for_nothing(catalog, capsys):
+    catalog.open_test(catalog.dataset("flights"), catalog.model("flights"), run="r")
+    folder = catalog.store.path("datasets", "flights", "openings", "1")
+    (folder / "2.json").write_bytes((folder / "1.json").read_bytes())
+    status, _, err = ask(catalog, capsys, "datasets")
+    assert (status, "2.json' must have been written for this place" in err) == (1, True)
 
 
 def test_a_run_that_was_killed_is_told_from_one_that_runs(catalog, capsys):
