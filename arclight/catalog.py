@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from arclight.alias_moves import ALIAS, AliasRecord, versions_behind
-from arclight.beside import Opening, evaluations_of, folders_in, moves_of, openings_of
+from arclight.beside import Opening, evaluations_of, folders_in, moves_of, openings_of, told_of
 from arclight.bundle import Evaluation, ModelBundle, ModelSignature
 from arclight.contract import NAME
 from arclight.errors import (
@@ -170,8 +170,12 @@ class Catalog:
         return next((e for e in known if e.key == key), None)
 
     def own_evaluation(self, bundle: ModelBundle) -> Evaluation | None:
-        """Return the newest evaluation on the dataset that a model was trained on, else on any."""
+        """Return the newest evaluation on the dataset that a model was trained on, else on any.
+
+        Not one of other bytes: the number may have been another model's.
+        """
         known = list(self.evaluations(bundle.name, bundle.number))
+        known = [e for e in known if e.model_digest == bundle.model_digest]
         own = (e for e in known if e.dataset == bundle.dataset)
         return next(own, known[0] if known else None)
 
@@ -322,7 +326,8 @@ class Catalog:
         def taken(record: Record) -> bool:
             return _read(kind, record, version.name).key == version.key
 
-        record = self.store.append(make, taken, shelf, version.name, "versions")
+        above = told_of(self.store, shelf, version.name)
+        record = self.store.append(make, taken, shelf, version.name, "versions", above=above)
         return _read(kind, record, version.name)
 
     def _versions(self, kind: type[Version], shelf: Shelf, name: str) -> Iterator[Version]:

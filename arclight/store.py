@@ -150,7 +150,11 @@ class Store:
         return True
 
     def append(
-        self, make: Callable[[int], str], taken: Callable[[Record], bool], *parts: str
+        self,
+        make: Callable[[int], str],
+        taken: Callable[[Record], bool],
+        *parts: str,
+        above: int = 0,
     ) -> Record:
         """Publish under the next free number, unless a record already holds the same thing.
 
@@ -158,6 +162,7 @@ class Store:
             make: gives the record's text for a number.
             taken: says whether a record somebody else published is this very thing.
             parts: the folder of the records.
+            above: a number up to which none is free, though its record may have been taken away.
 
         Returns:
             The record that now holds the thing, ours or theirs.
@@ -173,7 +178,7 @@ class Store:
                     record = self.record(number, *parts)
                     if taken(record):
                         return record
-            seen = numbers[-1] if numbers else 0
+            seen = max(*numbers, above, 0)
             text = make(seen + 1)
             if self.publish(seen + 1, text, *parts):
                 return self.record(seen + 1, *parts)

@@ -9,6 +9,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from arclight.beside import highest_in
 from arclight.contract import Contract, digest_of
 from arclight.errors import (
     ConflictError,
@@ -164,6 +165,8 @@ def open_study(
         lambda number: asked.model_copy(update={"number": number}).to_json(),
         lambda r: new is False and Study.from_json(r.text, source=r.path).key == asked.key,
         STUDIES, spec.name, "versions",
+        # whose trials another study with its number would take for its own
+        above=highest_in(store, STUDIES, spec.name, "trials"),
     )  # fmt: skip
     return _with_trials(store, Study.from_json(record.text, source=record.path), spec.tune)
 

@@ -18,6 +18,7 @@ from tests.arclight.made_records import make_bundle, make_evaluation, make_manif
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from arclight.bundle import Evaluation
     from arclight.report import EvalReport
 
 FORK = multiprocessing.get_context("fork")
@@ -375,3 +376,39 @@ def test_a_bad_opening_is_never_passed_over_in_silence(three: Catalog):
     with pytest.raises(IntegrityError, match=r"2\.json' must not be empty"):
         list(three.openings(manifest))
     assert three.open_test(manifest, three.model("flights"), run="r2").number == 3
+
+
+@pytest.mark.parametrize("told", ["alias", "evaluation"])
+def test_a_number_that_was_taken_away_by_hand_is_not_given_to_another_model(
+    three: Catalog, told: str
+):
+    if told == "alias":
+        promote(three, 3)
+        promote(three, 1)  # a rollback leads to it still
+    else:
+        three.publish_evaluation("flights", 3, evaluation_of(three, 3))
+    three.store.path("models", "flights", "versions", "3.json").unlink()
+    assert three.publish_model(make_bundle(key="other")).number == 4
+    assert three.publish_model(make_bundle(key="other")).number == 4
+
+
+def evaluation_of(catalog: Catalog, number: int) -> Evaluation:
+    report = evaluate_predictions(
+        "binary", np.array([0, 1]), np.array([0.1, 0.8]), seed=0, dataset="d@1", resamples=0
+    )
+    return make_evaluation(report).model_copy(update={"model": f"flights@{number}"})
+
+
+def test_a_number_that_was_taken_away_by_hand_is_not_given_to_another_dataset(catalog: Catalog):
+    manifest = catalog.publish_dataset(make_manifest())
+    catalog.open_test(manifest, make_bundle(), run="r")
+    catalog.store.path("datasets", "flights", "versions", "1.json").unlink()
+    assert catalog.publish_dataset(make_manifest(key="other")).number == 2
+
+
+def test_an_evaluation_of_other_bytes_speaks_for_no_model(three: Catalog):
+    bundle = three.model("flights@3")
+    found = evaluation_of(three, 3).model_copy(update={"model_digest": bundle.model_digest})
+    three.publish_evaluation("flights", 3, found)
+    assert three.own_evaluation(bundle) == found
+    assert three.own_evaluation(bundle.model_copy(update={"threshold": 0.7})) is None

@@ -304,3 +304,12 @@ def test_fields_that_came_later_change_no_key_of_an_older_study(tmp_path, monkey
         set(), {"folds"}, {"fidelity"},
     ]  # fmt: skip
     assert not set(told[0]["train"]) & {"workers", "device", "bins", "checkpoint_every"}
+
+
+def test_a_study_that_was_taken_away_by_hand_leaves_its_trials_to_no_other(tmp_path):
+    store, manifest = open_store(tmp_path), make_manifest()
+    _, trials = open_study(store, manifest, spec_of(seed=1))
+    trials.end(ended(0))
+    (tmp_path / "studies/demo/versions/1.json").unlink()
+    study, trials = open_study(store, manifest, spec_of(seed=2))
+    assert (study.number, trials.ended) == (2, {})

@@ -323,7 +323,8 @@ def test_a_model_says_that_its_training_went_wrong(context: Context, capsys):
 def test_figures_of_a_model_are_those_of_its_own_dataset(context: Context, capsys):
     catalog = context.run.catalog
     bundle, own = judged(context, "k1", 0.3)
-    other = of_skill(0.9, "other").model_copy(update={"dataset": "flights@2"})
+    update = {"dataset": "flights@2", "model_digest": bundle.model_digest}
+    other = of_skill(0.9, "other").model_copy(update=update)
     catalog.publish_evaluation(bundle.name, bundle.number, other)
     assert catalog.own_evaluation(bundle) == own
     say_model(catalog, bundle)
@@ -332,7 +333,8 @@ def test_figures_of_a_model_are_those_of_its_own_dataset(context: Context, capsy
         capsys.readouterr().err.replace("│", " ").split()
     )
     unknown = catalog.publish_model(make_bundle(key="k2"))
-    other = other.model_copy(update={"model": unknown.ref})
+    update = {"model": unknown.ref, "model_digest": unknown.model_digest}
+    other = other.model_copy(update=update)
     catalog.publish_evaluation(unknown.name, unknown.number, other)
     say_model(catalog, unknown)
     assert "auc on test of flights@2" in capsys.readouterr().err
