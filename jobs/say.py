@@ -53,7 +53,8 @@ def say_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object
 
 def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """Return a table for people; its texts are taken literally."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    name = escape(printable(title))
+    table = Table(title=name, title_justify="left", title_style="bold", header_style="dim")
     for column in columns:
         table.add_column(escape(printable(column)), overflow="fold")
     for row in rows:

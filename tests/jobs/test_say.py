@@ -35,6 +35,11 @@ def test_a_table_shows_what_stands_in_it(capsys, monkeypatch):
     assert not any(line.startswith("d") for line in lines)
 
 
+def test_the_title_of_a_table_is_text(capsys):
+    say_table("keys[/x].json\x1b[31m [red]", ("key",), [("a" * 60,)])
+    assert "keys[/x].json\\x1b[31m [red]" in capsys.readouterr().err
+
+
 def test_no_name_between_colons_becomes_a_picture(capsys):
     say("10 rows for infinite:a: is that meant?")
     say_table("of a:b:c", ("what:b:", "rows"), [("ledger key: check:ok:", "1")])
