@@ -13,11 +13,13 @@ The commit rule, for datasets, models, scores and aliases:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,14 +94,13 @@ class Store:
         """
         path = self.path(*parts, f"{number}.json")
         try:
-            text = path.read_bytes()
+            text = _read_plain(path)
         except FileNotFoundError as error:
-            raise MissingError(f"record '{path}' does not exist; list what does.") from error
+            if not path.is_symlink():
+                raise MissingError(f"record '{path}' does not exist; list what does.") from error
+            raise _unreadable(path, "its link leads nowhere") from error
         except OSError as error:
-            raise IntegrityError(
-                f"record '{path}' must be a file that can be read, but {error.strerror}; mend it "
-                "or restore it from a backup."
-            ) from error
+            raise _unreadable(path, error.strerror) from error
         if not text.strip():
             raise IntegrityError(
                 f"record '{path}' must not be empty; its number is not used again: publish a "
@@ -402,6 +403,21 @@ def flush_tree(folder: Path) -> None:
 def discard(folder: Path) -> None:
     """Remove a staged folder that will not be published."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_plain(path: Path) -> bytes:
+    """Return a file's bytes; whoever opens a pipe waits for somebody to write into it."""
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise OSError(errno.EINVAL, "it is a pipe or a device")
+    return path.read_bytes()
+
+
+def _unreadable(path: Path, reason: str | None) -> IntegrityError:
+    return IntegrityError(
+        f"record '{path}' must be a file that can be read, but {reason}; mend it or restore it "
+        "from a backup."
+    )
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,21 @@ def test_x2_a_record_that_leads_out_of_the_store_is_refused(three: Catalog):
     file.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "own"}))
     with pytest.raises(IntegrityError, match=r"folder: .*plain path below its folder"):
         three.model("flights@3")
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("make", [make_link, os.mkfifo])
+def test_a_record_that_is_no_file_is_named_and_hides_no_other(three: Catalog, make):
+    file = three.store.path("models", "flights", "versions", "3.json")
+    file.unlink()
+    make(file)
+    assert [bundle.number for bundle in three.models("flights")] == [2, 1]
+    with pytest.raises(IntegrityError, match=r"3\.json' must be a file that can be read"):
+        three.model("flights@3")
+    assert list(three.damaged("models", "flights")) == ["flights@3"]
 
 
 # aliases
