@@ -33,7 +33,8 @@ BOOST_ROUNDS = {"full": 30, "quick": 10, "tiny": 3}
 BOOSTERS = ("xgboost", "lightgbm")
 OF_RAW, LARGE_OF_RAW, SMALL_OF_RAW, SMALL_OF_RAY, NOTHING_OF_RAY = 0.85, 0.97, 0.5, 10.0, 3.0
 SMALL_FLOOR = 6.0
-QUANTISED, OF_QUANTISED = "arclight-lightgbm-quantised", 1.4
+QUANTISED, OF_QUANTISED = "lightgbm-quantised", 1.4
+GRADIENTS = {"use_quantized_grad": True}
 DASK = (
     "dask==2026.8.0", "distributed==2026.8.0", "toolz", "partd", "locket", "zict", "tblib",
     "tornado", "importlib_metadata==8.7.0", "zipp",
@@ -73,10 +74,11 @@ def make_race(setting: Setting) -> Race:
             Comparison(ours=mine, peer=name, target=TARGETS.get(name, 1.0))
             for name in PEERS[trainer]
         ]
-    spec = ingest_job.spec_body(data, INGEST_CATEGORIES, "lightgbm", rounds)
-    spec["train"]["params"] = {**spec["train"]["params"], "use_quantized_grad": True}
-    contenders.append(_ours(setting, "train", published, spec, QUANTISED))
-    comparisons.append(Comparison(ours=QUANTISED, peer="raw-lightgbm", target=OF_QUANTISED))
+    contenders += _ours_and_raw(setting, "train", published, data, QUANTISED, GRADIENTS)
+    comparisons += [
+        Comparison(ours=f"arclight-{QUANTISED}", peer="raw-lightgbm", target=OF_QUANTISED),
+        Comparison(ours=f"arclight-{QUANTISED}", peer=f"raw-{QUANTISED}", target=OF_RAW),
+    ]
     return _race(setting, "train", (published, data), (contenders, comparisons))
 
 
@@ -160,18 +162,26 @@ def _ours(
 
 
 def _ours_and_raw(
-    setting: Setting, race: str, published: Published, data: Path, trainer: str
+    setting: Setting,
+    race: str,
+    published: Published,
+    data: Path,
+    lane: str,
+    more: dict[str, Any] | None = None,
 ) -> list[Contender]:
-    rounds = BOOST_ROUNDS[setting.size]
-    raw = f"raw-{trainer}"
+    """Return both sides of a lane, whose name begins with the library's; `more`: parameters."""
+    rounds, trainer = BOOST_ROUNDS[setting.size], lane.partition("-")[0]
+    raw = f"raw-{lane}"
     spec = ingest_job.spec_body(data, INGEST_CATEGORIES, trainer, rounds)
+    spec["train"]["params"] = {**spec["train"]["params"], **(more or {})}
     theirs: dict[str, Any] = {
         "scratch": str(scratch_for(setting, race, raw)),
         "job": published.job(threads=setting.cores, rounds=rounds),
         "lane": trainer,
+        "more": more or {},
     }
     return [
-        _ours(setting, race, published, spec, f"arclight-{trainer}"),
+        _ours(setting, race, published, spec, f"arclight-{lane}"),
         Contender(name=raw, module=RAW, params=theirs, note="pyarrow and the library alone"),
     ]
 

@@ -48,8 +48,8 @@ def boost_xgboost(
     return booster, float(found["valid"]["auc"][-1])
 
 
-def lightgbm_params(job: Job) -> dict[str, Any]:
-    """Return the library's parameters."""
+def lightgbm_params(job: Job, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the library's parameters, and more of them where a lane has some."""
     return {
         **PARAMS["lightgbm"],
         "objective": "binary",
@@ -57,12 +57,13 @@ def lightgbm_params(job: Job) -> dict[str, Any]:
         "num_threads": job.threads,
         "seed": job.seed,
         "verbosity": -1,
+        **(more or {}),
     }
 
 
-def bin_lightgbm(job: Job) -> tuple[lgb.Dataset, lgb.Dataset]:
+def bin_lightgbm(job: Job, more: dict[str, Any] | None = None) -> tuple[lgb.Dataset, lgb.Dataset]:
     """Read and bin train, and valid by the same bins."""
-    params = lightgbm_params(job)
+    params = lightgbm_params(job, more)
     places = list(range(len(job.numbers), len(job.features)))
     x, y = read_split(job, "train")
     train = lgb.Dataset(with_codes(job, x), label=y, categorical_feature=places, params=params)
@@ -74,9 +75,11 @@ def bin_lightgbm(job: Job) -> tuple[lgb.Dataset, lgb.Dataset]:
     return train, valid.construct()
 
 
-def boost_lightgbm(job: Job, train: lgb.Dataset, valid: lgb.Dataset) -> tuple[lgb.Booster, float]:
+def boost_lightgbm(
+    job: Job, train: lgb.Dataset, valid: lgb.Dataset, more: dict[str, Any] | None = None
+) -> tuple[lgb.Booster, float]:
     """Train, and return the AUC on valid too."""
-    booster = lgb.train(lightgbm_params(job), train, job.rounds, valid_sets=[valid])
+    booster = lgb.train(lightgbm_params(job, more), train, job.rounds, valid_sets=[valid])
     return booster, float(booster.best_score["valid_0"]["auc"])
 
 
@@ -107,8 +110,8 @@ class RawXgboost:
 class RawLightgbm:
     """`Dataset` from an Arrow table of codes, `lgb.train`, `save_model`."""
 
-    def __init__(self, job: Job, scratch: Path) -> None:
-        self._job, self._scratch = job, scratch
+    def __init__(self, job: Job, scratch: Path, more: dict[str, Any]) -> None:
+        self._job, self._scratch, self._more = job, scratch, more
 
     def ready(self, number: int) -> None:
         """Models are overwritten."""
@@ -116,7 +119,7 @@ class RawLightgbm:
     def run(self, number: int) -> lgb.Booster:
         """Read, bin, train, save."""
         job = self._job.of_round(number)
-        booster, _ = boost_lightgbm(job, *bin_lightgbm(job))
+        booster, _ = boost_lightgbm(job, *bin_lightgbm(job, self._more), self._more)
         booster.save_model(self._scratch / "model.txt")
         return booster
 
@@ -128,5 +131,8 @@ class RawLightgbm:
 @contextmanager
 def open_side(params: dict[str, Any]) -> Iterator[RawXgboost | RawLightgbm]:
     """There is no engine to start."""
-    kind = RawXgboost if params["lane"] == "xgboost" else RawLightgbm
-    yield kind(Job(**params["job"]), Path(params["scratch"]))
+    job, scratch = Job(**params["job"]), Path(params["scratch"])
+    if params["lane"] == "xgboost":
+        yield RawXgboost(job, scratch)
+    else:
+        yield RawLightgbm(job, scratch, params.get("more", {}))
