@@ -128,7 +128,8 @@ def _features(schema: pa.Schema, spec: Spec) -> FeatureLayout:
     ordered: dict[str, FeatureColumn] = {}
     for name in open_columns:
         kind = schema.field(name).type
-        is_only_read = name in used and _is_opaque(kind) and name not in listed
+        is_open = _is_opaque(kind) or (pa.types.is_string(kind) and wanted.categorical is not None)
+        is_only_read = name in used and is_open and name not in listed
         if (name in plain and not is_only_read) or name in keys:
             ordered[name] = _feature(name, kind, spec)
     if not ordered and not features:
@@ -179,8 +180,8 @@ def _feature(name: str, kind: pa.DataType, spec: Spec) -> FeatureColumn:
         )
     if not is_category and pa.types.is_string(kind):
         raise SpecError(
-            f"column '{name}' is text but not in features.categorical; add it there or name it "
-            "in etl.drop."
+            f"column '{name}' is text but not in features.categorical; add it there, derive "
+            "features from it, or name it in etl.drop."
         )
     return FeatureColumn(name=name, type="category" if is_category else "number")
 

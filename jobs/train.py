@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from arclight.bundle import measured_part
 from arclight.dataset_spec import check_built_from
 from arclight.errors import printable
-from arclight.finetune import new_levels, plan_from
+from arclight.finetune import label_of, new_levels, plan_from
 from arclight.spec_file import load_spec
 from arclight.train_section import ELSEWHERE
 from cluster.profiles import load_profile
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arclight.bundle import ModelBundle, SearchResult
+    from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.train_section import Init
 
@@ -65,7 +66,7 @@ def train_step(
         return known
     check_training(run.catalog, manifest, spec, origin)
     if origin is not None and spec.train.init is not None:
-        _say_start(origin, manifest, spec.train.init)
+        say_start(run.catalog, origin, manifest, spec.train.init)
     with run.step("train", key=key) as note, progress("train") as tick:
         with workers(context):
             bundle = train_model(
@@ -102,8 +103,18 @@ def train_step(
     return bundle
 
 
-def _say_start(origin: ModelBundle, manifest: DatasetManifest, init: Init) -> None:
+def say_start(
+    catalog: Catalog, origin: ModelBundle, manifest: DatasetManifest, init: Init
+) -> None:
+    """Say which model a training starts from, and where that is not alike."""
     say(f"train: starting from {origin.ref} ({origin.rounds:,} rounds, dataset {origin.dataset}).")
+    label = label_of(catalog, origin)
+    if label not in (None, manifest.label):
+        say(
+            f"train: {origin.ref} predicts '{printable(label)}', and not "
+            f"'{printable(manifest.label)}'.",
+            style="yellow",
+        )
     for name, count in new_levels(plan_from(origin, manifest, init), manifest).items():
         say(
             f"train: {origin.ref} takes {count:,} of the levels that '{printable(name)}' has now "

@@ -135,6 +135,16 @@ def test_a_column_only_expressions_can_read_is_no_feature():
     assert "made" in found.features.input_schema.names
 
 
+def test_text_that_derived_features_read_need_be_no_category():
+    """A title, of which one word matters, has as many levels as rows."""
+    derive = {"is_united": "carrier LIKE 'U%'"}
+    found = lay(features={"derive": derive, "categorical": ("is_united",)})
+    assert "carrier" not in kinds(found)
+    assert kinds(found)["is_united"] == "category"
+    assert "carrier" in found.features.input_schema.names
+    assert kinds(lay(features={"derive": derive}))["carrier"] == "category"
+
+
 TWICE = pa.schema([*SCHEMA, ("carrier", pa.string())])
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -16,6 +16,7 @@ from arclight.ledger import RowLedger, Stage
 from arclight.report import evaluate_predictions
 from arclight.spec_file import load_spec
 from arclight.store import open_store
+from arclight.train_section import Init
 from cluster.profiles import load_profile
 from jobs import etl, evaluate, register
 from jobs.aliases import rollback_command
@@ -24,6 +25,7 @@ from jobs.figures import row_account, say_figures
 from jobs.records import say_model
 from jobs.register import check_rival, register_step
 from jobs.runs import Context, open_run
+from jobs.train import say_start
 from ray_apps.evaluate import evaluation_key
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
 from tests.arclight.pages.made_up import flights_manifest
@@ -318,6 +320,17 @@ def test_a_model_says_that_its_training_went_wrong(context: Context, capsys):
     say_model(catalog, make_bundle().model_copy(update={"diverged": 5}))
     told = capsys.readouterr().err.replace("│", " ")
     assert "diverged in round 5" in " ".join(told.split())
+
+
+def test_a_training_that_starts_from_a_model_of_another_label_says_so(context: Context, capsys):
+    catalog, init = context.run.catalog, Init(model="flights@1")
+    manifest = catalog.dataset("flights@1")
+    digest = {"dataset": manifest.ref, "dataset_digest": manifest.content_digest}
+    origin = catalog.publish_model(make_bundle().model_copy(update=digest))
+    say_start(catalog, origin, manifest, init)
+    assert "predicts" not in capsys.readouterr().err
+    say_start(catalog, origin, manifest.model_copy(update={"label": "cancelled"}), init)
+    assert "flights@1 predicts 'late', and not 'cancelled'." in capsys.readouterr().err
 
 
 def test_figures_of_a_model_are_those_of_its_own_dataset(context: Context, capsys):
