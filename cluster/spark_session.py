@@ -143,8 +143,7 @@ def spark_session(
         variables = _variables(profile, java.home, scratch)
         with (
             java_gateway(file, log_file, variables) as gateway,
-            _quiet(log_file),
-            quiet_interrupt(),
+            quiet(log_file),
             _open_session(gateway, variables, log_file) as session,
         ):
             check_settings(session, settings)
@@ -345,35 +344,31 @@ def _open_session(
 
 
 @contextmanager
-def _quiet(log_file: Path) -> Iterator[None]:
-    """Send PySpark's own error log to the file: it holds values, SQL text and a JVM trace."""
-    logger = PySparkLogger.getLogger(PYSPARK_LOGGER)
+def quiet(log_file: Path) -> Iterator[None]:
+    """Send to a file what two libraries log beside what they raise.
+
+    PySpark's own error log holds values, SQL text and a JVM trace. py4j logs a trace, on the root
+    logger, of an interrupt and of a JVM that is gone.
+    """
+    logger, root = PySparkLogger.getLogger(PYSPARK_LOGGER), logging.getLogger()
     before = list(logger.handlers)
     handler = logging.FileHandler(log_file, encoding="utf-8")
     logger.handlers = []
     logger.addHandler(handler)
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        if record.module != PY4J_MODULE or not record.exc_info:
+            return True
+        handler.handle(record)
+        return False
+
+    root.addFilter(is_shown)
     with warnings.catch_warnings():
         # seen when PySpark imports pandas for itself; no path of ours hands it a pandas frame
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
         try:
             yield
         finally:
+            root.removeFilter(is_shown)
             logger.handlers = before
             handler.close()
-
-
-@contextmanager
-def quiet_interrupt() -> Iterator[None]:
-    """Leave out the trace that py4j logs, on the root logger, of an interrupt it passes on."""
-    root = logging.getLogger()
-    root.addFilter(_is_no_interrupt)
-    try:
-        yield
-    finally:
-        root.removeFilter(_is_no_interrupt)
-
-
-def _is_no_interrupt(record: logging.LogRecord) -> bool:
-    kind = record.exc_info[0] if record.exc_info else None
-    is_passed_on = kind is not None and issubclass(kind, KeyboardInterrupt)
-    return not (is_passed_on and record.module == PY4J_MODULE)
