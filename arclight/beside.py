@@ -72,8 +72,8 @@ def moves_of(
 def damaged_beside(store: Store, model: str, version: int | None = None) -> dict[str, str]:
     """Return what is wrong with records beside a model's versions, or beside one of them.
 
-    Moves of aliases and evaluations: where they are used, one that cannot be read is passed over
-    and the one before it holds.
+    Moves of aliases and evaluations: an alias whose newest move cannot be read stands nowhere; of
+    evaluations one that cannot be read is passed over.
     """
     evaluated = folders_in(store, "models", model, "evaluations")
     versions = [v for v in evaluated if version is None or v == str(version)]

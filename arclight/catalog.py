@@ -210,7 +210,24 @@ class Catalog:
     # aliases
 
     def alias(self, model: str, alias: str) -> AliasRecord | None:
-        """Return where an alias stands, by its highest valid record; None if it was never set."""
+        """Return the newest move of an alias, by which it stands; None if it was never set.
+
+        Raises:
+            IntegrityError: that move is damaged. The one before says where the alias stood, which
+                may be what somebody has moved it away from.
+        """
+        number, move = next(moves_of(self.store, model, alias), (0, None))
+        if isinstance(move, IntegrityError):
+            path = self.store.path("models", model, "aliases", alias, f"{number}.json")
+            raise IntegrityError(
+                f"alias '{model}@{alias}' must stand where its newest move says, but '{path}' is "
+                "damaged; restore it from a backup, or say where the alias shall stand: "
+                f"arclight promote {model}@N {alias}"
+            )
+        return move
+
+    def last_move(self, model: str, alias: str) -> AliasRecord | None:
+        """Return the newest move of an alias that can be read: what a move by hand follows."""
         return next(self._moves(model, alias), None)
 
     def _moves(self, model: str, alias: str) -> Iterator[AliasRecord]:
@@ -220,14 +237,23 @@ class Catalog:
                 yield move
 
     def aliases(self, model: str) -> dict[str, AliasRecord]:
-        """Return every alias of a model and where it stands."""
-        names = folders_in(self.store, "models", model, "aliases")
-        return {name: held for name in names if (held := self.alias(model, name)) is not None}
+        """Return every alias of a model of which it is known where it stands."""
+        found = {}
+        for name in folders_in(self.store, "models", model, "aliases"):
+            with contextlib.suppress(IntegrityError):
+                found[name] = self.alias(model, name)
+        return {name: held for name, held in found.items() if held is not None}
 
     def move_alias(
         self, bundle: ModelBundle, alias: str, *, reason: str, seen: AliasRecord | None
     ) -> AliasRecord:
         """Point an alias at a version, if it still stands where the caller saw it.
+
+        Args:
+            bundle: the version.
+            alias: a name.
+            reason: for the record.
+            seen: its `last_move`; None if there is none.
 
         Returns:
             The move; `seen` itself, and nothing is written, when the alias is on that version.
@@ -238,7 +264,8 @@ class Catalog:
         """
         if seen is None:
             return self._move(bundle, alias, reason=reason, seen=None, before=None)
-        if seen.version_number == bundle.number and self.alias(bundle.name, alias) == seen:
+        _, newest = next(moves_of(self.store, bundle.name, alias), (0, None))
+        if seen.version_number == bundle.number and newest == seen:
             return seen
         return self._move(bundle, alias, reason=reason, seen=seen, before=seen.version_number)
 
@@ -270,10 +297,10 @@ class Catalog:
             at=now(),
             is_rollback=is_rollback,
         )
-        is_as_seen = self.alias(bundle.name, alias) == seen
+        is_as_seen = self.last_move(bundle.name, alias) == seen
         if is_as_seen and self.store.publish(number, record.to_json(), *parts):
             return record
-        winner = self.alias(bundle.name, alias)
+        winner = self.last_move(bundle.name, alias)
         where = f"version {winner.version_number} ({winner.reason})" if winner else "elsewhere"
         raise ConflictError(
             f"alias '{bundle.name}@{alias}' must still stand where it was read, but it was moved "
@@ -285,6 +312,7 @@ class Catalog:
 
         Raises:
             MissingError: the alias was never set, or has no version before.
+            IntegrityError: its newest move is damaged.
         """
         held = self.alias(model, alias)
         if held is None:

@@ -13,7 +13,7 @@ def promote_command(ref: str, alias: str, *, store: str | None, as_json: bool) -
     """Point an alias at a model's version; where it stands already, nothing is moved."""
     catalog = known_store(store, Path.cwd())
     bundle = catalog.model(ref)
-    held = catalog.alias(bundle.name, alias)
+    held = catalog.last_move(bundle.name, alias)
     record = catalog.move_alias(bundle, alias, reason="promoted by hand", seen=held)
     if record == held:
         say(f"{bundle.name}@{alias} stands on version {bundle.number} already; nothing was moved.")

@@ -25,7 +25,10 @@ def check_rival(catalog: Catalog, spec: Spec) -> None:
 
     Raises:
         MissingError: no version of the model holds the alias.
+        IntegrityError: it is not known where the alias stands, or `champion`, which the run may
+            move.
     """
+    catalog.alias(spec.name, CHAMPION)
     alias = spec.gate.not_worse_than
     if alias is None or alias == CHAMPION or catalog.alias(spec.name, alias) is not None:
         return

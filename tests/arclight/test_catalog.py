@@ -40,7 +40,9 @@ def three(catalog: Catalog) -> Catalog:
 
 def promote(catalog: Catalog, number: int, alias: str = "champion") -> AliasRecord:
     bundle = catalog.model(f"flights@{number}")
-    return catalog.move_alias(bundle, alias, reason="why", seen=catalog.alias("flights", alias))
+    return catalog.move_alias(
+        bundle, alias, reason="why", seen=catalog.last_move("flights", alias)
+    )
 
 
 def test_publishing_gives_the_next_number(catalog: Catalog):
@@ -224,13 +226,27 @@ def test_of_twelve_promotes_at_once_one_wins(three: Catalog):
     assert three.store.numbers("models", "flights", "aliases", "champion") == (1,)
 
 
-def test_a_bad_move_leaves_the_alias_where_it_stood_and_movable(three: Catalog):
+@pytest.mark.parametrize("again", [1, 2])
+def test_where_the_newest_move_is_damaged_the_alias_stands_nowhere(three: Catalog, again: int):
+    """The move before may be what a rollback, whose record it is, had moved it away from."""
     promote(three, 1)
-    three.store.path("models", "flights", "aliases", "champion", "2.json").write_text("")
-    assert three.model("flights@champion").number == 1
-    moved = promote(three, 2)
+    promote(three, 1, "shadow")
+    place = ("models", "flights", "aliases", "champion", "2.json")
+    three.store.path(*place).write_text("")
+    for ask in (
+        lambda: three.model("flights@champion"),
+        lambda: three.alias("flights", "champion"),
+        lambda: three.rollback("flights", "champion"),
+    ):
+        with pytest.raises(
+            IntegrityError, match=r"2\.json' is damaged; .* arclight promote flights@N champion"
+        ):
+            ask()
+    assert list(three.aliases("flights")) == ["shadow"]
+    assert three.model("flights@shadow").number == 1
+    moved = promote(three, again)  # also to where the move before was
     assert (moved.number, moved.before) == (3, 1)
-    assert three.rollback("flights", "champion").version_number == 1
+    assert three.model("flights@champion").number == again
 
 
 @pytest.mark.parametrize("alias", ["", "Champion", "a b", "7", "1a", "../x", "a\n", "a" * 64, "-"])
@@ -367,7 +383,9 @@ def test_a_move_of_another_alias_or_model_moves_nothing(three: Catalog):
         folder = three.store.path("models", model, "aliases", alias)
         folder.mkdir(parents=True)
         (folder / "1.json").write_text(moved.to_json())
-        assert three.alias(model, alias) is None
+        assert three.last_move(model, alias) is None
+        with pytest.raises(IntegrityError, match=f"alias '{model}@{alias}' must stand where"):
+            three.alias(model, alias)
     again = three.move_alias(three.model("flights@2"), "shadow", reason="b", seen=None)
     assert (again.number, three.alias("flights", "shadow")) == (2, again)
 
