@@ -21,6 +21,7 @@ from arclight.errors import (
     printable,
 )
 from arclight.manifest import DatasetManifest
+from arclight.store import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,11 +71,16 @@ class Catalog:
     # datasets and models
 
     def publish_dataset(self, manifest: DatasetManifest) -> DatasetManifest:
-        """Publish under the next number; the same key gives the version that has it already."""
+        """Publish under the next number; the same key gives the version that has it already.
+
+        A staged folder that no record names in the end is removed.
+        """
         return self._publish(DatasetManifest, "datasets", manifest)
 
     def publish_model(self, bundle: ModelBundle) -> ModelBundle:
         """Publish under the next number; the same key gives the version that has it already.
+
+        A staged folder that no record names in the end is removed.
 
         With a signer the signature is published before the record, so that a version that can be
         seen is signed whatever is killed when; nothing that lay in the store is ever signed.
@@ -354,9 +360,27 @@ class Catalog:
         def taken(record: Record) -> bool:
             return _read(kind, record, version.name).key == version.key
 
-        above = told_of(self.store, shelf, version.name)
-        record = self.store.append(make, taken, shelf, version.name, "versions", above=above)
-        return _read(kind, record, version.name)
+        try:
+            above = told_of(self.store, shelf, version.name)
+            record = self.store.append(make, taken, shelf, version.name, "versions", above=above)
+            published = _read(kind, record, version.name)
+        except BaseException:
+            # an interrupt, or a disk that fails, may come when the record is there already
+            if not self._may_be_named(kind, shelf, version):
+                discard(self.folder(version))
+            raise
+        if published.folder != version.folder:
+            discard(self.folder(version))  # somebody else published the same first
+        return published
+
+    def _may_be_named(self, kind: type[Version], shelf: Shelf, version: Version) -> bool:
+        """Return whether a record names a version's folder; one that cannot be read may."""
+        parts = (shelf, version.name, "versions")
+        try:
+            known = [_read(kind, record, version.name) for record in self.store.records(*parts)]
+        except IntegrityError:
+            return True
+        return any(one.folder == version.folder for one in known)
 
     def _versions(self, kind: type[Version], shelf: Shelf, name: str) -> Iterator[Version]:
         for number in reversed(self.store.numbers(shelf, name, "versions")):

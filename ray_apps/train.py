@@ -302,13 +302,10 @@ def _publish(
         flush_tree(stage)
         folder = stage.relative_to(catalog.store.root).as_posix()
         bundle = _bundle(manifest, spec, made, _Stored(folder, files))
-        published = catalog.publish_model(bundle)
     except BaseException:
         discard(stage)
         raise
-    if published.folder != bundle.folder:
-        discard(stage)  # somebody else published the same model first
-    return published
+    return catalog.publish_model(bundle)
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,7 @@ def build_dataset(
     except BaseException:
         discard(staged)
         raise
-    published = catalog.publish_dataset(manifest)
-    if published.folder != manifest.folder:
-        discard(staged)
-    return published
+    return catalog.publish_dataset(manifest)
 
 
 def joined_rows(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -11,7 +12,13 @@ import pytest
 
 from arclight.alias_moves import AliasRecord
 from arclight.catalog import Catalog
-from arclight.errors import ConflictError, IntegrityError, MissingError, SpecError
+from arclight.errors import (
+    ArclightError,
+    ConflictError,
+    IntegrityError,
+    MissingError,
+    SpecError,
+)
 from arclight.report import evaluate_predictions
 from arclight.store import open_store
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
@@ -121,6 +128,35 @@ def test_stray_files_are_no_names(three: Catalog):
     three.store.path("models", ".DS_Store").write_text("x")
     three.store.path("models", "empty").mkdir()
     assert three.names("models") == ("flights",)
+
+
+@pytest.mark.parametrize("shelf", ["datasets", "models"])
+def test_a_staged_folder_that_no_record_names_in_the_end_is_removed(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, shelf: str
+):
+    def staged() -> Path:
+        folder = catalog.store.stage(shelf, "flights")
+        (folder / "file").write_text("bytes")
+        return folder
+
+    def publish(folder: Path) -> None:
+        place = {"folder": folder.relative_to(catalog.store.root).as_posix()}
+        if shelf == "datasets":
+            catalog.publish_dataset(make_manifest().model_copy(update=place))
+        else:
+            catalog.publish_model(make_bundle().model_copy(update=place))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    lost, first, second = staged(), staged(), staged()
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(ArclightError, match="No space left"):
+        publish(lost)
+    monkeypatch.undo()
+    publish(first)
+    publish(second)
+    assert [folder.exists() for folder in (lost, first, second)] == [False, True, False]
 
 
 # bad records

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arclight.errors import DataError, DivergedError, RefusedError, SpecError
+from arclight.errors import ArclightError, DataError, DivergedError, RefusedError, SpecError
 from arclight.metrics import measure
 from arclight.thresholds import best_f1_threshold
 from arclight.train_section import Costs
-from ray_apps.predictor import load_predictor
+from ray_apps.predictor import check_bundle_files, load_predictor
 from ray_apps.shards import labels_of, open_split, stored_features
 from ray_apps.train import model_key
 from tests.ray_apps.conftest import train_here as train
@@ -73,6 +75,29 @@ def test_figures_and_threshold_are_those_of_the_valid_split(trained, name):
     assert bundle.threshold == best_f1_threshold(label, scores)
     assert bundle.train_metrics["valid"] == measure("binary", "auc", label, scores)
     assert bundle.train_metrics["valid"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(errno.EIO, "EIO"), ArclightError)],
+)
+def test_what_comes_when_the_record_is_there_takes_no_file_of_the_model(
+    tmp_path, monkeypatch, trouble, told
+):
+    made, spec = make_dataset(tmp_path / "store", rows=(400, 100, 100)), make_spec()
+    real = os.link
+
+    def link(source, target):
+        real(source, target)
+        raise trouble
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(told):
+        train(made, spec, tmp_path)
+    monkeypatch.undo()
+    known = made.catalog.model("demo@1")
+    check_bundle_files(made.catalog.folder(known), known)
+    assert train(made, spec, tmp_path) == known
 
 
 def test_the_same_command_gives_the_published_model(own, tmp_path):
