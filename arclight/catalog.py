@@ -262,7 +262,8 @@ class Catalog:
             seen: its `last_move`; None if there is none.
 
         Returns:
-            The move; `seen` itself, and nothing is written, when the alias is on that version.
+            The move; where the alias is on that version already, or by now, nothing is written and
+            it is the one that led there.
 
         Raises:
             SpecError: the alias is not a name.
@@ -307,6 +308,8 @@ class Catalog:
         if is_as_seen and self.store.publish(number, record.to_json(), *parts):
             return record
         winner = self.last_move(bundle.name, alias)
+        if winner is not None and winner.version_number == bundle.number:
+            return winner  # somebody else has moved it to where it shall stand
         where = f"version {winner.version_number} ({winner.reason})" if winner else "elsewhere"
         raise ConflictError(
             f"alias '{bundle.name}@{alias}' must still stand where it was read, but it was moved "

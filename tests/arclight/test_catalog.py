@@ -242,9 +242,9 @@ def test_of_two_promotes_one_wins_and_the_other_is_told_by_whom(three: Catalog):
 
 def test_of_twelve_promotes_at_once_one_wins(three: Catalog):
     barrier, wins = FORK.Barrier(12), FORK.Value("i", 0)
-    bundle = three.model("flights@1")
 
-    def work() -> None:
+    def work(key: str) -> None:
+        bundle = three.publish_model(make_bundle(key=key))
         barrier.wait(30)
         try:
             three.move_alias(bundle, "champion", reason="race", seen=None)
@@ -253,13 +253,21 @@ def test_of_twelve_promotes_at_once_one_wins(three: Catalog):
         with wins.get_lock():
             wins.value += 1
 
-    children = [FORK.Process(target=work) for _ in range(12)]
+    children = [FORK.Process(target=work, args=(f"k{n}",)) for n in range(12)]
     for child in children:
         child.start()
     for child in children:
         child.join(30)
     assert wins.value == 1
     assert three.store.numbers("models", "flights", "aliases", "champion") == (1,)
+
+
+def test_a_promotion_to_where_somebody_else_has_just_moved_it_is_done(three: Catalog):
+    """As when one spec is run twice at the same time."""
+    seen, better = promote(three, 1), three.model("flights@2")
+    moved = three.move_alias(better, "champion", reason="the gate passed", seen=seen)
+    assert three.move_alias(better, "champion", reason="me too", seen=seen) == moved
+    assert three.store.numbers("models", "flights", "aliases", "champion") == (1, 2)
 
 
 @pytest.mark.parametrize("again", [1, 2])
