@@ -21,7 +21,7 @@ from arclight.errors import (
     printable,
 )
 from arclight.journal import Journal, read_entries
-from arclight.store import Store, discard, find_store, make_folder, open_private, open_store
+from arclight.store import Store, discard, find_store, make_folder, open_store, replace_file
 from jobs.say import say
 from jobs.signing import signer_here, trust_here
 
@@ -224,12 +224,12 @@ def _begin(catalog: Catalog, loaded: LoadedSpec) -> Run:
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
     run_id = f"{loaded.spec.name}-{stamp}-{secrets.token_hex(3)}"
     folder = catalog.store.path("runs", run_id)
-    texts = {"spec.digest": loaded.spec.digest, SPEC: loaded.spec.to_json()}
+    # the digest, by which a run is known again, when the spec that it goes on by is there
+    texts = {SPEC: loaded.spec.to_json(), "spec.digest": loaded.spec.digest}
     try:
         make_folder(folder)
         for name, text in texts.items():
-            with open_private(folder / name) as stream:
-                stream.write(text.encode())
+            replace_file(folder / name, text.encode())
         journal = Journal.open(folder)
     except OSError as error:
         discard(folder)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import multiprocessing
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +17,7 @@ from arclight.decision import GateRule
 from arclight.errors import EngineError, MissingError
 from arclight.ledger import RowLedger, Stage
 from arclight.report import evaluate_predictions
+from arclight.spec import Spec
 from arclight.spec_file import load_spec
 from arclight.store import open_store
 from arclight.train_section import Init
@@ -24,7 +28,7 @@ from jobs.evaluate import evaluate_step
 from jobs.figures import row_account, say_figures
 from jobs.records import say_model
 from jobs.register import check_rival, register_step
-from jobs.runs import Context, open_run
+from jobs.runs import SPEC, Context, open_run
 from jobs.train import say_start
 from ray_apps.evaluate import evaluation_key
 from tests.arclight.made_records import make_bundle, make_evaluation, make_manifest
@@ -399,6 +403,31 @@ def test_a_gate_that_names_an_alias_nobody_set_is_refused(context: Context):
     bundle, _ = judged(context, "k1", 0.4)
     catalog.move_alias(bundle, "proven", reason="by hand", seen=None)
     check_rival(catalog, with_rival(context, "proven").loaded.spec)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_run_that_was_killed_as_it_began_is_gone_on_with_by_its_spec(tmp_path: Path, nth: int):
+    loaded, catalog = write_spec(tmp_path), Catalog(open_store(tmp_path / "store"))
+
+    def begin() -> None:
+        """Die at the n-th file that a run's folder gets."""
+        real, made = os.fchmod, iter(range(1, nth + 1))
+
+        def fchmod(stream: int, mode: int) -> None:
+            real(stream, mode)
+            if next(made) == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.fchmod = fchmod
+        with open_run(catalog, loaded):
+            pass
+
+    child = multiprocessing.get_context("fork").Process(target=begin)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    with open_run(catalog, loaded) as run:
+        assert Spec.from_json((run.folder / SPEC).read_bytes()) == loaded.spec
 
 
 def test_a_damaged_journal_is_said_and_another_run_begins(
