@@ -38,6 +38,11 @@ def signed_bytes(bundle: ModelBundle) -> bytes:
     return PURPOSE + canonical_json(body)
 
 
+def record_sha256(bundle: ModelBundle) -> str:
+    """Return the SHA-256 (hex) of what a signature of a model's record is made over."""
+    return hashlib.sha256(signed_bytes(bundle)).hexdigest()
+
+
 @dataclass(frozen=True)
 class PublicKey:
     """A key that signatures are checked with, and the name its keeper gave it."""
@@ -81,12 +86,11 @@ class Signer:
 
     def sign(self, bundle: ModelBundle) -> ModelSignature:
         """Return the signature of a record; the same record gives the same signature."""
-        message = signed_bytes(bundle)
         return ModelSignature(
             model=bundle.ref,
-            record_sha256=hashlib.sha256(message).hexdigest(),
+            record_sha256=record_sha256(bundle),
             key_id=self.public.id,
-            signature=self.private.sign(message).hex(),
+            signature=self.private.sign(signed_bytes(bundle)).hex(),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arclight.report import figure_rows
+from arclight.signing import record_sha256
 from jobs.figures import rounded, row_account
 from jobs.say import say_table
 
@@ -36,7 +37,8 @@ def _start(bundle: ModelBundle) -> list[Line]:
 
 def say_model(catalog: Catalog, bundle: ModelBundle) -> None:
     """Print what a model is; its golden rows, which are raw data, are counted and not shown."""
-    signed = ", ".join(s.key_id for s in catalog.signatures(bundle))
+    own = record_sha256(bundle)  # a training that was killed, or not the first, signed another one
+    signed = ", ".join(s.key_id for s in catalog.signatures(bundle) if s.record_sha256 == own)
     lines: list[Line] = [
         ("aliases", ", ".join(aliases_on(bundle, catalog.aliases(bundle.name))) or "none"),
         ("task", bundle.task),

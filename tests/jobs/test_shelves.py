@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from arclight.bundle import TrainSettings
@@ -14,6 +15,7 @@ from arclight.catalog import Catalog
 from arclight.journal import Journal
 from arclight.ledger import RowLedger, Stage
 from arclight.report import evaluate_predictions
+from arclight.signing import Signer
 from arclight.store import open_store
 from jobs import cli
 from jobs import doctor as doctor_job
@@ -89,6 +91,15 @@ def test_a_model_is_shown_to_people_without_its_rows(catalog, capsys):
     assert {name: shown.get(name) for name in wanted} == wanted
     assert shown["auc on test"].startswith("1.0000")
     assert "{" not in err
+
+
+def test_a_signature_of_a_record_that_was_never_published_signs_nothing(catalog, capsys):
+    """As a training leaves it that was killed, or of which another one was first."""
+    signer, bundle = Signer(Ed25519PrivateKey.generate(), "ci"), catalog.model("flights@1")
+    lost = bundle.model_copy(update={"folder": "models/flights/data/4567"})
+    for signed, shown in ((lost, "nobody"), (bundle, signer.public.id)):
+        catalog.sign_model(signed, signer)
+        assert cells(ask(catalog, capsys, "models", "flights@1")[2])["signed by"] == shown
 
 
 def test_what_the_spec_asked_of_a_training_is_shown(catalog, capsys):
