@@ -125,19 +125,24 @@ class Journal:
         return entry
 
     def _append(self, line: bytes) -> None:
-        """Write a whole line or none, so that a full disk leaves no half line in the middle."""
+        """Write a whole line or none, so that a full disk leaves no half line in the middle.
+
+        Nor does an interrupt leave one that is whole: the next line would not follow from it.
+        """
         size = os.fstat(self._stream).st_size
         try:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(self._stream, rest) :]
             os.fsync(self._stream)
-        except OSError as error:
+        except BaseException as error:
             os.ftruncate(self._stream, size)
-            raise ArclightError(
-                f"journal '{self.path}' must take a line, but {error.strerror}; free space or "
-                "mend its rights, and run the same command again."
-            ) from error
+            if isinstance(error, OSError):
+                raise ArclightError(
+                    f"journal '{self.path}' must take a line, but {error.strerror}; free space or "
+                    "mend its rights, and run the same command again."
+                ) from error
+            raise
 
     def close(self) -> None:
         """Let go of the journal."""

@@ -198,6 +198,28 @@ def test_e17_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest
     again.close()
 
 
+def test_an_interrupt_while_a_line_is_written_leaves_a_journal_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal = Journal.open(tmp_path)
+    journal.note("etl", "started")
+    real = os.fsync
+
+    def interrupted(stream: int) -> None:
+        real(stream)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.note("etl", "done")
+    monkeypatch.undo()
+    journal.note("etl", "interrupted")
+    journal.close()
+    again = Journal.open(tmp_path)
+    assert [e.state for e in again.entries] == ["started", "interrupted"]
+    again.close()
+
+
 def test_x15_a_journal_is_private(tmp_path: Path):
     before = os.umask(0)
     try:
