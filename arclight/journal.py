@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
-from arclight.contract import Contract, canonical_json, digest_of
+from arclight.contract import OWN, Contract, canonical_json, sealed, unseal
 from arclight.errors import ArclightError, ConflictError, IntegrityError
 from arclight.store import is_held, make_folder
 
@@ -35,21 +36,7 @@ class Entry(Contract):
     seconds: float | None = None
     detail: str = ""
     before: str
-    """The digest of the line before, empty on the first."""
-    own: str = ""
-    """SHA-256 of this line without this field."""
-
-    def seal(self) -> Entry:
-        """Return the entry with its own digest."""
-        return self.model_copy(update={"own": self._digest()})
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the entry still is what was sealed."""
-        return self.own == self._digest()
-
-    def _digest(self) -> str:
-        return digest_of(self.model_dump(mode="json", exclude={"own"}))
+    """The digest that the line before holds of itself, empty on the first."""
 
 
 @dataclass
@@ -61,6 +48,8 @@ class Journal:
     entries: list[Entry] = field(default_factory=list)
     torn: bool = False
     """Whether a half-written last line was dropped when the journal was opened."""
+    _last: str = ""
+    """The digest of the last line."""
     _stream: int = -1
 
     @classmethod
@@ -91,7 +80,7 @@ class Journal:
         os.fchmod(self._stream, 0o600)
         text = self.path.read_bytes()
         keep = text.rfind(b"\n") + 1
-        self.entries = read_entries(text[:keep], str(self.path))[0]
+        self.entries, self._last = read_entries(text[:keep], str(self.path))
         if keep != len(text):
             self.torn = True
             os.ftruncate(self._stream, keep)
@@ -118,10 +107,12 @@ class Journal:
             result=result,
             seconds=seconds,
             detail=detail.encode(errors="backslashreplace").decode(),
-            before=self.entries[-1].own if self.entries else "",
-        ).seal()
-        self._append(canonical_json(entry.model_dump(mode="json")) + b"\n")
+            before=self._last,
+        )
+        line = sealed(entry.model_dump(mode="json"))
+        self._append(canonical_json(line) + b"\n")
         self.entries.append(entry)
+        self._last = line[OWN]
         return entry
 
     def _append(self, line: bytes) -> None:
@@ -179,13 +170,16 @@ def read_entries(text: bytes, source: str) -> tuple[list[Entry], str]:
     last = ""
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            entry = Entry.model_validate_json(line)
-        except ValueError as error:
+            body = json.loads(line)
+            own = body.get(OWN, "")
+            is_whole = bool(own) and unseal(body)
+            entry = Entry.model_validate_json(json.dumps(body))
+        except (AttributeError, RecursionError, ValueError) as error:
             raise IntegrityError(
                 f"{source}:{number}: not a journal line, so it was edited; restore the file or "
                 "start a new run."
             ) from error
-        if not entry.is_whole:
+        if not is_whole:
             raise IntegrityError(
                 f"{source}:{number}: this line was changed; restore the file or start a new run."
             )
@@ -195,5 +189,5 @@ def read_entries(text: bytes, source: str) -> tuple[list[Entry], str]:
                 "removed or moved; restore the file or start a new run."
             )
         entries.append(entry)
-        last = entry.own
+        last = own
     return entries, last

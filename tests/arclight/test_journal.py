@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import stat
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+WRITTEN = "120bd6b6521b3af2eb79401b0abb168ab0f88f4ba58041faed3879fc63d3dfbc"
 FORK = multiprocessing.get_context("fork")
 
 
@@ -55,7 +57,18 @@ def test_what_was_noted_is_read_back(three: Path):
     journal.close()
     entries, last = read_entries((three / "journal.jsonl").read_bytes(), "j")
     assert entries == journal.entries
-    assert last == entries[-1].own
+    assert last == json.loads(lines(three)[-1])["own"]
+
+
+def test_a_journal_has_the_bytes_that_older_releases_wrote_and_read(tmp_path: Path):
+    times = iter((1700000000.0, 1700000001.25, 1.7e9 + 2))
+    journal = Journal.open(tmp_path, clock=lambda: next(times))
+    journal.note("etl", "started", key="k")
+    journal.note("etl", "done", key="k", result="a@1", seconds=2.0)
+    journal.note("train", "failed", detail="ä🚀\n")
+    journal.close()
+    text = (tmp_path / "journal.jsonl").read_bytes()
+    assert sha256(text).hexdigest() == WRITTEN
 
 
 def test_each_line_is_on_disk_before_the_step_goes_on(tmp_path: Path):
