@@ -296,7 +296,7 @@ def rollback(
 def sweep(
     outputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Also here: where `score` made its outputs."),
+        typer.Argument(metavar="[FOLDER]...", help="Also here: where `score` or `rows` wrote."),
     ] = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Remove them; without it they are only listed.")

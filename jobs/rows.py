@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arclight.disk import making
 from arclight.errors import DataError, MissingError, RefusedError, SpecError
 from arclight.expression import compile_expression
+from arclight.output import private_beside
 from arclight.spec_file import load_spec
-from arclight.store import make_folder
+from arclight.store import held, make_folder
 from cluster.profiles import load_profile
 from cluster.spark_session import spark_session
 from jobs.runs import store_for
@@ -23,6 +22,7 @@ from spark.rowfiles import write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -65,14 +65,14 @@ def _scratch(output: Path) -> Iterator[tuple[Path, Path]]:
     The log stays where something failed that nobody foresaw.
     """
     with making(output):
-        make_folder(output.parent)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}-", dir=output.parent))
+        folder = private_beside(output)
         logs, files = folder / "logs", folder / "files"
         for one in (logs, files):
-            one.mkdir()
+            make_folder(one)
     taken_away = folder
     try:
-        yield logs, files
+        with held(folder):  # `arclight sweep` leaves it alone
+            yield logs, files
     except (SpecError, DataError, RefusedError, MissingError):
         raise
     except Exception:

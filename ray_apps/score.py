@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import uuid
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -21,7 +19,6 @@ from arclight.catalog import now
 from arclight.contract import Contract
 from arclight.disk import making
 from arclight.errors import (
-    ConflictError,
     IntegrityError,
     MissingError,
     RefusedError,
@@ -29,7 +26,8 @@ from arclight.errors import (
     printable,
 )
 from arclight.failpoint import reach
-from arclight.store import flush_folder, flush_tree, held, make_folder, open_private
+from arclight.output import made_beside, take_name
+from arclight.store import open_private
 from ray_apps.pipeline import WriteBehind, read_ahead
 from ray_apps.predictor import load_predictor
 from ray_apps.rows import conform
@@ -112,21 +110,14 @@ def score_folder(  # noqa: PLR0913 -- model, input, output, and how, by keyword
     columns = ScoreColumns(bundle, raw.kept)
     predictor = load_predictor(catalog, bundle, threads=threads)
     pa.set_cpu_count(max(1, threads))
-    work = output.parent / f".{output.name}.{uuid.uuid4().hex}.tmp"
-    with making(output):
-        make_folder(work)
-    try:
-        with held(work):  # `arclight sweep` leaves it alone
-            with _Run(predictor, raw, columns, work) as run:
-                run.score(tick)
-                result = run.result(source)
-            with open_private(work / MANIFEST) as stream:
-                stream.write(result.to_json().encode())
-            flush_tree(work)
-            reach("scores.before-rename")
-            _publish(work, output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with made_beside(output) as work:
+        with _Run(predictor, raw, columns, work) as run:
+            run.score(tick)
+            result = run.result(source)
+        with open_private(work / MANIFEST) as stream:
+            stream.write(result.to_json().encode())
+        reach("scores.before-rename")
+        take_name(work, output)
     return result
 
 
@@ -248,15 +239,3 @@ def _refuse_output(output: Path, source: Path) -> None:
             f"output '{printable(output)}' must be a new or empty folder; nothing is overwritten: "
             "give another, or remove it."
         )
-
-
-def _publish(work: Path, output: Path) -> None:
-    """Give the finished folder its name; a folder that is not empty is never replaced."""
-    try:
-        work.rename(output)
-    except OSError as error:
-        raise ConflictError(
-            f"output '{printable(output)}' must be new or empty when the scores are done, but "
-            f"{error.strerror}: somebody else wrote it; give another."
-        ) from error
-    flush_folder(output.parent)

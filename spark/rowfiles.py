@@ -12,7 +12,7 @@ from pyspark import TaskContext
 
 from arclight.errors import DataError
 from arclight.expression import compile_expression
-from arclight.store import discard, flush_tree
+from arclight.output import made_beside, take_name
 from cluster.spark_errors import JVM_ERRORS
 from spark.badrecord import explain_rows
 from spark.etl_plan import refuse_changed
@@ -55,30 +55,25 @@ def write_rows(
     Raises:
         DataError: a row could not be read, the condition has no answer for it, or a source
             changed meanwhile.
-        SpecError: the condition does not fit the columns.
+        SpecError: the condition does not fit the columns, or the folder cannot be made.
+        ConflictError: somebody else made it meanwhile.
     """
     if where is not None:
         compile_expression(where, schema)
-    staged = output.with_name(f".{output.name[:40]}.{uuid.uuid4().hex}")  # a long name fits too
-    staged.mkdir(parents=True)
-    try:
-        with watched(table.sparkSession, tick):
-            found = map_in_arrow(
-                table, _task(schema, str(staged), where), "file string, rows long"
-            ).collect()
+    with made_beside(output) as staged:
+        try:
+            with watched(table.sparkSession, tick):
+                found = map_in_arrow(
+                    table, _task(schema, str(staged), where), "file string, rows long"
+                ).collect()
+        except JVM_ERRORS as error:
+            raise explain_rows(error, "the rows could not be read") from error
         kept = {row["file"] for row in found}
         for file in staged.iterdir():
             if file.name not in kept:
                 file.unlink()  # an attempt of a task that did not count
         refuse_changed(plan)
-        flush_tree(staged)
-        staged.rename(output)
-    except JVM_ERRORS as error:
-        discard(staged)
-        raise explain_rows(error, "the rows could not be read") from error
-    except BaseException:
-        discard(staged)
-        raise
+        take_name(staged, output)
     return sum(row["rows"] for row in found)
 
 
