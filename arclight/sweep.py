@@ -7,15 +7,18 @@ proof: first the folders, then the runs, then the records. A folder that was the
 was alive, and that no record names after it, has no maker that could still publish it.
 
 The checkpoints of a training that nobody goes on with, and the scratch of a run that is not alive,
-have no record at all: they are left over once they are idle for long enough. The folder of a
-model that is trained again (`verify --retrain`) has no run: who works in it holds it.
+have no record at all: they are left over once they are idle for long enough, and so is the file
+that a record was written to, which is gone after an instant. The folder of a model that is trained
+again (`verify --retrain`) has no run: who works in it holds it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,9 +26,11 @@ from arclight.bundle import ModelBundle
 from arclight.errors import ArclightError, ConflictError, IntegrityError
 from arclight.journal import is_open
 from arclight.manifest import DatasetManifest
+from arclight.output import PRIVATE
 from arclight.store import held
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
@@ -40,12 +45,16 @@ RETRAINED = ".retrain-"
 SCRATCH = ("fit", "search", "spark")
 """What a run makes in its folder and takes away at its end."""
 _STAGED = re.compile(r"[0-9a-f]{32}")
-_OUTPUT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+RECORD_S = 60.0
+"""Time that a record has from its first byte until it is there; nobody holds its file."""
+_UNLINKED = re.compile(r"\.[0-9a-f]{32}\.tmp")
+_RECORDS = (*SHELVES, "studies", "submissions")
+_NO_RECORDS = ("data", "trials")
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that no record names.
+    """A folder that no record names, or a file that never became a record.
 
     Attributes:
         idle_s: seconds since anything in it changed.
@@ -56,6 +65,7 @@ class Leftover:
     size_bytes: int
     idle_s: float
     kept: str = ""
+    is_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,8 @@ def find_leftovers(
         for shelf, name, path in staged
         if path.relative_to(store.root).as_posix() not in named and (shelf, name) not in refused
     ]
+    lasting_s = max(grace_s, RECORD_S)
+    found += [_look(p, clock=clock, grace_s=lasting_s, is_alive=False) for p in _unlinked(store)]
     for folder in outputs:
         found += _of_outputs(folder, clock=clock, grace_s=grace_s)
     return Findings(tuple(left for left in found if left is not None), tuple(refused.values()))
@@ -108,6 +120,9 @@ def remove(leftover: Leftover) -> None:
     assert not leftover.kept, leftover
     path = leftover.path
     try:
+        if leftover.is_file:
+            path.unlink()
+            return
         with held(path, alone=True) as is_ours:
             if not is_ours:
                 raise ConflictError(
@@ -154,6 +169,18 @@ def _scratch(store: Store) -> Iterator[tuple[str, Path]]:
                 yield _name_of(run), store.path("runs", run, scratch)
 
 
+def _unlinked(store: Store) -> Iterator[Path]:
+    """Yield what a killed publication left beside the records."""
+    places = [store.root.glob(".*.tmp")]
+    for shelf in _RECORDS:
+        for name in _folders(store.path(shelf)):
+            places.append(store.path(shelf, name).glob(".*.tmp"))
+            kinds = [k for k in _folders(store.path(shelf, name)) if k not in _NO_RECORDS]
+            places += [store.path(shelf, name, kind).rglob(".*.tmp") for kind in kinds]
+    found = sorted(itertools.chain(*places))
+    return (p for p in found if _UNLINKED.fullmatch(p.name) and not p.is_dir())
+
+
 def _is_alive(store: Store, run: str) -> bool:
     return is_open(store.path("runs", run))
 
@@ -187,7 +214,7 @@ def _read_records(store: Store) -> tuple[set[str], dict[tuple[str, str], str]]:
 
 def _of_outputs(folder: Path, *, clock: float, grace_s: float) -> Iterator[Leftover | None]:
     for name in _folders(folder):
-        if _OUTPUT.fullmatch(name):
+        if PRIVATE.fullmatch(name):
             with held(folder / name, alone=True) as is_ours:
                 yield _look(folder / name, clock=clock, grace_s=grace_s, is_alive=not is_ours)
 
@@ -203,10 +230,16 @@ def _look(path: Path, *, clock: float, grace_s: float, is_alive: bool) -> Leftov
     idle_s = max(0.0, clock - max(state.st_mtime for state in states))
     return Leftover(
         path=path,
-        size_bytes=sum(state.st_blocks * 512 for state in states),
+        # another name of a file that stays frees nothing
+        size_bytes=sum(s.st_blocks * 512 for s in states if s.st_nlink == 1 or _is_folder(s)),
         idle_s=idle_s,
         kept=decide(idle_s=idle_s, grace_s=grace_s, is_alive=is_alive),
+        is_file=not _is_folder(states[0]),
     )
+
+
+def _is_folder(state: os.stat_result) -> bool:
+    return stat.S_ISDIR(state.st_mode)
 
 
 def _folders(folder: Path) -> list[str]:

@@ -44,7 +44,8 @@ def sweep_command(
     body = {
         "deleted": delete,
         "bytes": sum(left.size_bytes for left in found.removable),
-        "folders": [str(left.path) for left in found.removable],
+        "folders": [str(left.path) for left in found.removable if not left.is_file],
+        "files": [str(left.path) for left in found.removable if left.is_file],
         "kept": {str(left.path): left.kept for left in found.leftovers if left.kept},
         "refused": list(found.refused),
     }
@@ -61,11 +62,17 @@ def _say(found: Findings, *, delete: bool) -> None:
             (left.path, f"{left.size_bytes:,}", left.kept or ("removed" if delete else "may go"))
             for left in found.leftovers
         ]
-        say_table("left over", ("folder", "bytes", "state"), rows)
+        say_table("left over", ("place", "bytes", "state"), rows)
     size = sum(left.size_bytes for left in found.removable)
-    count = len(found.removable)
-    said = f"{size:,} bytes in {count:,} folder{'' if count == 1 else 's'}"
+    count, files = len(found.removable), sum(left.is_file for left in found.removable)
+    said = f"{size:,} bytes in {_counted(count - files, 'folder')}"
+    if files:
+        said += f" and {_counted(files, 'file')} that a record was written to"
     if delete:
         say(f"sweep: {said} removed.")
     else:
         say(f"sweep: {said} may go{'; add --delete to remove them' if count else ''}.")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

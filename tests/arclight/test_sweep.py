@@ -236,6 +236,49 @@ def test_what_a_killed_run_staged_goes_unless_it_was_published(
         assert (catalog.folder(manifest) / "train" / "part-0.parquet").is_file()
 
 
+@pytest.mark.parametrize(("point", "count"), [("before-link", 0), ("after-link", 1)])
+def test_the_file_of_a_record_whose_publication_was_killed_goes(
+    catalog: Catalog, point: str, count: int
+) -> None:
+    root, run = catalog.store.root, "flights-20260101-000000-"
+    assert _in_child(_publish_as_a_run, root, run, f"datasets.versions.{point}", 1) == -9
+    now = time.time()
+    young = find_leftovers(catalog.store, clock=now, grace_s=0).leftovers
+    (file,) = [one for one in young if one.is_file]
+    assert file.path.parent == catalog.store.path("datasets", "flights", "versions")
+    assert file.kept.startswith("changed ")
+    for one in find_leftovers(catalog.store, clock=now + DAY_S, grace_s=9).removable:
+        assert one.size_bytes or (one.is_file and count)  # the record has the bytes
+        remove(one)
+    assert not list(root.rglob(".*"))
+    assert len(list(catalog.datasets("flights"))) == count
+
+
+@pytest.mark.parametrize(
+    ("place", "is_found"),
+    [
+        ("", True),
+        ("models/flights/versions", True),
+        ("models/flights/aliases/champion", True),
+        ("models/flights/signatures/1", True),
+        ("models/data/evaluations/1", True),
+        ("datasets/flights/openings/2", True),
+        ("studies/flights/versions", True),
+        ("submissions/flights-0123", True),
+        ("datasets/flights/data/UUID", False),
+    ],
+)
+def test_files_that_records_were_written_to_are_looked_for_where_records_are(
+    catalog: Catalog, place: str, is_found: bool
+) -> None:
+    folder = catalog.store.root / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f".{32 * 'a'}.tmp").write_text("{")
+    (folder / ".mine.tmp").write_text("{")
+    paths = list(found(catalog, clock=time.time() + DAY_S))
+    assert paths == ([folder / f".{32 * 'a'}.tmp"] if is_found else [])
+
+
 def test_a_sweep_beside_publishers_never_takes_what_is_published(catalog: Catalog) -> None:
     """Publishers stage folders that look old, so that only the runs and the records protect."""
     root = catalog.store.root

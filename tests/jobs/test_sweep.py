@@ -57,7 +57,7 @@ def test_it_lists_first_and_removes_when_told(
     assert (old.exists(), young.exists()) == (False, True)
     assert sweep(older_than="1h", delete=True)["folders"] == [str(young)]
     assert sweep(older_than="0s") == {
-        "deleted": False, "bytes": 0, "folders": [], "kept": {}, "refused": [],
+        "deleted": False, "bytes": 0, "folders": [], "files": [], "kept": {}, "refused": [],
     }  # fmt: skip
 
 
@@ -69,6 +69,20 @@ def test_people_read_the_bytes(store: Store, capsys: pytest.CaptureFixture[str])
         assert out == ""
         assert text in err
         assert " bytes in " in err
+
+
+def test_a_file_that_a_record_was_written_to_is_told_apart(
+    store: Store, sweep: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = store.root / f".{32 * '0'}.tmp"
+    file.write_text("{")
+    os.utime(file, (0, 0))
+    assert (sweep()["folders"], sweep()["files"]) == ([], [str(file)])
+    sweep_command((), delete=True, older_than="1d", store=str(store.root), as_json=False)
+    assert "in 0 folders and 1 file that a record was written to removed." in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not file.exists()
 
 
 def test_a_record_that_cannot_be_read_is_a_refusal(
