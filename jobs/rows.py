@@ -6,15 +6,16 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
+from arclight.catalog import Catalog
 from arclight.disk import making
 from arclight.errors import DataError, MissingError, RefusedError, SpecError
 from arclight.expression import compile_expression
 from arclight.output import private_beside
 from arclight.spec_file import load_spec
-from arclight.store import held, make_folder
+from arclight.store import Store, held, make_folder
 from cluster.profiles import load_profile
 from cluster.spark_session import spark_session
-from jobs.runs import store_for
+from jobs.runs import store_root
 from jobs.say import answer, progress, say
 from spark.etl import joined_rows
 from spark.etl_plan import plan_etl
@@ -39,7 +40,8 @@ def rows_command(
     """Join the sources and write the rows that keep a condition."""
     loaded = load_spec(spec_file)
     place = load_profile(profile)
-    catalog = store_for(store, loaded.folder)
+    # read at most: whose columns are held, where a dataset of this name was published
+    catalog = Catalog(Store(store_root(store, loaded.folder)))
     with making(output):
         is_there = output.exists() or output.is_symlink()
     if is_there:

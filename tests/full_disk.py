@@ -30,6 +30,10 @@ class Disk:
     def resize(self, size: str) -> None:
         subprocess.run(["mount", "-o", f"remount,size={size}", self.folder], check=True)
 
+    def freeze(self) -> None:
+        """Have it be read from now on, and no more."""
+        subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+
     def fill(self, *, leave_bytes: int) -> Path:
         """Take what room there is but for some bytes; removing the file gives it back."""
         filler = self.folder / ".filler"

@@ -20,7 +20,7 @@ from ray.serve.schema import LoggingConfig
 from arclight.catalog import Catalog, now
 from arclight.errors import ArclightError, EngineError, SpecError, printable
 from arclight.spec import Replicas
-from arclight.store import open_store
+from arclight.store import find_store
 from cluster.environment import environment
 from cluster.machine import usable_cores
 from cluster.ray_session import lost_parts, ray_session
@@ -254,7 +254,7 @@ def load_endpoints(service: Service) -> dict[str, Endpoint]:
         IntegrityError: stored bytes are not those published.
         RefusedError: no trusted key signed a model, or it does not repeat its golden rows.
     """
-    catalog = Catalog(open_store(service.store), trust=service.trust)
+    catalog = Catalog(find_store(service.store), trust=service.trust)
     endpoints = {}
     for ref in service.refs:
         bundle = catalog.model(ref)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ def test_an_output_on_a_disk_that_may_only_be_read_is_a_sentence(
     with small_disk(tmp_path / "disk", size="1m") as disk:
         with pytest.raises(SpecError, match="which neither a mounted disk can"):
             score(disk.folder)
-        subprocess.run(["mount", "-o", "remount,ro", disk.folder], check=True)
+        disk.freeze()
         for place in ("out", "a/b/out"):
             with pytest.raises(SpecError, match="can be made, but Read-only file system"):
                 score(disk.folder / place)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import pytest
 
 from arclight.catalog import Catalog
 from arclight.errors import EngineError, SpecError
-from arclight.store import open_store
+from arclight.store import find_store, open_store
 from ray_apps.serving import deploy
+from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits
 from ray_apps.serving.deploy import Binding, find_port, served
-from tests.ray_apps.serving.small_model import publish_small_model
+from tests.full_disk import small_disk
+from tests.ray_apps.serving.small_model import ROW, publish_small_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from cluster.profiles import Profile
@@ -33,6 +37,36 @@ def test_what_is_no_port_is_refused(port: int) -> None:
 )  # fmt: skip
 def test_the_address_is_one_that_can_be_asked(host: str, url: str) -> None:
     assert Binding(host=host).url(8) == url
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Catalog]:
+    """A store with one model, on a disk that may only be read."""
+    with small_disk(tmp_path / "disk", size="20m") as disk:
+        publish_small_model(Catalog(open_store(disk.folder / "store")))
+        disk.freeze()
+        yield Catalog(find_store(disk.folder / "store"))
+
+
+def test_models_are_loaded_from_a_store_that_may_only_be_read(read_only: Catalog) -> None:
+    service = deploy.Service(
+        store=str(read_only.store.root),
+        refs=("delay@1",),
+        access=Access(hosts=LOOPBACK_HOSTS, keys=None),
+        limits=Limits(),
+    )
+    assert list(deploy.load_endpoints(service)) == ["delay"]
+
+
+@pytest.mark.ray
+@pytest.mark.fault
+def test_a_store_that_may_only_be_read_is_served(
+    read_only: Catalog, small_profile: Profile
+) -> None:
+    with served(read_only, ["delay"], profile=small_profile, port=0) as url:
+        answer = httpx.post(f"{url}/v1/models/delay:predict", json={"rows": [ROW]}, timeout=30)
+    assert answer.status_code == 200
+    assert not list(read_only.store.root.glob("serving*"))
 
 
 @pytest.mark.ray
