@@ -330,8 +330,10 @@ def _end(processes: set[psutil.Process]) -> None:
 
 
 def _keep_logs(folder: Path, log_folder: Path) -> None:
-    """Copy Ray's logs beside the run's; the temporary folder goes away."""
+    """Copy Ray's logs beside the run's, where there is room; the temporary folder goes away."""
     for logs in sorted(folder.glob(f"{RAY_FOLDER}/session_2*/logs")):
-        shutil.copytree(
-            logs, log_folder / "ray", ignore=EMPTY_LOGS, dirs_exist_ok=True, symlinks=True
-        )
+        # a full disk, or a store that may only be read, takes nothing from what Ray was up for
+        with suppress(OSError):
+            shutil.copytree(
+                logs, log_folder / "ray", ignore=EMPTY_LOGS, dirs_exist_ok=True, symlinks=True
+            )

@@ -19,14 +19,17 @@ from arclight.errors import MissingError, RefusedError
 from arclight.store import held
 from cluster.profiles import Profile, RayPlace
 from cluster.ray_session import (
+    RAY_FOLDER,
     SHORT_TEMP,
     TEMP_PREFIX,
     VARIABLES,
+    _keep_logs,
     _sweep,
     ray_session,
     refuse_unsafe_variables,
 )
 from cluster.tokens import create_token
+from tests.full_disk import small_disk
 
 AGENT = "Agent"
 DRIVER = """
@@ -74,6 +77,20 @@ def test_a_long_temporary_folder_is_refused(tmp_path: Path, small_profile: Profi
     engine = ray_session(small_profile, log_folder=tmp_path, temp_folder=deep)
     with pytest.raises(RefusedError, match="at most"), engine:
         pass
+
+
+def test_logs_that_cannot_be_kept_fail_no_command(tmp_path: Path) -> None:
+    """A full disk, or a store that may only be read: what Ray was up for is done by then."""
+    logs = tmp_path / "own" / RAY_FOLDER / "session_2026" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "raylet.out").write_text("x" * 100_000)
+    with small_disk(tmp_path / "disk", size="20m") as disk:
+        disk.fill(leave_bytes=4096)
+        _keep_logs(tmp_path / "own", disk.folder / "logs")
+        disk.freeze()
+        _keep_logs(tmp_path / "own", disk.folder / "more")
+    _keep_logs(tmp_path / "own", tmp_path / "logs")
+    assert (tmp_path / "logs" / "ray" / "raylet.out").stat().st_size == 100_000
 
 
 @pytest.mark.ray
