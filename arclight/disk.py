@@ -1,4 +1,4 @@
-"""What to say when a disk is full, closed to this user, or takes no folder, whoever was at it."""
+"""What to say when a disk is full, closed to this user, or takes no such name."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ def closed_file(error: BaseException) -> ArclightError | None:
     return ArclightError(
         f"'{printable(error.filename)}' must be open to this user, but {error.strerror}; mend its "
         "rights, or run the same command as a user who has them."
+    )
+
+
+def long_name(error: BaseException) -> SpecError | None:
+    """Return the sentence for a name that no file can have, None for other errors."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    return SpecError(
+        f"'{printable(error.filename)}' must be a name that a file can have, but "
+        f"{error.strerror}; give a shorter one."
     )
 
 

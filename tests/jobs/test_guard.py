@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
+from arclight.store import find_store
 from jobs.guard import guarded
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def fail(error: Exception) -> None:
@@ -31,6 +36,15 @@ def test_a_folder_of_another_user_is_no_defect_of_ours(
         "arclight: '/x/store/models' must be open to this user, but No; mend its rights, or run "
         "the same command as a user who has them.\n"
     )
+
+
+def test_a_name_that_is_too_long_is_no_defect_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(lambda: find_store(tmp_path / ("x" * 300))) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "must be a name that a file can have, but File name too long; give a" in said
 
 
 def test_what_may_not_be_done_to_something_else_is_shown_with_its_trace(
