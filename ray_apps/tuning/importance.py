@@ -30,8 +30,9 @@ def importance_of(study: Study, trials: Trials) -> dict[str, float] | None:
     figure it was stopped at: it is among all of them, and hardly among the best.
 
     Returns:
-        parameter -> a part of 1; None with too few trials, without Optuna, and of a population,
-        where a figure is of all that a network had, and its parameters of the last generation.
+        parameter -> a part of 1; None with too few trials, where nothing sets the best ones apart
+        (all have the same figure), without Optuna, and of a population, where a figure is of all
+        that a network had, and its parameters of the last generation.
     """
     ranked = study.ranked(trials)
     if not ranked or study.tune.population is not None:
@@ -54,6 +55,17 @@ def importance_of(study: Study, trials: Trials) -> dict[str, float] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ties, where all are the best
         evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, BEST / len(ranked)))
-        found = get_param_importances(known, evaluator=evaluator)
+        # it makes like parts of nothing, if it makes them parts of 1
+        found = get_param_importances(known, evaluator=evaluator, normalize=False)
     found = {name: part for name, part in found.items() if math.isfinite(part)}
-    return dict(sorted(found.items(), key=lambda item: -item[1])) or None
+    whole = sum(found.values())
+    if not whole:
+        return None
+    return {name: part / whole for name, part in sorted(found.items(), key=_largest_first)}
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _largest_first(item: tuple[str, float]) -> tuple[float, str]:
+    return -item[1], item[0]

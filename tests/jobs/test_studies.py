@@ -132,6 +132,15 @@ def test_of_few_trials_nothing_is_said():
     assert importance_of(study, made_up_trials(study, AT_LEAST - 1)) is None
 
 
+def test_where_nothing_sets_the_best_apart_nothing_is_said():
+    """Not that every parameter decided as much as every other."""
+    study = made_up_study(60)
+    trials = made_up_trials(study)
+    alike = {n: t.model_copy(update={"value": 0.7}) for n, t in trials.ended.items()}
+    assert importance_of(study, Trials(trials.path, alike)) is None
+    assert importance_of(study, trials) is not None
+
+
 def test_numbers_of_studies(store):
     assert studies_of(store, "flights") == ()
     put(store, 1)
