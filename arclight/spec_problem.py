@@ -91,6 +91,8 @@ def _sentence(problem: ErrorDetails, place: _Place) -> str:
         return _SENTENCES[kind].format(field=field, expected=expected, tag=words.get("tag"))
     if kind == "value_error":
         return f"{field}: {problem['ctx']['error']}"
+    if kind in ("too_long", "tuple_type") and place.path[-1] in ("int", "float"):
+        return f"'{field}' must be the lowest and the highest number of a range: [LOW, HIGH]."
     got = "" if isinstance(value, dict | list) else f", got {printable(repr(value))}"
     return f"'{field}' is wrong: {_rule(problem)}{got}."
 

@@ -127,6 +127,16 @@ SENTENCES = {
         "tune: {space: {a: {bounds: [1, 2]}}}\n",
         "FILE:7: 'tune.space.a' must have one of the fields int, float or choice.",
     ),
+    "a range of three numbers": (
+        "tune: {space: {a: {int: [1, 2, 3]}}}\n",
+        "FILE:7: 'tune.space.a.int' must be the lowest and the highest number of a range: "
+        "[LOW, HIGH].",
+    ),
+    "a range of one number": (
+        "tune: {space: {a: {float: 0.1}}}\n",
+        "FILE:7: 'tune.space.a.float' must be the lowest and the highest number of a range: "
+        "[LOW, HIGH].",
+    ),
     "a Python name is no field": (
         "  checks: [{name: a, expect: x, otherwise: fail}]\n",
         "FILE:7: 'etl.checks.0.otherwise' is not a field of a spec. "
