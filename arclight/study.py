@@ -19,6 +19,7 @@ from arclight.errors import (
     printable,
 )
 from arclight.folds import fold_rule
+from arclight.metrics import METRICS
 from arclight.population import leg_of
 from arclight.store import held_file, make_folder
 from arclight.train_section import ELSEWHERE, Train
@@ -111,6 +112,14 @@ class Study(Contract):
         known, first = trials.with_figure, self._precedence(trials)
         order = order_of(self.metric)
         return min(known, key=lambda trial: (first(trial), order(trial)), default=None)
+
+    def has_reached(self, trials: Trials) -> bool:
+        """Say whether a trial is as good as `tune.target` asks, and its model would be."""
+        best, target = self.best(trials), self.tune.target
+        if target is None or best is None or best.value is None or self.is_on_the_way(best):
+            return False
+        is_higher = METRICS[self.metric].higher_is_better
+        return best.value >= target if is_higher else best.value <= target
 
     @property
     def candidates(self) -> dict[str, Candidate]:

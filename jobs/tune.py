@@ -184,9 +184,10 @@ def _say_what_is_left(study: Study, trials: Trials) -> None:
     tune = study.tune
     wanted = min(tune.trials, points_of(tune)) if tune.sampler == "grid" else tune.trials
     left = wanted - len(trials.ended)
-    if tune.time_limit_s is not None and tune.target is None and left > 0:
+    if tune.time_limit_s is not None and left > 0 and not study.has_reached(trials):
+        goal = "" if tune.target is None else f" and tune.target ({tune.target:g}) is not reached"
         say(
-            f"tune: {left:,} of {wanted:,} trials are left, since tune.time_limit_s "
+            f"tune: {left:,} of {wanted:,} trials are left{goal}, since tune.time_limit_s "
             f"({tune.time_limit_s:,} s) was over; the same command makes them with another limit.",
             style="yellow",
         )

@@ -278,15 +278,10 @@ class Controller:
 
     def _is_over(self) -> bool:
         """Say whether a limit of the study is reached."""
-        tune = self._study.tune
-        if tune.time_limit_s is not None and self._spent_s() >= tune.time_limit_s:
+        limit = self._study.tune.time_limit_s
+        if limit is not None and self._spent_s() >= limit:
             return True
-        best = None if tune.target is None else self._study.best(self._trials)
-        if best is not None and self._study.is_on_the_way(best):
-            return False  # its model would be trained on
-        if tune.target is None or best is None or best.value is None:
-            return False
-        return best.value >= tune.target if self._higher else best.value <= tune.target
+        return self._study.has_reached(self._trials)
 
     def _spent_s(self) -> float:
         return self._clock() - self._begun_s

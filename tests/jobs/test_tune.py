@@ -87,6 +87,27 @@ def test_what_a_limit_of_time_has_left_is_made_with_another_one(
     assert (status, body["search"]["trials"], "are left" in said) == (0, 5, False)
 
 
+def test_a_target_that_the_time_did_not_suffice_for_is_said(made, tmp_path, capsys, monkeypatch):
+    over = {"after": 2}
+
+    def is_over(self) -> bool:
+        study = newest_study(made.catalog.store, "demo")
+        ended = Trials.read(trials_path(made.catalog.store, study)).ended
+        return len(ended) >= over["after"]
+
+    monkeypatch.setattr(Host, "_is_over", is_over)
+    limited = "TRIALS, scheduler: none, at_once: 1, time_limit_s: 3000, target: 0.9999,"
+    text = SPEC.replace("TRIALS,", limited)
+    status, body, said = typed(made, tmp_path, capsys, text=text)
+    assert (status, body["search"]["trials"]) == (0, 2)
+    assert (
+        "3 of 5 trials are left and tune.target (0.9999) is not reached, since tune.time_limit_s"
+    ) in said
+    over["after"] = 99
+    status, body, said = typed(made, tmp_path, capsys, text=text.replace("0.9999", "0.5"))
+    assert (status, body["search"]["trials"], "are left" in said) == (0, 2, False)
+
+
 def test_a_damaged_model_does_not_stand(made, tmp_path, capsys):
     train = SPEC[: SPEC.index("tune:")]
     (tmp_path / "spec.yaml").write_text(train)
