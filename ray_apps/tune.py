@@ -175,6 +175,11 @@ def check_space(spec: Spec, plan: FeaturePlan | None = None, *, workers: int = 0
             if error is None or _refusal(spec, trainer, beside, plan, workers) is None:
                 continue
             text = error.message.removeprefix("train.params: ")
+            if spec.tune.trainers == "auto":  # whose spaces no line of the spec has
+                raise SpecError(
+                    f"tune.trainers: train.params do not go beside what auto tries with "
+                    f"{trainer}: {text} Leave it out of train.params."
+                ) from error
             raise SpecError(f"{path}{where}: {text}") from error
 
 

@@ -235,6 +235,11 @@ def test_auto_says_whose_the_parameters_of_the_spec_are(made, tmp_path, capsys):
     [
         (("sampler: random", "sampler: gp"), "--auto.*gp needs the same parameters"),
         (("workers: 0", "workers: 0, init: demo@1"), "--auto.*trained from scratch"),
+        (
+            ("{learning_rate: 0.2}", "{eta: 0.2}"),
+            "spec.yaml:7: tune.trainers: train.params do not go beside what auto tries with "
+            "xgboost: 'eta' and 'learning_rate' are the same; keep one. Leave it out of train.",
+        ),
         ((SPEC, POPULATION), "--auto chooses among trainers, but tune.population is of networks"),
     ],
 )
