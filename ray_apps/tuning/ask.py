@@ -205,16 +205,21 @@ class _Shuffled:
 
 
 def _points(space: Mapping[str, Range]) -> int:
-    return math.prod(len(_values(one)) for one in space.values())
+    return math.prod(_count(one) for one in space.values())
 
 
 def _grid_point(space: Mapping[str, Range], number: int) -> dict[str, Param]:
     """Return one point of a grid; the last parameter changes first."""
     found: dict[str, Param] = {}
     for name, one in reversed(list(space.items())):
-        number, place = divmod(number, len(_values(one)))
+        number, place = divmod(number, _count(one))
         found[name] = _values(one)[place]
     return {name: found[name] for name in space}
+
+
+def _count(one: Range) -> int:
+    """Return how many values a range has; a range of Python's own has no length past 64 bits."""
+    return len(one.choice) if isinstance(one, Choice) else int(one.bounds[1] - one.bounds[0]) + 1
 
 
 def _values(one: Range) -> Sequence[Param]:

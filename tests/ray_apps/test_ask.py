@@ -8,7 +8,7 @@ import pytest
 from arclight.search_space import Choice, FloatRange, IntRange, unit_place, value_at
 from arclight.trials import Trial
 from arclight.tune_section import Candidate, Tune
-from ray_apps.tuning.ask import Asker, trials_of
+from ray_apps.tuning.ask import Asker, points_of, trials_of
 
 SAMPLERS = ("tpe", "cma_es", "evolution", "quasi_random", "random")
 
@@ -99,6 +99,13 @@ class TestAsking:
             ]
         huge = tune.model_copy(update={"space": {f"p{n}": axis for n in range(60)}})
         assert len({str(Asker(huge, seed=0, higher=True).ask(n, [], {})) for n in range(9)}) == 9
+
+    def test_a_grid_may_have_more_points_than_64_bits_count(self):
+        """Python takes the length of no range that is longer than 63 bits say."""
+        tune = Tune(sampler="grid", trials=3, space={"a": IntRange(bounds=(0, 2**63 - 1))})
+        assert (points_of(tune), trials_of(tune)) == (2**63, 3)
+        found = [Asker(tune, seed=0, higher=True).ask(number, [], {})["a"] for number in range(3)]
+        assert len({f for f in found if 0 <= f < 2**63}) == 3
 
     def test_trainers_of_a_grid_are_in_all_brackets(self):
         space = {"a": IntRange(bounds=(1, 9))}
