@@ -91,7 +91,7 @@ class Learner:
             sampler = self._sampler(seed)
             # another one each time, since it keeps the trials that it has seen once
             study = optuna.load_study(study_name=NAME, storage=self._storage, sampler=sampler)
-            space = sampler.infer_relative_search_space(study, trial)
+            space = self._axes.joint or sampler.infer_relative_search_space(study, trial)
             found = sampler.sample_relative(study, trial, space)
 
             def value(name: str, axis: Any) -> Any:
@@ -176,6 +176,9 @@ class _Axes:
             for trainer, space in tune.spaces.items()
         }
         self.trainer = optuna_package().distributions.CategoricalDistribution(list(self._axes))
+        # what Optuna would find by a look at every trial; of several trainers it makes groups
+        alone = {} if self._is_among else next(iter(self._axes.values()))
+        self.joint = {name: axis for name, axis in sorted(alone.items()) if not axis.single()}
 
     def of(self, trainer: str) -> dict[str, Any]:
         """Return a trainer's parameters, each with its axis."""

@@ -107,6 +107,27 @@ class TestAsking:
         found = [Asker(tune, seed=0, higher=True).ask(number, [], {})["a"] for number in range(3)]
         assert len({f for f in found if 0 <= f < 2**63}) == 3
 
+    @pytest.mark.parametrize("sampler", ["tpe", "gp"])
+    def test_the_space_is_the_one_that_optuna_would_find_in_the_trials(self, sampler):
+        one_value = Choice(choice=("z",))
+        known = [
+            Trial(
+                number=n,
+                params={"a": 1 + n % 4, "b": 0.1 + n / 40, "c": "xy"[n % 2], "d": 3 + n, "e": "z"},
+                state=("complete", "stopped", "failed")[n % 3],
+                value=None if n % 3 == 2 else n % 7,
+                points=((1, n % 5),),
+            )
+            for n in range(24)
+        ]
+        for count in (11, 24):  # of the first ones too few have a figure
+            space = {**self.SPACE, "e": one_value}
+            ours, theirs = (self.asker(sampler, space=space) for _ in range(2))
+            theirs._learner._axes.joint = {}
+            for number in range(30, 33):
+                asked = (number, known[:count], {40: known[0].params})
+                assert ours.ask(*asked) == theirs.ask(*asked)
+
     def test_trainers_of_a_grid_are_in_all_brackets(self):
         space = {"a": IntRange(bounds=(1, 9))}
         among = {n: Candidate(space=space) for n in ("lightgbm", "torch", "xgboost")}
