@@ -105,6 +105,7 @@ def check_folds(
         try:
             learn, judge = dealt.parts(train, number)
             for shard, use in ((learn, "learn from"), (judge, "be judged on")):
+                _check_any(shard, use, dealt.rule, gang)
                 check_rows(shard, f"to {use}", gang)
             judged = judge if field == "tune.folds" else learn
             check_labels(learn.label, judged.label, job, gang, judged="judged rows")
@@ -152,6 +153,19 @@ def told_until(rounds: int, tick: Tick, said: tuple[int, int, str]) -> Watch:
 
 
 # --------------------------------------------------------------------------------- inside
+
+
+def _check_any(shard: Shard, use: str, rule: FoldRule, gang: Gang) -> None:
+    """Refuse, on every worker, a fold that has no rows at all, as few groups may leave one.
+
+    Raises:
+        DataError: with what helps; another number of workers does not.
+    """
+    if not total(gang, np.array([shard.rows]))[0]:
+        ways = "fewer folds" if rule.by == "time" else "fewer folds, or another train.seed"
+        raise DataError(
+            f"there must be rows to {use}, but by their {rule.by} none fall to it; use {ways}."
+        )
 
 
 def _fold_figure(

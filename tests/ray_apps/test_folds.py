@@ -159,7 +159,8 @@ def test_a_fold_without_rows_is_refused_by_name(tmp_path):
     made = make_dataset(tmp_path / "store", rows=(12, 100, 100))
     spec = make_spec(trainer="lightgbm", folds=20, metric="log_loss")
     notes = []
-    with pytest.raises(DataError, match=r"fold \d+ of 20 .*must be rows to be judged on"):
+    told = r"fold \d+ of 20 .*must be rows to be judged on, but by their key none fall to it; use "
+    with pytest.raises(DataError, match=f"{told}fewer folds, or another train.seed"):
         train(made, spec, tmp_path, tick=lambda *said: notes.append(said[2]))
     assert set(notes) == {"reading"}
 
