@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,12 +71,21 @@ class Asker:
         seed: of the search.
         higher: whether a higher figure is better.
         shuffles: a grid's points are tried in an order by chance, not as they lie.
+        heights: of several trainers, how far a trial of each goes that is never stopped.
 
     Raises:
         SpecError: the sampler needs a package that is not there.
     """
 
-    def __init__(self, tune: Tune, *, seed: int, higher: bool, shuffles: bool = True) -> None:
+    def __init__(
+        self,
+        tune: Tune,
+        *,
+        seed: int,
+        higher: bool,
+        shuffles: bool = True,
+        heights: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._tune, self._seed, self._higher = tune, seed, higher
         self._spaces = tune.spaces
         self._orders = {
@@ -85,7 +95,11 @@ class Asker:
         }
         self._axes = max(map(len, self._spaces.values())) + bool(tune.among)
         check_sampler(tune)
-        self._learner = Learner(tune, higher=higher) if tune.sampler in ("tpe", "gp") else None
+        self._learner = (
+            Learner(tune, higher=higher, heights=heights)
+            if tune.sampler in ("tpe", "gp")
+            else None
+        )
         self._sobol: Any = None
         self._cma_es = CmaEs()
 

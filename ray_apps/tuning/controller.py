@@ -88,7 +88,11 @@ class Controller:
         self._study, self._trials, self._clock = study, trials, clock
         self._higher = METRICS[study.metric].higher_is_better
         self._asker = Asker(
-            study.tune, seed=study.train.seed, higher=self._higher, shuffles=study.shuffles
+            study.tune,
+            seed=study.train.seed,
+            higher=self._higher,
+            shuffles=study.shuffles,
+            heights={name: study.height(name) for name in study.tune.among},
         )
         # trials are compared with those of the same trainer: a round is another thing to each
         self._passing = passing_of(study)

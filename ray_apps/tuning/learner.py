@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import warnings
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from arclight.errors import SpecError
+from arclight.halving import RUNGS, rungs_of
 from arclight.pareto import higher_is_better
 from arclight.search_space import FloatRange, IntRange
 from arclight.tune_section import TRAINER
@@ -55,13 +57,16 @@ class Learner:
     Args:
         tune: the space; its sampler is tpe or gp.
         higher: whether a higher figure is better.
+        heights: of several trainers, how far a trial of each goes that is never stopped.
 
     Raises:
         SpecError: Optuna is not there.
     """
 
-    def __init__(self, tune: Tune, *, higher: bool) -> None:
-        self._tune, self._higher, self._axes = tune, higher, _Axes(tune)
+    def __init__(
+        self, tune: Tune, *, higher: bool, heights: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        self._tune, self._higher, self._axes = tune, higher, _Axes(tune, heights)
         self._storage: Any = None
         self._told: list[int] = []
         self._running: dict[int, Any] = {}
@@ -151,7 +156,7 @@ def known_study(tune: Tune, ended: Sequence[Trial], *, higher: bool) -> Any:
     Raises:
         SpecError: Optuna is not there.
     """
-    study, axes = optuna_package().create_study(directions=_directions(higher)), _Axes(tune)
+    study, axes = optuna_package().create_study(directions=_directions(higher)), _Axes(tune, {})
     study.add_trials(axes.ended(trial, all_count=True) for trial in ended)
     return study
 
@@ -169,8 +174,9 @@ def figure_of(trial: Trial) -> float | None:
 class _Axes:
     """A space as Optuna has it; of several trainers a parameter's name begins with its trainer."""
 
-    def __init__(self, tune: Tune) -> None:
+    def __init__(self, tune: Tune, heights: Mapping[str, int]) -> None:
         self._is_among = bool(tune.among)
+        self._rungs = {trainer: rungs_of(height) for trainer, height in heights.items()}
         self._axes = {
             trainer: {name: _axis(one) for name, one in space.items()}
             for trainer, space in tune.spaces.items()
@@ -215,8 +221,19 @@ class _Axes:
             **placed,
             state=found,
             values=figures if found == states.COMPLETE else None,
-            intermediate_values={} if also else dict(trial.points),
+            intermediate_values={} if also else self._way(trial),
         )
+
+    def _way(self, trial: Trial) -> dict[int, float]:
+        """Return how far a trial was -> its figure there; who was further is better to Optuna.
+
+        Of several trainers the rungs that lie behind are counted, and not rounds, of which one is
+        another thing to each: otherwise those of whom most rounds are asked are the best.
+        """
+        rungs = self._rungs.get(str(trial.params.get(TRAINER))) if self._is_among else None
+        if rungs is None:
+            return dict(trial.points)
+        return {RUNGS - sum(at < rung for rung in rungs): figure for at, figure in trial.points}
 
     def _placed(self, params: Mapping[str, Param]) -> dict[str, Any]:
         """Return parameters and the axes they lie on."""

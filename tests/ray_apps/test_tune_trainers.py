@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from arclight.errors import SpecError
+from arclight.halving import rungs_of
 from arclight.study import Study, candidates_of, with_params
 from arclight.train_section import Train
 from arclight.trials import Trial, Trials
@@ -78,6 +79,31 @@ def test_tpe_tries_the_better_trainer_more_often():
         known.append(Trial(number=number, params=params, state="complete", value=value))
     late = Counter(trial.params["trainer"] for trial in known[20:])
     assert late["lightgbm"] > 12
+
+
+@pytest.mark.parametrize("better", ["torch", "xgboost"])
+def test_tpe_does_not_take_many_rounds_for_good_ones(tmp_path, better):
+    """A tree's hundredth round of 300 is as far on its way as a network's tenth of 30."""
+    space, heights = {"learning_rate": {"float": [0.01, 0.3]}}, {"xgboost": 300, "torch": 30}
+    trainers = {"xgboost": {"space": space}, "torch": {"rounds": 30, "space": space}}
+    tune, known = tune_of(trainers, sampler="tpe", scheduler="asha", trials=50), {}
+    for number in range(40):
+        trainer = ("xgboost", "torch")[number % 2]
+        value = 0.9 if trainer == better else 0.6
+        rungs = rungs_of(heights[trainer])[: 1 + number // 2 % 4]
+        known[number] = Trial(
+            number=number, params={"trainer": trainer, "learning_rate": 0.02 + number / 200},
+            state="stopped", value=value, points=tuple((rung, value) for rung in rungs),
+        )  # fmt: skip
+    asked: Counter[str] = Counter()
+    for seed in range(20):
+        study = Study(
+            name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64,
+            task="binary", metric="auc", train=Train(rounds=300, seed=seed), tune=tune,
+        )  # fmt: skip
+        trials = Trials(tmp_path / f"{seed}.jsonl", dict(known))
+        asked[Controller(study, trials).next()[1]["trainer"]] += 1
+    assert asked[better] > 13
 
 
 def test_grids_are_gone_through_one_after_the_other():
