@@ -15,6 +15,7 @@ from arclight.errors import MissingError, SpecError, nearest, printable
 from cluster.head_record import PROFILE
 
 MAX_PROFILE_BYTES = 64 * 1024
+MAX_PORT = 65_535
 SPARK_MASTER = re.compile(r"^(local\[\d{1,4}\]|spark://[A-Za-z0-9.-]+:\d{1,5})$")
 HOST_PORT = re.compile(r"^[A-Za-z0-9.-]+:\d{1,5}$")
 JOBS_URL = re.compile(r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?/?$")
@@ -65,7 +66,7 @@ class SparkPlace(Contract):
     @field_validator("master")
     @classmethod
     def _known_master(cls, value: str | None) -> str | None:
-        if value is not None and not SPARK_MASTER.match(value):
+        if value is not None and not (SPARK_MASTER.match(value) and _has_real_port(value)):
             raise ValueError(f"must be 'local[N]' or 'spark://host:port', got {value!r}.")
         return value
 
@@ -115,7 +116,7 @@ class RayPlace(Contract):
     @field_validator("address")
     @classmethod
     def _host_port(cls, value: str | None) -> str | None:
-        if value is not None and not HOST_PORT.match(value):
+        if value is not None and not (HOST_PORT.match(value) and _has_real_port(value)):
             raise ValueError(f"must be 'host:port', got {value!r}.")
         return value
 
@@ -231,7 +232,7 @@ def _beside(profile: Profile, folder: Path) -> Profile:
 
 
 def _check_jobs_url(url: str) -> None:
-    if not JOBS_URL.match(url):
+    if not (JOBS_URL.match(url) and _has_real_port(url)):
         raise ValueError(f"jobs_url must be 'https://host:port', got {printable(url)!r}.")
     host = url.split("://", 1)[1].split(":", maxsplit=1)[0].strip("/")
     if url.startswith("http://") and not is_loopback(host):
@@ -239,6 +240,12 @@ def _check_jobs_url(url: str) -> None:
             f"jobs_url must use https beyond loopback, got {printable(url)!r}: "
             "the token would travel in the clear."
         )
+
+
+def _has_real_port(address: str) -> bool:
+    """Return whether the port that an address names, if it names one, can be one."""
+    port = address.rpartition(":")[2].rstrip("/")
+    return not port.isdigit() or 0 < int(port) <= MAX_PORT
 
 
 def is_loopback(host: str) -> bool:

@@ -199,7 +199,8 @@ class JobServer:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
             text = response.read(MAX_ANSWER_BYTES).decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
+        # of a host name whose parts are too long, or empty, Python says that it cannot encode it
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise SilentServerError(
                 f"the job server at {self.url} cannot be reached ({printable(error)}); check "
                 "that the cluster runs and that the profile's ray.jobs_url is right."

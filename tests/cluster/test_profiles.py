@@ -82,6 +82,10 @@ def test_a_profile_cannot_change() -> None:
         ("ray: {address: h}", "must be 'host:port'"),
         ("ray: {jobs_url: 'http://10.0.0.1:8265'}", "must use https beyond loopback"),
         ("ray: {jobs_url: 'file:///x'}", "must be 'https://host:port'"),
+        ("ray: {jobs_url: 'https://h:99999'}", "must be 'https://host:port'"),
+        ("ray: {jobs_url: 'https://h:0/'}", "must be 'https://host:port'"),
+        ("ray: {address: 'h:65536', token_path: t}", "must be 'host:port'"),
+        ("spark: {master: 'spark://h:70000', conf_folder: c}", r"'spark://host:port'"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:

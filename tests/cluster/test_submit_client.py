@@ -54,6 +54,13 @@ def server(tmp_path: Path) -> Iterator[JobServer]:
         thread.join()
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".org"])
+def test_a_host_that_can_have_no_name_is_a_sentence(tmp_path: Path, host: str) -> None:
+    create_token(tmp_path / "token")
+    with pytest.raises(EngineError, match=r"cannot be reached .* ray\.jobs_url is right"):
+        JobServer(f"https://{host}", tmp_path / "token").running()
+
+
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize(
     "answer",
