@@ -33,7 +33,8 @@ DISK_WARN_BYTES = 10 * GIB
 DISK_FAIL_BYTES = 1 * GIB
 SHM_WARN_BYTES = 256 * MIB
 MEMORY_WARN_BYTES = 4 * GIB
-PORTS = {8000: "arclight serve", 8265: "Ray's job server", 6379: "an attached Ray head"}
+PORTS = {8000: "arclight serve"}
+"""What is listened on unless another port is given; a cluster of `up` takes free ones."""
 CLOCK_SKEW_S = 5.0
 CLOCK_JUMP_S = 1.0
 EARLIEST_YEAR, LATEST_YEAR = 2024, 2100

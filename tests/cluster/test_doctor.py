@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.doctor import (
+    PORTS,
     check_disks,
     check_java,
     check_machine,
@@ -27,6 +28,7 @@ from cluster.doctor import (
 from cluster.machine import Machine
 from cluster.profiles import Profile
 from cluster.sizing import GIB, MIB
+from ray_apps.serving.deploy import DEFAULT_PORT
 
 GOOD = Machine(cores=8, memory_bytes=32 * GIB, shm_bytes=16 * GIB, disk_free_bytes=99 * GIB)
 
@@ -132,6 +134,11 @@ def test_the_checkout_s_constraints_pin_the_engines() -> None:
     pins = read_constraints(file)
     assert {"pyspark", "ray", "xgboost-cpu", "lightgbm", "torch", "pyarrow"} <= pins.keys()
     assert not any("+" in version for version in pins.values())
+
+
+def test_the_only_ports_asked_for_are_those_that_something_of_ours_listens_on() -> None:
+    """A cluster of `up` takes free ones: who has a Redis at 6379 is in nobody's way."""
+    assert set(PORTS) == {DEFAULT_PORT}
 
 
 def test_a_port_in_use_is_named() -> None:
