@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ from cluster.sizing import plan_sizes
 from cluster.tokens import create_secret, create_token, private_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from arclight.progress import Tell
     from cluster.profiles import Profile
 
@@ -70,12 +72,20 @@ def start_head(
     """
     refuse_unsafe_variables(os.environ)
     private_folder(folder)
-    with held(folder, alone=True) as is_first:
-        if not is_first:
-            raise ConflictError(
-                f"another command starts a cluster in '{printable(folder)}' now; wait for it."
-            )
+    with _alone(folder):
         return _start(profile, folder, timeout_s, tell)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only command that starts or ends a cluster of a folder."""
+    with held(folder, alone=True) as is_alone:
+        if not is_alone:
+            raise ConflictError(
+                f"another command starts or ends a cluster in '{printable(folder)}' now; wait for "
+                "it."
+            )
+        yield
 
 
 def _start(profile: Profile, folder: Path, timeout_s: float, tell: Tell) -> Head:
@@ -126,16 +136,20 @@ def stop_head(folder: Path) -> bool:
         Whether there was one; stopping twice is not an error.
 
     Raises:
-        ConflictError: it runs on another machine, or in another container.
+        ConflictError: it runs on another machine, or in another container, or another command
+            starts or ends it now.
     """
-    _refuse_elsewhere(folder)
-    head = find_head(folder)
-    if head is not None:
-        _end(head.pid)
-    _remove_temp(folder)
-    for name in (HEAD, REQUEST, TOKEN, PROFILE):
-        (folder / name).unlink(missing_ok=True)
-    return head is not None
+    if not folder.is_dir():
+        return False
+    with _alone(folder):
+        _refuse_elsewhere(folder)
+        head = find_head(folder)
+        if head is not None:
+            _end(head.pid)
+        _remove_temp(folder)
+        for name in (HEAD, REQUEST, TOKEN, PROFILE):
+            (folder / name).unlink(missing_ok=True)
+        return head is not None
 
 
 def _refuse_elsewhere(folder: Path) -> None:

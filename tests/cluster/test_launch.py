@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -30,6 +31,9 @@ from cluster.head_record import (
 from cluster.launch import start_head, stop_head
 from cluster.profiles import Profile
 from cluster.submit_client import JobServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SMALL = Profile(name="small", cores=1, memory_gib=2.0)
 
@@ -117,9 +121,19 @@ def test_a_head_of_an_older_release_is_found(tmp_path: Path) -> None:
         assert (find_head(tmp_path) == older) is found
 
 
-def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
-    with held(tmp_path, alone=True), pytest.raises(ConflictError, match="starts a cluster in"):
-        start_head(SMALL, tmp_path)
+@pytest.mark.parametrize("change", [lambda folder: start_head(SMALL, folder), stop_head])
+def test_a_head_that_another_command_starts_or_ends_is_left_to_it(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    """Its token, without which it would come up and answer nobody, is there before its record."""
+    (tmp_path / TOKEN).touch(mode=0o600)
+    with held(tmp_path, alone=True), pytest.raises(ConflictError, match="starts or ends a clus"):
+        change(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / TOKEN]
+
+
+def test_where_no_head_ever_was_there_is_none_to_stop(tmp_path: Path) -> None:
+    assert not stop_head(tmp_path / "never")
 
 
 def test_setting_the_clock_changes_no_birth(monkeypatch: pytest.MonkeyPatch) -> None:
