@@ -159,7 +159,7 @@ def served(
     )
     load_endpoints(service)
     logs = catalog.store.path("serving", f"{now().replace(':', '')}-{port}")
-    with environment(VARIABLES), ExitStack() as ray:
+    with held_port(binding.host, port), environment(VARIABLES), ExitStack() as ray:
         ray.enter_context(ray_session(profile, log_folder=logs))
         _start(service, replicas, _http_options(binding, port))
         try:
@@ -224,10 +224,32 @@ def find_port(host: str, port: int) -> int:
         ) from error
 
 
+@contextmanager
+def held_port(host: str, port: int) -> Iterator[None]:
+    """Keep a free port from whoever else wants to serve on it, for the length of a block.
+
+    Ray's proxy comes seconds later, and shares its port with any other process of this user that
+    shares it, too: of two servers that start at once both would listen, and the system would give
+    each caller to one of them.
+
+    Raises:
+        SpecError: it is taken by now.
+    """
+    find_port(host, port)
+    with socket.socket(_family(host)) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with suppress(OSError):  # connections of another server, which has ended, are in the way
+            holder.bind((host, port))
+        yield
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
 def _bound(host: str, port: int) -> int:
     """Return a port that can be bound now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket(_family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
         return int(probe.getsockname()[1])

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 import pytest
+from ray.serve._private.http_util import set_socket_reuse_port
 
 from arclight.catalog import Catalog
 from arclight.errors import EngineError, SpecError
 from arclight.store import find_store, open_store
 from ray_apps.serving import deploy
 from ray_apps.serving.access import LOOPBACK_HOSTS, Access, Limits
-from ray_apps.serving.deploy import Binding, find_port, served
+from ray_apps.serving.deploy import Binding, find_port, held_port, served
 from tests.full_disk import small_disk
 from tests.ray_apps.serving.small_model import ROW, publish_small_model
 
@@ -28,6 +30,22 @@ if TYPE_CHECKING:
 def test_what_is_no_port_is_refused(port: int) -> None:
     with pytest.raises(SpecError, match=f"port must be 0 .* to 65535, got {port}"):
         find_port("127.0.0.1", port)
+
+
+def test_a_port_that_another_server_starts_on_is_taken() -> None:
+    """Its proxy will share it, and two that share one would each get some of the callers."""
+    port = find_port("127.0.0.1", 0)
+    with held_port("127.0.0.1", port):
+        with pytest.raises(SpecError, match=f"port {port} .* must be free, but Address already"):
+            find_port("127.0.0.1", port)
+        with socket.socket() as proxy:
+            assert set_socket_reuse_port(proxy)  # as Ray Serve does
+            proxy.bind(("127.0.0.1", port))
+            proxy.listen()
+            for _ in range(20):  # what only holds the port gets no caller
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                proxy.accept()[0].close()
+    assert find_port("127.0.0.1", port) == port
 
 
 @pytest.mark.parametrize(
