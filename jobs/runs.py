@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import secrets
+import shlex
 import time
 import traceback
 from contextlib import contextmanager
@@ -193,6 +194,17 @@ def store_root(store: str | None, beside: Path) -> Path:
         return find_store(place).root
     except MissingError:
         return Path(str(place).removeprefix("file://")).absolute()
+
+
+def store_words(store: str | None, root: Path) -> str:
+    """Return what a command typed in this folder needs behind it to find a store.
+
+    Args:
+        store: what was given for it.
+        root: where it is.
+    """
+    is_default = store is None and (Path.cwd() / ".arclight").resolve() == root.resolve()
+    return "" if is_default else f" --store {shlex.quote(str(root))}"
 
 
 def _place(store: str | None, beside: Path) -> str | Path:

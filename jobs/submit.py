@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from cluster.profiles import Profile, load_profile
 from cluster.submit_client import job_server
 from jobs.check import check_sources, check_without_running
 from jobs.entry import ENTRYPOINT, JOB, STORE
-from jobs.runs import store_for
+from jobs.runs import store_for, store_words
 from jobs.say import answer, say
 from jobs.submissions import (
     LOG,
@@ -77,7 +76,7 @@ def submit_command(  # noqa: PLR0913 -- the options of `submit` and of `run`
             f"submit: this is job {job}, which was submitted before and is {sent.state.name}: "
             f"{sent.state.reason} --again makes a new attempt{when}."
         )
-    own = f"{job}{'' if store is None else f' --store {shlex.quote(store)}'}"
+    own = f"{job}{store_words(store, catalog.store.root)}"
     say(f"next: arclight logs {own} --follow · arclight wait {own} · arclight cancel {own}")
     answer({"job": job, "new": sent.is_new, "state": sent.state.name}, as_json=as_json)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from arclight.errors import ArclightError, EngineError, printable
 from cluster.submit_client import SilentServerError
 from jobs.listing import Listing
-from jobs.runs import known_store
+from jobs.runs import known_store, store_words
 from jobs.say import answer, say
 from jobs.submissions import (
     LOG,
@@ -87,7 +87,7 @@ def wait_command(job: str, *, store: str | None, as_json: bool) -> None:
     if state.exit_status != 0:
         raise JobFailedError(
             f"job '{job}' must end well, but it is {state.name}: {state.reason} "
-            f"`arclight logs {job}` shows its output.",
+            f"`arclight logs {job}{store_words(store, held.root)}` shows its output.",
             1 if state.exit_status is None else state.exit_status,
         )
     say(f"wait: {job} is done.", style="green")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from arclight.store import open_store
 from cluster.profiles import Profile, RayPlace
 from cluster.tokens import create_token
 from jobs import watch
+from jobs.runs import store_words
 from jobs.submissions import JobState, create_submission, record_exit
 
 if TYPE_CHECKING:
@@ -59,6 +61,15 @@ def test_a_refusal_is_no_blip(monkeypatch):
     refused = RefusedError("the token is not this server's.")
     with pytest.raises(RefusedError):
         waited(monkeypatch, JobState("running", ""), refused, JobState("done", ""))
+
+
+def test_what_is_typed_next_finds_the_store(tmp_path: Path, monkeypatch):
+    store = open_store(tmp_path / "a folder" / ".arclight")
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(store_words(None, store.root)) == ["--store", str(store.root)]
+    monkeypatch.chdir(tmp_path / "a folder")
+    assert store_words(None, store.root) == ""  # where it is looked for when none is given
+    assert "--store" in store_words("here", store.root)  # ARCLIGHT_STORE may name another one
 
 
 def test_a_list_asks_a_silent_server_once(tmp_path: Path, monkeypatch, capsys):
