@@ -11,6 +11,7 @@ from arclight.store import replace_file
 from cluster.head_record import PROFILE, TOKEN, find_head, head_elsewhere
 from cluster.launch import start_head
 from cluster.profiles import load_profile
+from cluster.submit_client import job_server
 from cluster.tokens import private_folder
 from jobs.say import answer, say
 
@@ -37,9 +38,19 @@ def cluster_folder(profile: Profile) -> Path:
 
 
 def up_command(*, profile: str, as_json: bool) -> None:
-    """Start a cluster and write the profile that leads to it."""
+    """Start a cluster and write the profile that leads to it.
+
+    Raises:
+        SpecError: the profile leads to one that somebody else runs.
+    """
     place = load_profile(profile)
     folder = cluster_folder(place)
+    if _is_somebody_else_s(place, folder):
+        raise SpecError(
+            f"profile '{place.name}' leads to a cluster that is there already, by its ray.address "
+            "or ray.jobs_url, and `arclight up` starts one on this machine; leave them out, under "
+            "another name."
+        )
     _known(place, folder)
     head = start_head(place, folder, tell=lambda sentence: say(f"up: {sentence}"))
     path = write_attached(place, head, folder)
@@ -48,7 +59,12 @@ def up_command(*, profile: str, as_json: bool) -> None:
 
 
 def status_command(*, profile: str, as_json: bool) -> None:
-    """Say whether a cluster is up and where."""
+    """Say whether a cluster is up and where; one that somebody else runs is asked.
+
+    Raises:
+        EngineError: it cannot be reached.
+        RefusedError: it does not take the token.
+    """
     place = load_profile(profile)
     folder = cluster_folder(place)
     head, away = _known(place, folder), head_elsewhere(folder)
@@ -57,6 +73,13 @@ def status_command(*, profile: str, as_json: bool) -> None:
         say(f"status: up on '{host}', another machine or container with this home; use it there.")
         answer({"is_up": True, "jobs_url": away.jobs_url, "host": away.host}, as_json=as_json)
         return
+    if head is None and _is_somebody_else_s(place, folder):
+        server = job_server(place)
+        count = len(server.running())
+        jobs = "1 job runs" if count == 1 else f"{count} jobs run"
+        say(f"status: up at {server.url}, which `arclight up` did not start here; {jobs} there.")
+        answer({"is_up": True, "jobs_url": server.url}, as_json=as_json)
+        return
     if head is None:
         say(f"status: no cluster of profile '{place.name}' is up; `arclight up` starts one.")
         answer({"is_up": False}, as_json=as_json)
@@ -64,6 +87,13 @@ def status_command(*, profile: str, as_json: bool) -> None:
     say(f"status: up at {head.jobs_url}, process {head.pid}; profile {folder / PROFILE}")
     body = {"is_up": True, "jobs_url": head.jobs_url, "profile": str(folder / PROFILE)}
     answer(body, as_json=as_json)
+
+
+def _is_somebody_else_s(place: Profile, folder: Path) -> bool:
+    """Return whether a profile leads to a cluster, and none that `up` started from a folder."""
+    ray = place.ray
+    leads = ray.address is not None or ray.jobs_url is not None
+    return leads and Path(str(ray.token_path)).resolve() != (folder / TOKEN).resolve()
 
 
 def _known(place: Profile, folder: Path) -> Head | None:

@@ -15,11 +15,14 @@ import httpx
 import psutil
 import pytest
 
-from arclight.errors import ConflictError
+from arclight.errors import ConflictError, EngineError, SpecError
 from arclight.spec_file import load_spec
 from arclight.store import held_file, open_store
 from cluster.head_record import HEAD, TOKEN, Head, birth_of
 from cluster.profiles import load_profile
+from cluster.submit_client import JobServer
+from cluster.tokens import create_token
+from jobs import up
 from jobs.submit import submit_spec
 from jobs.up import cluster_folder, status_command, up_command
 from tests.jobs import small_job
@@ -189,6 +192,25 @@ def test_the_status_of_a_head_elsewhere_names_its_host(
     said = {"is_up": True, "jobs_url": "http://x", "host": "login-2"}
     assert json.loads(capsys.readouterr().out) == said
     assert list(folder.iterdir()) == [folder / HEAD]
+
+
+def test_a_cluster_that_somebody_else_runs_is_asked_and_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    create_token(tmp_path / "team.token")
+    profile = tmp_path / "team.yaml"
+    profile.write_text("ray: {jobs_url: 'http://127.0.0.1:9', token_path: team.token}\n")
+    monkeypatch.setattr(up, "start_head", lambda *_, **__: pytest.fail("a second one was started"))
+    with pytest.raises(SpecError, match=r"'team' leads to a cluster that is there already"):
+        up_command(profile=str(profile), as_json=True)
+    with pytest.raises(EngineError, match=r"http://127\.0\.0\.1:9 cannot be reached"):
+        status_command(profile=str(profile), as_json=True)
+    monkeypatch.setattr(JobServer, "running", lambda _: ())
+    status_command(profile=str(profile), as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"is_up": True, "jobs_url": "http://127.0.0.1:9"}
+    assert "which `arclight up` did not start here; 0 jobs run there." in said.err
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status"])
