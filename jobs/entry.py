@@ -29,6 +29,7 @@ from jobs.submissions import (
     PROFILE,
     SHELF,
     SPEC,
+    as_yaml,
     is_cancelled,
     job_id,
     read_exit,
@@ -105,7 +106,7 @@ def place_profile(folder: Path, variables: Mapping[str, str]) -> Path:
         ray.update({"address": own if _answers(own) else address, "token_path": token})
     path = folder / f".here-{os.getpid()}.yaml"
     path.touch(mode=0o600)
-    path.write_text(json.dumps(body))
+    path.write_text(as_yaml(body), encoding="utf-8")
     return path
 
 

@@ -146,7 +146,7 @@ def key_of(
         "sql": loaded.sql,
         "sources": {n: loaded.resolve(s.path or "") for n, s in loaded.spec.sources.items()},
         "profile": profile.digest,
-        "store": str(store.root),
+        "store": str(store.root.resolve()),
     }
     # not named where there are none: older submissions knew of none
     return digest_of({**body, "options": sorted(options)} if options else body)
@@ -218,8 +218,7 @@ def _write_spec(path: Path, loaded: LoadedSpec) -> None:
     """
     spec = _portable(loaded)
     # with nulls: of train.early_stopping null is a value, and left out it is another
-    text = json.dumps(spec.model_dump(mode="json"), ensure_ascii=False, indent=1)
-    _write_once(path, _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text))
+    _write_once(path, as_yaml(spec.model_dump(mode="json")))
     try:
         is_same = load_spec(path).spec.digest == spec.digest
         problem = "" if is_same else "it reads as another one; write odd signs in it as escapes."
@@ -231,6 +230,12 @@ def _write_spec(path: Path, loaded: LoadedSpec) -> None:
             f"{loaded.file}: what the job reads, with absolute paths and the SQL inside, must be "
             f"a spec as this one, but {problem}"
         )
+
+
+def as_yaml(body: dict[str, Any]) -> str:
+    """Return JSON that means the same when it is read as YAML, which knows no pairs of escapes."""
+    text = json.dumps(body, ensure_ascii=False, indent=1)
+    return _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text)
 
 
 def _portable(loaded: LoadedSpec) -> Spec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from cluster.profiles import load_profile
 from cluster.submit_client import job_server
 from cluster.tokens import private_folder
 from jobs.say import answer, say
+from jobs.submissions import as_yaml
 
 if TYPE_CHECKING:
     from cluster.head_record import Head
@@ -115,5 +115,5 @@ def write_attached(place: Profile, head: Head, folder: Path) -> Path:
     )
     body = place.model_copy(update={"ray": ray}).model_dump(mode="json", exclude_none=True)
     path = folder / PROFILE
-    replace_file(path, json.dumps(body, indent=1).encode())
+    replace_file(path, as_yaml(body).encode())
     return path

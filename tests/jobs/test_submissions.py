@@ -202,6 +202,14 @@ def test_another_spec_profile_or_store_is_another(
     assert len(keys) == 6
 
 
+def test_a_store_is_the_same_by_every_way_to_it(
+    loaded: LoadedSpec, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(store.root)
+    ways = (store.root, tmp_path / "store" / ".." / "store", tmp_path / "link")
+    assert len({key_of(loaded, PLACE, open_store(way)) for way in ways}) == 1
+
+
 @pytest.mark.parametrize("options", [(), ("--new-study",), ("--accept-schema", "--new-study")])
 def test_the_options_of_a_run_go_with_its_job(
     loaded: LoadedSpec,
