@@ -28,6 +28,12 @@ def trust_here() -> TrustedKeys | None:
     return None if file is None else load_trusted(file)
 
 
+def key_variables() -> dict[str, str]:
+    """Return those of the two variables that are set, for a process that starts elsewhere."""
+    files = {name: _file_of(name) for name in (SIGNING_KEY, TRUSTED_KEYS)}
+    return {name: str(file.absolute()) for name, file in files.items() if file is not None}
+
+
 def _file_of(variable: str) -> Path | None:
     text = os.environ.get(variable)
     if text == "":

@@ -16,6 +16,7 @@ from jobs.check import check_sources, check_without_running
 from jobs.entry import ENTRYPOINT, JOB, STORE
 from jobs.runs import store_for, store_words
 from jobs.say import answer, say
+from jobs.signing import key_variables
 from jobs.submissions import (
     LOG,
     PROFILE,
@@ -125,7 +126,7 @@ def submit_spec(
     is_new = server.submit(
         submission.id,
         entrypoint=entrypoint,
-        variables={JOB: submission.id, STORE: str(store.root)},
+        variables={JOB: submission.id, STORE: str(store.root), **key_variables()},
     )
     return Sent(submission, look(store, submission, server), is_new=is_new)
 

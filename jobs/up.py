@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from arclight.errors import SpecError, printable
 from arclight.store import replace_file
+from cluster.environment import environment
 from cluster.head_record import PROFILE, TOKEN, find_head, head_elsewhere
 from cluster.launch import start_head
 from cluster.profiles import load_profile
 from cluster.submit_client import job_server
 from cluster.tokens import private_folder
 from jobs.say import answer, say
+from jobs.signing import key_variables
 from jobs.submissions import as_yaml
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def up_command(*, profile: str, as_json: bool) -> None:
             "another name."
         )
     _known(place, folder)
-    head = start_head(place, folder, tell=lambda sentence: say(f"up: {sentence}"))
+    with environment(key_variables()):  # it has a folder of its own
+        head = start_head(place, folder, tell=lambda sentence: say(f"up: {sentence}"))
     path = write_attached(place, head, folder)
     say(f"up: jobs at {head.jobs_url}; use it with --profile {path}", style="green")
     answer({"jobs_url": head.jobs_url, "profile": str(path)}, as_json=as_json)

@@ -11,6 +11,8 @@ PROGRAMS = {
     "ends-well": "print('hello from the cluster'); print('\\x1b[31mred')",
     "ends-badly": "import sys; print('no'); sys.exit(3)",
     "is-killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "tells-keys": "import os; print([os.environ.get(f'ARCLIGHT_{n}_KEYS', '') + "
+    "os.environ.get(f'ARCLIGHT_{n}_KEY', '') for n in ('SIGNING', 'TRUSTED')])",
     "sleeps": "import time; print('begun', flush=True); time.sleep(600)",
 }
 ENTRYPOINT = "python -m tests.jobs.small_job"

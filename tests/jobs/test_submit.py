@@ -170,6 +170,19 @@ def test_a_job_cancelled_before_it_begins_never_begins(
     assert not log.exists() or "begun" not in log.read_text()
 
 
+def test_the_keys_named_here_are_those_of_the_job(
+    store: Store, place: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them it would sign nothing and check nothing, and not say so."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCLIGHT_SIGNING_KEY", "models")
+    monkeypatch.setenv("ARCLIGHT_TRUSTED_KEYS", "/keys/trusted")
+    sent = submit(store, "tells-keys", place)
+    assert wait_for(store, sent.submission, job_server(place), poll_s=0.2).name == "done"
+    lines = list(job_output(store, sent.submission, job_server(place), follow=False))
+    assert lines == [str([str(tmp_path / "models"), "/keys/trusted"])]
+
+
 def test_an_ended_job_is_not_cancelled(store: Store, place: Profile) -> None:
     server = job_server(place)
     sent = submit(store, "ends-well", place)
