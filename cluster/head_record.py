@@ -19,6 +19,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START = 19
 """Place of a process's start among the fields behind its name (proc(5), field 22)."""
 HEAD, REQUEST, TOKEN, LOG = "head.json", "request.json", "token", "head.log"
+OWN_URL = "http://127.0.0.1:"
+"""How the address of every head begins."""
 PROFILE = "attached.yaml"
 """The profile that leads to a head."""
 
@@ -101,9 +103,10 @@ def is_gone(folder: Path, jobs_url: str) -> bool:
     """Return whether a head that answered at an address was started from a folder and has ended.
 
     A folder where no head was ever started, such as that of another cluster's token, tells
-    nothing. The log stays when a head is stopped, so it tells where heads were.
+    nothing. The log stays when a head is stopped, so it tells where heads were. An address that
+    no head has by itself may be a proxy's, before the one that runs.
     """
     if not (folder / LOG).exists():
         return False
     head = find_head(folder) or head_elsewhere(folder)
-    return head is None or head.jobs_url != jobs_url
+    return head is None or (head.jobs_url != jobs_url and jobs_url.startswith(OWN_URL))

@@ -69,7 +69,9 @@ def test_a_head_that_has_ended_is_told_from_one_that_was_never_here(tmp_path: Pa
     assert is_gone(tmp_path, "http://x")
     record(tmp_path, os.getpid(), birth_of(os.getpid()))
     assert not is_gone(tmp_path, "http://x")
-    assert is_gone(tmp_path, "http://the-one-before")
+    assert is_gone(tmp_path, "http://127.0.0.1:1")  # of the one before
+    for proxy in ("https://localhost:1", "https://ray.example.org", "http://localhost:1"):
+        assert not is_gone(tmp_path, proxy)
 
 
 def test_what_a_start_that_was_killed_left_goes(tmp_path: Path) -> None:
