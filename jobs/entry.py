@@ -6,6 +6,7 @@ store. The command itself runs below this process, which keeps its output and re
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -18,9 +19,10 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from arclight.child import module_command, own_variables
-from arclight.errors import ArclightError, RefusedError, SpecError, printable
-from arclight.store import open_store
-from cluster.profiles import HOST_PORT
+from arclight.errors import ArclightError, MissingError, RefusedError, SpecError, printable
+from arclight.store import find_store
+from cluster.profiles import HOST_PORT, Profile
+from cluster.submit_client import job_server
 from jobs.guard import INTERRUPTED, guarded
 from jobs.say import say
 from jobs.submissions import (
@@ -38,7 +40,7 @@ from jobs.submissions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from io import RawIOBase
     from pathlib import Path
 
@@ -49,9 +51,12 @@ ENTRYPOINT = "python -m jobs.entry"
 JOB, STORE = "ARCLIGHT_SUBMISSION", "ARCLIGHT_STORE"
 MAX_LOG_BYTES = 64 << 20
 _FULL = b"[the log ends here: it is full]\n"
+_GONE = "its cluster ended, and it was ended too; submit it again when the cluster is up."
 _GAP = b"\n[lines are missing here: there was no room for them]\n"
 PASS_ON_S = 5.0
 ANSWER_S = 3.0
+END_S = 20.0
+"""In which a command whose cluster is gone puts its things away."""
 _POLL_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PORT_OPEN = re.compile(HOST_PORT)
@@ -72,7 +77,7 @@ def main() -> int:
             *submission.options,
         )
         os.environ[ASKED_BY] = job_id(submission.name, submission.key, 1)
-        status = supervise(store, submission.id, command)
+        status = supervise(store, submission.id, command, is_gone=cluster_watch(folder))
 
     said = guarded(work)
     return said or status
@@ -83,13 +88,21 @@ def find_job(variables: Mapping[str, str]) -> tuple[Store, Submission]:
 
     Raises:
         SpecError: a variable is missing or is no id.
-        MissingError: the store has no such job.
+        MissingError: the store, or the job in it, is not to be seen from here.
     """
     for name in (JOB, STORE):
         if not variables.get(name):
             raise SpecError(f"variable {name} must be set; start jobs with `arclight submit`.")
-    store = open_store(variables[STORE])
-    return store, read_submission(store, variables[JOB])
+    try:
+        store = find_store(variables[STORE])
+        return store, read_submission(store, variables[JOB])
+    except MissingError as error:
+        job, root = printable(variables[JOB]), printable(variables[STORE])
+        raise MissingError(
+            f"job '{job}' must be in the store '{root}' as '{socket.gethostname()}' sees it, but "
+            "is not; the store must lie under the same path here and there: share its folder, or "
+            "give another --store."
+        ) from error
 
 
 def place_profile(folder: Path, variables: Mapping[str, str]) -> Path:
@@ -120,10 +133,31 @@ def _answers(address: str) -> bool:
     return True
 
 
-def supervise(store: Store, job: str, command: Sequence[str]) -> int:
+def cluster_watch(folder: Path) -> Callable[[], bool]:
+    """Return what says whether a job's cluster has ended, whose end nobody else may tell it.
+
+    Ray ends its jobs by processes that `kill -9` of the head takes with it.
+    """
+    server = job_server(Profile.model_validate_json((folder / PROFILE).read_bytes()))
+
+    def is_gone() -> bool:
+        with suppress(OSError, ArclightError):  # a home that cannot be read now tells nothing
+            return server.is_gone
+        return False
+
+    return is_gone
+
+
+def supervise(
+    store: Store,
+    job: str,
+    command: Sequence[str],
+    *,
+    is_gone: Callable[[], bool] = lambda: False,
+) -> int:
     """Run a command, keep its output beside the job, record how it ended, return its status.
 
-    A job that has ended or is cancelled does not begin.
+    A job that has ended or is cancelled does not begin; one whose cluster is gone is ended.
     """
     ended = read_exit(store, job)
     if ended is not None:
@@ -134,6 +168,8 @@ def supervise(store: Store, job: str, command: Sequence[str]) -> int:
     path = store.path(SHELF, job) / LOG
     with path.open("ab", buffering=0) as log:  # before the command: none runs unwatched
         path.chmod(0o600)
+        with suppress(OSError):  # a file system may have no locks
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells that this process is there
         try:
             child = subprocess.Popen(  # noqa: S603 -- an argument list of ours, no shell
                 list(command),
@@ -153,8 +189,10 @@ def supervise(store: Store, job: str, command: Sequence[str]) -> int:
             raise ArclightError("a job's output must be a pipe; report it.")
         pump = threading.Thread(target=_keep, args=(stream, log), daemon=True)
         pump.start()
-        code = _wait(child, asked)
+        code = _wait(child, asked, is_gone)
         pump.join(timeout=5)
+        if code is None:  # while the log is held: nobody takes the job for lost in between
+            return record_exit(store, job, status=INTERRUPTED, reason=_GONE).status
     status = code if code >= 0 else 128 - code
     if status and is_cancelled(store, job):
         # the signal goes to the whole tree: what came of an engine's end is no news
@@ -162,15 +200,26 @@ def supervise(store: Store, job: str, command: Sequence[str]) -> int:
     return record_exit(store, job, status=status, reason=_reason(code)).status
 
 
-def _wait(child: subprocess.Popen[bytes], asked: threading.Event) -> int:
+def _wait(
+    child: subprocess.Popen[bytes], asked: threading.Event, is_gone: Callable[[], bool]
+) -> int | None:
     """Wait for the command; pass a signal on that it does not seem to have got itself.
 
     A cluster that stops a job signals the whole tree; a second signal at once would interrupt
     the command while it is putting its things away.
+
+    Returns:
+        How the command ended; None if it was ended because its cluster was gone.
     """
     while not asked.is_set():
         with suppress(subprocess.TimeoutExpired):
             return child.wait(timeout=_POLL_S)
+        if is_gone():
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=END_S)
+            child.kill()  # it may wait for a Ray that does not answer any more
+            return None if child.wait() else 0
     with suppress(subprocess.TimeoutExpired):
         return child.wait(timeout=PASS_ON_S)
     child.terminate()

@@ -110,7 +110,12 @@ class JobState:
 
 
 def decide_state(
-    ended: ExitRecord | None, *, cancelled: bool, hint: Hint | None, seen_log: bool = False
+    ended: ExitRecord | None,
+    *,
+    cancelled: bool,
+    hint: Hint | None,
+    seen_log: bool = False,
+    is_here: bool = False,
 ) -> JobState:
     """Say where a job stands; pure.
 
@@ -119,14 +124,17 @@ def decide_state(
         cancelled: whether somebody asked for its end.
         hint: what the cluster thinks; None if it cannot be asked.
         seen_log: whether the job ever began, by its log.
+        is_here: whether its process still is, as far as this machine sees.
     """
     if ended is not None:
         name: StateName = "cancelled" if cancelled else "failed"
         return JobState("done" if ended.status == 0 else name, ended.reason, ended.status)
     if hint is None:
         return JobState("unknown", "the cluster cannot be asked, and the job has left no record.")
-    if hint in ("PENDING", "RUNNING"):
-        reason = "it is being stopped." if cancelled else "the cluster says so."
+    if hint in ("PENDING", "RUNNING") or (hint == "GONE" and is_here):
+        gone = "its cluster ended, and it is being ended, too."
+        reason = gone if hint == "GONE" else "the cluster says so."
+        reason = "it is being stopped." if cancelled else reason
         return JobState("queued" if hint == "PENDING" else "running", reason)
     if cancelled:
         return JobState("cancelled", "it was cancelled before it could record its end.", 130)

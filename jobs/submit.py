@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from arclight.errors import IntegrityError, MissingError
 from arclight.spec_file import load_spec
+from arclight.store import is_held
 from cluster.profiles import Profile, load_profile
 from cluster.submit_client import job_server
 from jobs.check import check_sources, check_without_running
@@ -141,11 +142,16 @@ def look(store: Store, submission: Submission, server: JobServer | None) -> JobS
     hint = None if ended is not None or server is None else server.hint(submission.id)
     if hint is not None and hint not in ("PENDING", "RUNNING"):
         ended = read_exit(store, submission.id)  # it may have been written while we asked
+    log = store.path(SHELF, submission.id) / LOG
+    is_here = is_held(log)
+    if hint == "GONE" and not is_here:
+        ended = read_exit(store, submission.id)  # written before the log was let go of
     return decide_state(
         ended,
         cancelled=is_cancelled(store, submission.id),
         hint=hint,
-        seen_log=(store.path(SHELF, submission.id) / LOG).exists(),
+        seen_log=log.exists(),
+        is_here=is_here,
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from jobs.entry import find_job, supervise
+from jobs.entry import cluster_watch, find_job, supervise
+from jobs.submissions import SHELF
 
 PROGRAMS = {
     "ends-well": "print('hello from the cluster'); print('\\x1b[31mred')",
@@ -19,4 +20,6 @@ ENTRYPOINT = "python -m tests.jobs.small_job"
 
 if __name__ == "__main__":
     store, sent = find_job(os.environ)
-    sys.exit(supervise(store, sent.id, [sys.executable, "-c", PROGRAMS[sent.name]]))
+    is_gone = cluster_watch(store.path(SHELF, sent.id))
+    program = [sys.executable, "-c", PROGRAMS[sent.name]]
+    sys.exit(supervise(store, sent.id, program, is_gone=is_gone))

@@ -86,6 +86,14 @@ def test_the_record_is_the_truth_and_the_cluster_a_hint(
     assert state.is_over == (name not in ("queued", "running", "unknown"))
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_job_that_is_there_is_not_over_before_its_cluster(*, cancelled: bool) -> None:
+    """It was lost for `wait` as soon as the head was, and ended otherwise by its record."""
+    state = decide_state(None, cancelled=cancelled, hint="GONE", seen_log=True, is_here=True)
+    assert (state.name, state.is_over) == ("running", False)
+    assert decide_state(ended(130), cancelled=cancelled, hint="GONE", is_here=True).is_over
+
+
 def test_what_the_job_reads_means_the_same_anywhere(loaded: LoadedSpec, store: Store) -> None:
     submission = create_submission(store, loaded, PLACE, attempt=1)
     folder = store.path("submissions", submission.id)
@@ -221,7 +229,7 @@ def test_the_options_of_a_run_go_with_its_job(
     assert ("options" in json.loads(made.to_json())) == bool(options)  # older releases know none
     commands: list[list[str]] = []
 
-    def supervised(_: Store, job: str, command: list[str]) -> int:
+    def supervised(_: Store, job: str, command: list[str], **_watch: object) -> int:
         assert job == made.id
         commands.append(command)
         return 0
@@ -247,6 +255,38 @@ def test_a_job_whose_engine_ended_before_it_was_cancelled_all_the_same(
     ended = read_exit(store, job)
     assert ended is not None
     assert (ended.status, ended.reason) == (130, "it was cancelled.")
+
+
+def test_a_store_that_the_cluster_does_not_see_is_told_and_not_made_there(
+    loaded: LoadedSpec, store: Store, tmp_path: Path
+) -> None:
+    job = create_submission(store, loaded, PLACE, attempt=1).id
+    away = tmp_path / "away"
+    for root in (away, tmp_path):
+        with pytest.raises(MissingError, match=r"must lie under the same path here and there"):
+            entry.find_job({entry.JOB: job, entry.STORE: str(root)})
+    assert not away.exists()
+    found, submission = entry.find_job({entry.JOB: job, entry.STORE: str(store.root)})
+    assert (found, submission.id) == (store, job)
+
+
+def test_a_job_whose_cluster_is_gone_is_ended_and_says_so(
+    loaded: LoadedSpec, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `kill -9` of the head, which takes what would have told the job with it."""
+    ray = RayPlace(jobs_url="http://127.0.0.1:9", token_path=str(tmp_path / "head" / "token"))
+    place = PLACE.model_copy(update={"ray": ray})
+    job = create_submission(store, loaded, place, attempt=1).id
+    monkeypatch.setattr(entry, "_SIGNALS", ())
+    is_gone = entry.cluster_watch(store.path("submissions", job))
+    assert not is_gone()
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / HEAD_LOG).touch()
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+    assert entry.supervise(store, job, sleeps, is_gone=is_gone) == 130
+    ended = read_exit(store, job)
+    assert ended is not None
+    assert ended.reason.startswith("its cluster ended, and it was ended too")
 
 
 SMALL_LOG = """

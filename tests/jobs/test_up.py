@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from jobs.up import cluster_folder, status_command, up_command
 from tests.jobs import small_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 SPEC = "name: flights\ntask: binary\nsources: {t: {path: none}}\netl: {label: late}\n"
@@ -87,6 +88,7 @@ def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
 
     sent = shell.type("submit", "a.yaml", "--profile", str(profile), "--json")
     assert sent["new"] is True
+    assert "--store" not in shell.said[-1]
     assert shell.type("submit", "a.yaml", "--profile", str(profile), "--json")["new"] is False
     # its source does not exist: the job ends as the run would have here
     assert shell.type("wait", sent["job"], "--json", status=2)["state"] == "failed"
@@ -95,6 +97,14 @@ def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
     (job,) = shell.type("jobs", "--json")["jobs"]
     assert (job["job"], job["state"]) == (sent["job"], "failed")
     assert shell.type("cancel", sent["job"], "--json")["state"] == "failed"
+    (shell.folder / "below").mkdir()
+    (shell.folder / "below" / "a.yaml").write_text(SPEC)
+    shell.type("submit", "below/a.yaml", "--profile", str(profile))
+    for line in shell.said[-1].removeprefix("next: ").split(" \u00b7 ")[:2]:  # as it is printed
+        _, command, *words = shlex.split(line)
+        shell.type(command, *words, status=2 if command == "wait" else 0)
+    shell.type(*shlex.split(shell.said[-1].split("`")[1])[1:])
+    assert "source 't'" in shell.out
 
     assert shell.type("down", "--profile", "small.yaml", "--json") == {"was_up": True, "ended": []}
     assert not [p for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
@@ -106,19 +116,48 @@ def test_a_cluster_comes_up_takes_a_job_and_goes(shell: Shell) -> None:
     assert not profile.exists()
 
 
+def sleeping_job(shell: Shell, profile: str) -> str:
+    """Submit a job that does not end, and return its id once it has begun."""
+    store = open_store(shell.folder / ".arclight")
+    (shell.folder / "sleeps.yaml").write_text(SPEC.replace("flights", "sleeps"))
+    spec = load_spec(shell.folder / "sleeps.yaml")
+    place = load_profile(profile)
+    job = submit_spec(store, spec, place, entrypoint=small_job.ENTRYPOINT).submission.id
+    log = store.path("submissions", job, "job.log")
+    until(lambda: log.exists() and "begun" in log.read_text())
+    return job
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+
+
+@pytest.mark.ray
+@pytest.mark.fault
+def test_a_head_that_was_killed_takes_its_jobs_with_it(shell: Shell) -> None:
+    """Ray's own ends of a job are processes of the head, and go with it."""
+    up = shell.type("up", "--profile", "small.yaml", "--json")
+    job = sleeping_job(shell, up["profile"])
+    head = json.loads((Path(up["profile"]).parent / "head.json").read_text())
+    mine = [p for p in psutil.process_iter(["environ"]) if job in str(p.info["environ"])]
+    assert len(mine) > 1
+    psutil.Process(head["pid"]).kill()
+    assert shell.type("wait", job, "--json", status=130)["state"] == "failed"
+    assert "its cluster ended, and it was ended too" in shell.said[-1]
+    _, alive = psutil.wait_procs(mine, timeout=10)
+    assert not alive
+    shell.type("up", "--profile", "small.yaml")
+    shell.type("down", "--profile", "small.yaml")
+
+
 @pytest.mark.ray
 @pytest.mark.fault
 def test_down_ends_no_job_in_silence_and_the_store_tells_of_them_afterwards(shell: Shell) -> None:
     up = shell.type("up", "--profile", "small.yaml", "--json")
-    place, store = load_profile(up["profile"]), open_store(shell.folder / ".arclight")
-    (shell.folder / "sleeps.yaml").write_text(SPEC.replace("flights", "sleeps"))
-    spec = load_spec(shell.folder / "sleeps.yaml")
-    job = submit_spec(store, spec, place, entrypoint=small_job.ENTRYPOINT).submission.id
-    log = store.path("submissions", job, "job.log")
-    deadline = time.monotonic() + 60
-    while not (log.exists() and "begun" in log.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-
+    store, job = open_store(shell.folder / ".arclight"), sleeping_job(shell, up["profile"])
     shell.type("down", "--profile", "small.yaml", status=3)
     assert f"1 job runs there ({job})" in shell.said[-1]
     assert "`arclight down --profile small.yaml --force`" in shell.said[-1]
