@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from arclight.errors import DataError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from arclight.spec import Source
@@ -18,6 +18,10 @@ _UNREAD = frozenset(
     {".xz", ".br", ".zip", ".7z", ".lzma", ".tar", ".tgz", ".tbz2", ".rar", ".z", ".lz", ".lzo"}
 )
 _PACKED = frozenset({".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate"}) | _UNREAD
+_WRITTEN_OUT = {
+    r"\t": "\t", r"\r": "\r", r"\b": "\b", r"\f": "\f", r"\"": '"', r"\'": "'", r"\\": "\\",
+}  # fmt: skip
+"""How Spark takes a separator that is written with a backslash, as YAML leaves it without "…"."""
 
 
 def header_names(source: Source, files: Sequence[Path]) -> tuple[str, ...] | None:
@@ -32,6 +36,12 @@ def header_names(source: Source, files: Sequence[Path]) -> tuple[str, ...] | Non
         return None
     found = {_names(file, options) for file in files}
     return found.pop() if len(found) == 1 else None
+
+
+def separator(options: Mapping[str, str]) -> str | None:
+    """Return what stands between the fields of a line; None where Spark alone can tell."""
+    named = options.get("sep", options.get("delimiter", ","))
+    return _WRITTEN_OUT.get(named) if "\\" in named else named
 
 
 def refuse_packed(name: str, source: Source, files: Sequence[Path]) -> None:
@@ -57,7 +67,8 @@ def refuse_packed(name: str, source: Source, files: Sequence[Path]) -> None:
 
 
 def _names(file: Path, options: dict[str, str]) -> tuple[str, ...] | None:
-    if file.suffix.lower() in _PACKED:
+    sep = separator(options)
+    if file.suffix.lower() in _PACKED or not sep:
         return None
     try:
         with file.open("rb") as stream:
@@ -66,7 +77,7 @@ def _names(file: Path, options: dict[str, str]) -> tuple[str, ...] | None:
     except (OSError, UnicodeError, LookupError):
         return None
     text = text.removeprefix("\ufeff").rstrip("\r\n")
-    names = tuple(text.split(options.get("sep", options.get("delimiter", ","))))
+    names = tuple(text.split(sep))
     if options.get("ignoreLeadingWhiteSpace", "").lower() == "true":
         names = tuple(name.lstrip() for name in names)
     if options.get("ignoreTrailingWhiteSpace", "").lower() == "true":

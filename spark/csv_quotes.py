@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from arclight.errors import DataError, printable
 from spark.badrecord import LONGEST, QUOTING
+from spark.csv_header import separator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +38,8 @@ def refuse_open_quotes(name: str, source: Source, lines: Iterable[str]) -> None:
     options = {key: str(value) for key, value in source.options.items()}
     quote = options.get("quote", '"')
     escape, comment = options.get("escape", quote), options.get("comment", "")
-    sep = options.get("sep", options.get("delimiter", ","))
-    if options.get("multiLine", "").lower() == "true" or len(quote) != 1 or "lineSep" in options:
+    sep, is_whole = separator(options), options.get("multiLine", "").lower() == "true"
+    if sep is None or is_whole or len(quote) != 1 or "lineSep" in options:
         return
     for line in lines:
         is_comment = comment and line.startswith(comment)

@@ -23,6 +23,8 @@ PLAIN = [
      ("a", "b")),
     ("größe,b\n1,2\n", {"encoding": "iso-8859-1"}, ("größe", "b")),
     ("a\tb\n1\t2\n", {"delimiter": "\t"}, ("a", "b")),
+    ("a\tb\n1\t2\n", {"sep": r"\t"}, ("a", "b")),
+    ("a||b\n1||2\n", {"sep": "||"}, ("a", "b")),
 ]  # fmt: skip
 
 
@@ -61,6 +63,7 @@ def test_spark_sees_the_same_names(session: SparkSession, tmp_path, text, option
         ("# x\na,b\n", {"comment": "#"}),
         ("a,b\n", {"header": False}),
         ("a,b\n", {"encoding": "no such"}),
+        ("a,b\n", {"sep": r"\u0001"}),
     ],
 )
 def test_what_is_in_doubt_is_left_to_spark(tmp_path, text, options):
