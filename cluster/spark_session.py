@@ -64,6 +64,8 @@ EXACT = {
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     # a CSV line with too few or too many fields must be seen even when its columns are unused
     "spark.sql.csv.parser.columnPruning.enabled": "false",
+    # windows-1252, in which Excel writes, and utf8 are encodings too: without it Spark has seven
+    "spark.sql.legacy.javaCharsets": "true",
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,7 @@ def _struct(session: SparkSession, name: str, source: Source) -> StructType:
 
 
 def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) -> DataFrame:
+    _refuse_encoding(session, name, source)
     reader = session.read.format(source.format).options(**_STRICT.get(source.format, {}))
     if source.format == "csv":
         reader = reader.option("escape", _option(source.options.get("quote", '"')))
@@ -190,6 +192,29 @@ def _load(session: SparkSession, name: str, source: Source, files: SourceFiles) 
         _refuse_more_values(session, name, source, files)
     _refuse_odd_values(session, name, source, files, _Found(reader, table))
     return table
+
+
+def _refuse_encoding(session: SparkSession, name: str, source: Source) -> None:
+    """Refuse an encoding that Java has not: Spark says so when rows are read, of no source."""
+    named = source.options.get("encoding")
+    if named is None or _is_charset(session, str(named)):
+        return
+    try:
+        known = codecs.lookup(str(named)).name  # latin-1 is a word of Python's alone
+    except LookupError:
+        known = ""
+    hint = f" Did you mean '{known}'?" if known and _is_charset(session, known) else ""
+    raise SpecError(
+        f"sources.{name}.options: encoding must be one that Java knows, such as utf-8, iso-8859-1 "
+        f"or windows-1252, got '{printable(named)}'.{hint}"
+    )
+
+
+def _is_charset(session: SparkSession, name: str) -> bool:
+    try:
+        return bool(session._jvm.java.nio.charset.Charset.isSupported(name))
+    except JVM_ERRORS:  # a name that none can have
+        return False
 
 
 def _refuse_odd_csv(session: SparkSession, name: str, source: Source, files: SourceFiles) -> None:

@@ -250,6 +250,15 @@ def test_bytes_that_are_not_utf8_are_no_text(session: SparkSession, tmp_path: Pa
     assert set(case.splits(case.build(session))["c"].to_pylist()) == set(names.to_pylist())
 
 
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf8", "latin1"])
+def test_an_encoding_that_java_knows_is_read(session: SparkSession, tmp_path: Path, encoding: str):
+    names = pa.array(["Müller", "Möller" if encoding == "latin1" else "5 €", "Meier"] * 100)
+    case = make_case(tmp_path)
+    write_csv(case, labelled(300, c=names), encoding=encoding)
+    as_csv(case, "id bigint, x double, n int, c string, y int", encoding=encoding)
+    assert set(case.splits(case.build(session))["c"].to_pylist()) == set(names.to_pylist())
+
+
 def test_text_of_two_bytes_a_sign_is_read_whole(session: SparkSession, tmp_path: Path):
     names = pa.array(["Müller", "Ӂ", "上"] * 100)  # 上 is 4E 0A: the second byte is a line's end
     case = make_case(tmp_path)
