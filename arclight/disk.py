@@ -52,6 +52,21 @@ def long_name(error: BaseException) -> SpecError | None:
     )
 
 
+def odd_name(error: BaseException) -> SpecError | None:
+    """Return the sentence for a name whose bytes are not UTF-8, None for other errors."""
+    if not isinstance(error, UnicodeEncodeError):
+        return None
+    text, at = error.object, error.start
+    if not "\udc80" <= text[at] <= "\udcff":  # what Python has for a byte that is no text
+        return None
+    begin = max(text.rfind(sign, 0, at) for sign in '"\n') + 1
+    name = text[begin:].split("\n")[0].split('"')[0]
+    return SpecError(
+        f"'{printable(name)}' must be a name in UTF-8, which alone engines and records take; "
+        "rename it, or give another."
+    )
+
+
 @contextlib.contextmanager
 def making(output: Path) -> Iterator[None]:
     """Say that the output cannot be made where it shall be; a full disk is told elsewhere.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from arclight.disk import closed_file, disk_full, long_name
+from arclight.disk import closed_file, disk_full, long_name, odd_name
 from arclight.errors import ArclightError, printable
 from jobs.say import say
 
@@ -44,7 +44,7 @@ def guarded(work: Callable[[], object]) -> int:
 
 def _unforeseen(error: Exception) -> int:
     """Say what nothing below had a sentence for; what a disk does not take may meet any of it."""
-    known = disk_full(error) or closed_file(error) or long_name(error)
+    known = disk_full(error) or closed_file(error) or long_name(error) or odd_name(error)
     if known is not None:
         say(f"arclight: {known.message}", style="red")
         return known.exit_status

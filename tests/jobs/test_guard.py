@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from arclight.store import find_store
 from jobs.guard import guarded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -45,6 +49,23 @@ def test_a_name_that_is_too_long_is_no_defect_of_ours(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert "must be a name that a file can have, but File name too long; give a" in said
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: json.dumps({"a": 1, "store": path}, ensure_ascii=False).encode(),
+        lambda path: pq.ParquetWriter(path, pa.schema([])),
+    ],
+)
+def test_a_name_whose_bytes_are_not_utf8_is_no_defect_of_ours(
+    capsys: pytest.CaptureFixture[str], use: Callable[[str], object]
+) -> None:
+    assert guarded(lambda: use(os.fsdecode(b"/x/caf\xe9/store"))) == 2
+    assert capsys.readouterr().err == (
+        "arclight: '/x/caf\\udce9/store' must be a name in UTF-8, which alone engines and records "
+        "take; rename it, or give another.\n"
+    )
 
 
 def test_what_may_not_be_done_to_something_else_is_shown_with_its_trace(
