@@ -32,10 +32,13 @@ HEADER_NAMES = re.compile(
     r"Expected: (.*) but found: (.*)"
 )
 HEADER_LENGTHS = re.compile(r"Number of column in CSV header .*\s*Header length: (\d+), .*: (\d+)")
-QUOTING = (
-    "mend it, or say how it is written: options.escape is the sign before a quote in a quoted "
-    "text (a quote, unless it is said), and multiLine: true lets it go over several lines."
+_BETWEEN = "options.sep is the sign between fields (a comma, unless it is said)"
+_WITHIN = (
+    "options.escape is the sign before a quote in a quoted text (a quote, unless it is said), and "
+    "multiLine: true lets it go over several lines."
 )
+QUOTING = f"mend it, or say how it is written: {_WITHIN}"
+FIELDS = f"mend it, or say how it is written: {_BETWEEN}, {_WITHIN}"
 HEADER_WAY_OUT = (
     "a CSV with a header must have the schema's columns, or those of the source's first file, in "
     "the same order: name them so in the source's schema, and choose or rename them in etl.sql."
@@ -84,7 +87,8 @@ def wrong_header(error: BaseException) -> SchemaError | None:
             )
         if lengths is not None:
             what = f"has {lengths[1]} columns in its header, but the schema has {lengths[2]}"
-            return SchemaError(f"{begin} {what}; {HEADER_WAY_OUT}")
+            hint = f" ({_BETWEEN})" if lengths[1] == "1" else ""
+            return SchemaError(f"{begin} {what}{hint}; {HEADER_WAY_OUT}")
     return None
 
 
@@ -118,7 +122,7 @@ def bad_record(error: BaseException) -> str:
     for found in filter(None, map(LINE.search, texts)):
         return (
             f" The first bad record reads '{printable(found[1].strip(), LONGEST)}', which has "
-            f"more or fewer fields than there are columns; {QUOTING}"
+            f"more or fewer fields than there are columns; {FIELDS}"
         )
     for found in filter(None, map(QUOTE.search, texts)):
         return (

@@ -117,6 +117,7 @@ def test_csv_without_a_header(session: SparkSession, tmp_path: Path):
         ("csv", "1,2.5,a,0\nnot a number,1.0,b\x1b[31m,1\n", r"null,1\.0,b\\x1b\[31m,1"),
         ("csv", "1,2.5,a,0\n7,\n", "7,', which has more or fewer fields than there are col"),
         ("csv", "1,2.5,a,0\n0,0.0,a,0,9\n", "0,0.0,a,0,9', which has more or fewer fields"),
+        ("csv", "1;2.5;a;0\n", "1;2.5;a;0', which has .* columns; .* options.sep is the sign"),
         ("csv", "x,1.0," + "b" * 1000 + ",1\n", "null,1.0,b{60,80}…"),
         ("json", '{"id": 1, "x": "no", "c": "a", "y": 1}\n', "null|no"),
     ],
@@ -159,7 +160,12 @@ def files_case(folder: Path, files: dict[str, str | bytes], **source: Any) -> Ca
         ({"a": "id,x,c,y", "b": "id,c,x,y"}, DDL, r"b\.csv' has 'c' in its .* schema has 'x'"),
         ({"a": "id,x,c,y", "b": "id,c,x,y"}, None, r"b\.csv' has 'c' in its .* schema has 'x'"),
         ({"a": "id,z,c,y"}, DDL, r"a\.csv' has 'z' in its header where the schema has 'x'"),
-        ({"a": "id,x,c"}, DDL, r"a\.csv' has 3 columns in its header, but the schema has 4"),
+        ({"a": "id,x,c"}, DDL, r"a\.csv' has 3 columns in its header, but the schema has 4; "),
+        (
+            {"a": "id;x;c;y"},
+            DDL,
+            r"has 1 columns in its header, but .* has 4 \(options\.sep is the",
+        ),
     ],
 )
 def test_a_csv_header_that_is_not_the_schema_is_refused(
