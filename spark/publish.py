@@ -123,9 +123,9 @@ def refuse_unusable_splits(
     """
     counts = ", ".join(f"{split} {rows[split]:,}" for split in SPLITS)
     empty = [split for split in SPLITS if not rows[split]]
+    reasons = [f"{name} {n:,}" for s in ledger.stages for name, n in s.quarantined.items()]
+    why = f" for {', '.join(reasons)}" if reasons else ""
     if empty:
-        reasons = [f"{name} {n:,}" for s in ledger.stages for name, n in s.quarantined.items()]
-        why = f" for {', '.join(reasons)}" if reasons else ""
         way = "change what these say" if reasons and len(empty) == len(SPLITS) else ""
         raise RefusedError(
             f"every split must have rows, but {' and '.join(empty)} "
@@ -138,7 +138,8 @@ def refuse_unusable_splits(
     if len(train) < 2:
         raise RefusedError(
             f"the train split must have at least two classes of '{spec.etl.label}', got only "
-            f"{', '.join(sorted(train))} in {rows['train']:,} rows; change etl.label or etl.split."
+            f"{', '.join(sorted(train))} in {rows['train']:,} rows (quarantine "
+            f"{rows['quarantine']:,}{why}); change etl.label or etl.split, or what takes rows out."
         )
     if len(train) > MAX_CLASSES:
         raise RefusedError(

@@ -138,6 +138,14 @@ def test_one_class_is_refused(session: SparkSession, tmp_path: Path):
         case.build(session)
 
 
+def test_a_label_of_more_values_is_told_where_one_class_is_left(
+    session: SparkSession, tmp_path: Path
+):
+    case = make_case(tmp_path, rows(300, y=pa.array([1, 2, 3] * 100)))
+    with pytest.raises(RefusedError, match=r"only 1 in .* for label_not_0_or_1 200\); change"):
+        case.build(session)
+
+
 def test_where_no_row_is_left_the_reasons_are_said(session: SparkSession, tmp_path: Path):
     """There is no dataset and no page to look them up in."""
     case = make_case(tmp_path, rows(300, y=pa.array([7] * 300)))
