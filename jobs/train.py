@@ -9,6 +9,7 @@ from arclight.bundle import measured_part
 from arclight.dataset_spec import check_built_from
 from arclight.errors import printable
 from arclight.finetune import label_of, new_levels, plan_from
+from arclight.leak import leak_told
 from arclight.spec_file import load_spec
 from arclight.train_section import ELSEWHERE
 from cluster.profiles import load_profile
@@ -89,6 +90,8 @@ def train_step(
         # rounds and trials are judged by the best F1 there is
         figures += f", at the threshold of the least cost, {bundle.threshold:.4f}"
     say(f"train: model {bundle.ref}, {bundle.rounds} rounds, {bundle.metric}: {figures}.")
+    if leak := leak_told(bundle):
+        say(f"train: {leak}.", style="yellow")
     if bundle.cross_validation is not None:
         say(f"train: cross-validation, {bundle.metric}: {bundle.cross_validation}.")
     if bundle.transfer is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arclight.bundle import measured_part
+from arclight.leak import leak_told
 from arclight.metrics import METRICS
 from arclight.pages.column_charts import Bar, ranking_chart
 from arclight.pages.frame import render
@@ -108,6 +109,7 @@ def model_page(
         card=_card(bundle, evaluation, manifest),
         training=_training(bundle, manifest),
         importance=_importance(bundle),
+        leak=leak_told(bundle),
         most_important=MOST_IMPORTANT,
         origin=_origin(bundle),
     )
