@@ -349,10 +349,11 @@ def _open_session(
 def quiet(log_file: Path) -> Iterator[None]:
     """Send to a file what two libraries log beside what they raise.
 
-    PySpark's own error log holds values, SQL text and a JVM trace. py4j logs a trace, on the root
-    logger, of an interrupt and of a JVM that is gone.
+    PySpark's own error log holds values, SQL text and a JVM trace. py4j logs a trace, on its own
+    logger or on the root, of an interrupt and of a JVM that is gone.
     """
     logger, root = PySparkLogger.getLogger(PYSPARK_LOGGER), logging.getLogger()
+    own = logging.getLogger("py4j")
     before = list(logger.handlers)
     handler = logging.FileHandler(log_file, encoding="utf-8")
     logger.handlers = []
@@ -365,12 +366,16 @@ def quiet(log_file: Path) -> Iterator[None]:
         return False
 
     root.addFilter(is_shown)
+    own.addHandler(handler)
+    is_passed_on, own.propagate = own.propagate, False
     with warnings.catch_warnings():
         # seen when PySpark imports pandas for itself; no path of ours hands it a pandas frame
         warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
         try:
             yield
         finally:
+            own.propagate = is_passed_on
+            own.removeHandler(handler)
             root.removeFilter(is_shown)
             logger.handlers = before
             handler.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
@@ -346,6 +347,10 @@ def test_what_py4j_logs_beside_what_it_raises_is_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, error: BaseException, logged: str
 ) -> None:
     with quiet(tmp_path / "spark.log"), suppress(KeyboardInterrupt):
+        logging.getLogger("py4j.clientserver").error("while shutting down")
         _Client(error).send_command("c\n", retry=False)
-    assert logged in (tmp_path / "spark.log").read_text(encoding="utf-8")
+    told = (tmp_path / "spark.log").read_text(encoding="utf-8")
+    assert logged in told
+    assert "while shutting down" in told
+    assert "while shutting down" not in caplog.messages
     assert logged not in caplog.messages
