@@ -247,8 +247,9 @@ class Catalog:
         found = {}
         for name in folders_in(self.store, "models", model, "aliases"):
             with contextlib.suppress(IntegrityError):
-                found[name] = self.alias(model, name)
-        return {name: held for name, held in found.items() if held is not None}
+                if (held := self.alias(model, name)) is not None:
+                    found[name] = held
+        return found
 
     def move_alias(
         self, bundle: ModelBundle, alias: str, *, reason: str, seen: AliasRecord | None
