@@ -13,7 +13,7 @@ THREADS := OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 MKL_
 EVERY_COMMIT := not fault and not lab and not gpu
 WITH_ENGINES := spark or ray or browser or e2e
 
-.PHONY: setup java chromium demo lint test test-faults bench clean
+.PHONY: setup java chromium postgres demo lint test test-faults bench clean
 
 setup: $(READY) java
 
@@ -43,6 +43,12 @@ chromium:
 	    apt-get update -qq && apt-get install -y -qq chromium >/dev/null || echo "chromium: not installed, browser tests skip" >&2; \
 	  else echo "chromium: not found, browser tests skip; install it with: apt-get install -y chromium" >&2; fi
 
+# Not installed by itself: the package starts a server of the system.
+postgres:
+	@for file in /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb `command -v initdb`; do \
+	  test -x "$$file" && exit 0; done; \
+	  echo "postgres: not found, its tests skip; install it with: apt-get install -y postgresql" >&2
+
 demo: setup
 	$(PYTHON) -m examples.flights.fetch
 	$(PYTHON) -m examples.flights.demo
@@ -55,7 +61,7 @@ lint: $(READY)
 
 # Tests without engines share the cores, and so do Spark's and Ray's, each group one after another
 # (tests/conftest.py); engines are not started when something has failed before.
-test: setup chromium lint
+test: setup chromium postgres lint
 	$(THREADS) $(PYTHON) -m pytest -n 2 --dist worksteal -m "$(EVERY_COMMIT) and not ($(WITH_ENGINES))"
 	$(THREADS) $(PYTHON) -m pytest -n 2 --dist loadgroup -m "$(EVERY_COMMIT) and ($(WITH_ENGINES))"
 

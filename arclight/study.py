@@ -1,11 +1,13 @@
 """A study: a search over a space of parameters, and what goes on with it.
 
-The file of its trials is the truth (`arclight.trials`).
+The lines of its trials are the truth (`arclight.trials`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,8 +23,9 @@ from arclight.errors import (
 from arclight.folds import fold_rule
 from arclight.metrics import METRICS
 from arclight.population import leg_of
-from arclight.store import held_file, make_folder
 from arclight.train_section import ELSEWHERE, Train
+from arclight.trial_file import TrialFile
+from arclight.trial_table import TrialTable
 from arclight.trials import BUDGET, Trial, Trials, order_of
 from arclight.tune_section import TRAINER, Candidate, Tune
 
@@ -35,8 +38,10 @@ if TYPE_CHECKING:
     from arclight.search_space import Param
     from arclight.spec import Spec
     from arclight.store import Store
+    from arclight.trials import TrialLines
 
-STUDIES, TRIALS, LOCK = "studies", "trials.jsonl", ".lock"
+STUDIES, TRIALS = "studies", "trials.jsonl"
+ASKS_AGAIN_S = 0.5
 
 
 class Study(Contract):
@@ -61,6 +66,8 @@ class Study(Contract):
     """Whether a grid's points are tried in an order by chance; those of older studies are not."""
     asked_by: str = ""
     """The submission that began it by `--new-study`: its other attempts go on with it."""
+    lines: str = ""
+    """The id that its trials have in `tune.storage`; empty where they are in the store."""
 
     def height(self, trainer: str) -> int:
         """Return how far a trial of a trainer goes that is never stopped, in `tune.unit`."""
@@ -162,6 +169,8 @@ def open_study(
     """
     assert spec.tune is not None
     asked, known = _study(manifest, spec), None
+    if spec.tune.storage is not None:
+        asked = asked.model_copy(update={"lines": uuid.uuid4().hex})
     if not new:
         _check_newest(store, asked)
         known = _newest_like(store, asked)
@@ -207,27 +216,44 @@ def find_study(store: Store, ref: str) -> Study:
     return study
 
 
-def trials_path(store: Store, study: Study) -> Path:
-    """Return the file of a study's trials."""
-    return store.path(STUDIES, study.name, "trials", str(study.number), TRIALS)
+def study_folder(store: Store, study: Study) -> Path:
+    """Return the folder of a study's page, and of its trials where they are in the store."""
+    return store.path(STUDIES, study.name, "trials", str(study.number))
+
+
+def trial_lines(store: Store, study: Study) -> TrialLines:
+    """Return where a study's trials are."""
+    if study.tune.storage is not None:
+        return TrialTable(study.tune.storage, study.lines)
+    return TrialFile(study_folder(store, study) / TRIALS)
 
 
 @contextlib.contextmanager
-def alone(path: Path, study: Study) -> Iterator[None]:
+def alone(lines: TrialLines, study: Study, patience_s: float = 0.0) -> Iterator[None]:
     """Be the only one who makes a study's trials, for the length of a block.
+
+    Args:
+        lines: where the trials are.
+        study: which one it is.
+        patience_s: how long is waited for another one to end.
 
     Raises:
         ConflictError: another command makes some now.
         RefusedError: the store's file system has no locks.
+        ArclightError: the server that has them is not there, or refuses.
     """
-    make_folder(path.parent)
-    with held_file(path.with_name(LOCK)) as is_mine:
-        if not is_mine:
+    until = time.monotonic() + patience_s
+    while True:
+        with lines.held() as is_mine:
+            if is_mine:
+                yield
+                return
+        if time.monotonic() >= until:
             raise ConflictError(
                 f"tune: study {study.ref} is being searched by another command; wait for it, stop "
                 "it, or begin another with --new-study."
             )
-        yield
+        time.sleep(ASKS_AGAIN_S)
 
 
 def candidates_of(train: Train, tune: Tune) -> dict[str, Candidate]:
@@ -297,7 +323,7 @@ def _check_newest(store: Store, asked: Study) -> None:
     newest = newest_study(store, asked.name)
     if newest is None or newest.key == asked.key:
         return
-    trials = Trials.read(trials_path(store, newest))
+    trials = Trials.read(trial_lines(store, newest))
     if trials.over is None and (trials.ended or trials.begun):
         raise RefusedError(
             f"tune: study {newest.ref} is not over ({len(trials.ended):,} trials ended) and "
@@ -319,7 +345,7 @@ def _newest_like(store: Store, asked: Study) -> Study | None:
 def _with_trials(store: Store, study: Study, tune: Tune) -> tuple[Study, Trials]:
     """Return a study with the budget that it has by now, and its trials."""
     now = study.model_copy(update={"tune": tune.written_out()})
-    return now, Trials.read(trials_path(store, study))
+    return now, Trials.read(trial_lines(store, now))
 
 
 def _may_change(tune: Tune) -> set[str]:
@@ -334,7 +360,7 @@ def _study(manifest: DatasetManifest, spec: Spec) -> Study:
     tune = asked.model_dump(mode="json", exclude=_may_change(asked))
     asked_of_all = train.model_dump(mode="json", exclude=set(ELSEWHERE))
     # of which not every study has heard
-    for name in ("trainers", "fidelity", "folds", "also", "population"):
+    for name in ("trainers", "fidelity", "folds", "also", "population", "storage"):
         if getattr(asked, name) == Tune.model_fields[name].default:
             tune.pop(name)
     del asked_of_all["params_after"]  # a search has none

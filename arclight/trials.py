@@ -1,4 +1,4 @@
-"""The trials of a study: what its file says of them, and where their time went.
+"""The trials of a study: what its lines say of them, and where their time went.
 
 A line is written when a trial begins and when it ends, so that a search that was killed goes on
 with what is there: ended trials are never run again, those that had begun are run again with the
@@ -8,19 +8,17 @@ parameters they had.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from arclight.contract import Contract, sealed, unseal
-from arclight.errors import ArclightError, IntegrityError
+from arclight.errors import IntegrityError
 from arclight.metrics import METRICS
 from arclight.search_space import Param
-from arclight.store import flush_folder, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
     from arclight.tune_section import Tune
 
@@ -61,11 +59,27 @@ class Trial(Contract):
     """Of `train_s`, for the figures on the rows that it is judged on."""
 
 
+class TrialLines(Protocol):
+    """Where the lines of a study's trials are (`TrialFile`, `TrialTable`)."""
+
+    def __str__(self) -> str:
+        """Name the place."""
+
+    def after(self, place: int) -> tuple[list[bytes], int]:
+        """Return the lines behind a place, and the place behind them; 0 is the beginning."""
+
+    def append(self, line: bytes, *, is_lasting: bool) -> None:
+        """Append a line that has no end of line in it."""
+
+    def held(self) -> AbstractContextManager[bool]:
+        """Hold the lines for the length of a block; yields whether nobody else holds them."""
+
+
 @dataclass
 class Trials:
-    """The trials of a study: what its file says, and the file."""
+    """The trials of a study: what its lines say, and where they are."""
 
-    path: Path
+    lines: TrialLines
     ended: dict[int, Trial] = field(default_factory=dict)
     begun: dict[int, dict[str, Param]] = field(default_factory=dict)
     """Number -> parameters, of those that did not end."""
@@ -77,17 +91,18 @@ class Trials:
     """The budget that the search was over for; None while it is not."""
     budget: dict[str, Any] | None = None
     """What the search may spend; None where an older release did not write it."""
-    _bytes: int = field(default=0, compare=False)
-    _lines: int = field(default=0, compare=False)
+    _place: int = field(default=0, compare=False)
+    _read: int = field(default=0, compare=False)
+    """Lines."""
 
     @classmethod
-    def read(cls, path: Path) -> Trials:
-        """Read a study's trials; a last line that was cut off is none.
+    def read(cls, lines: TrialLines) -> Trials:
+        """Read a study's trials.
 
         Raises:
             IntegrityError: another line cannot be read.
         """
-        found = cls(path)
+        found = cls(lines)
         found.read_on()
         return found
 
@@ -97,23 +112,17 @@ class Trials:
         Raises:
             IntegrityError: a line that is whole cannot be read.
         """
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as stream:
-            stream.seek(self._bytes)
-            text = stream.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self._lines += 1
+        found, place = self.lines.after(self._place)
+        for line in found:
+            self._read += 1
             try:
                 self._take(_body_of(line))
             except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
                 raise IntegrityError(
-                    f"line {self._lines} of '{self.path}' must be a trial as it was written, but "
-                    "cannot be read; restore the file from a backup or begin anew with "
-                    "--new-study."
+                    f"line {self._read} of {self.lines} must be a trial as it was written, but "
+                    "cannot be read; restore it from a backup or begin anew with --new-study."
                 ) from error
-        self._bytes += len(whole)
+        self._place = place
 
     @property
     def next_number(self) -> int:
@@ -168,29 +177,8 @@ class Trials:
         Raises:
             ArclightError: it cannot be written.
         """
-        try:
-            make_folder(self.path.parent)
-            is_new = not self.path.exists()
-            stream = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                size = os.fstat(stream).st_size
-                if size and os.pread(stream, 1, size - 1) != b"\n":  # the rest of a cut line
-                    whole = os.pread(stream, size, 0)
-                    os.ftruncate(stream, whole.rfind(b"\n") + 1)
-                rest = memoryview(json.dumps(sealed(body), allow_nan=False).encode() + b"\n")
-                while rest:
-                    rest = rest[os.write(stream, rest) :]
-                if is_lasting:
-                    os.fsync(stream)
-            finally:
-                os.close(stream)
-            if is_new:
-                flush_folder(self.path.parent)
-        except OSError as error:
-            raise ArclightError(
-                f"'{self.path}' must be written, but {error.strerror}; free space in the store or "
-                "mend its rights; the same command goes on."
-            ) from error
+        line = json.dumps(sealed(body), allow_nan=False).encode()
+        self.lines.append(line, is_lasting=is_lasting)
         self._take(body)
 
     def _take(self, body: dict[str, Any]) -> None:

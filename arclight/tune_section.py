@@ -5,13 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from arclight.contract import Contract
 from arclight.search_space import Choice, FloatRange, Range
 from arclight.spec_field import FieldError, Params, Text, TrainerName
+from arclight.trial_table import check_url
 
 Sampler = Literal["tpe", "gp", "cma_es", "evolution", "quasi_random", "random", "grid"]
+Storage = Annotated[str, AfterValidator(check_url)]
 BY_CHANCE = ("random", "quasi_random")
 TRAINER = "trainer"
 """Among a trial's parameters, where a search chooses among trainers: which one it has."""
@@ -97,6 +99,8 @@ class Tune(Contract):
     """Trials that run at the same time on a node; None: one a core."""
     nodes: int | None = Field(default=None, ge=1)
     """At most so many nodes of a cluster; None: all."""
+    storage: Storage | None = None
+    """The Postgres database that keeps the trials; None: a file of the store."""
     space: dict[Text, Range] = {}
     """Of the train section's trainer."""
     trainers: Annotated[

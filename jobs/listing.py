@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import IntegrityError
+from arclight.errors import ArclightError, IntegrityError
 from jobs.say import answer, say, say_table
 
 if TYPE_CHECKING:
@@ -21,39 +21,53 @@ class Listing:
         what: the things, for a title.
         key: the first column, which names a thing.
         damaged: a thing -> what is wrong with its record.
+        not_read: a thing -> why it cannot be read just now.
     """
 
     what: str
     key: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
+    not_read: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def reading(self, thing: str) -> Iterator[None]:
-        """Note a thing whose record turns out to be damaged, and go on."""
+        """Note a thing whose record turns out to be damaged or out of reach, and go on."""
         try:
             yield
         except IntegrityError as error:
             self.damaged[thing] = error.message
+        except ArclightError as error:
+            self.not_read[thing] = error.message
 
     def end(self, *, as_json: bool) -> None:
         """Print the listing, then end as a single record that is damaged would.
 
         Raises:
             IntegrityError: a record is damaged; the others are listed.
+            ArclightError: one cannot be read just now.
         """
-        damaged = [{self.key: thing, "reason": text} for thing, text in self.damaged.items()]
-        answer({self.what: self.rows, "damaged": damaged}, as_json=as_json)
+        body = {self.what: self.rows, "damaged": self._reasons(self.damaged)}
+        if self.not_read:
+            body["not_read"] = self._reasons(self.not_read)
+        answer(body, as_json=as_json)
         if not as_json:
             self._say()
+        for text in self.not_read.values() if self.damaged else ():
+            say(text, style="red")
         tell_damaged(self.damaged)
+        if self.not_read:
+            raise ArclightError(" ".join(self.not_read.values()))
+
+    def _reasons(self, known: Mapping[str, str]) -> list[dict[str, str]]:
+        return [{self.key: thing, "reason": text} for thing, text in known.items()]
 
     def _say(self) -> None:
         columns = [c for c in (self.rows[0] if self.rows else {self.key: ""}) if c != "digest"]
         lines = [[_cell(row[column]) for column in columns] for row in self.rows]
-        lines += [
-            [f"{thing} (damaged)", *("-" for _ in columns[1:])] for thing in sorted(self.damaged)
-        ]
+        failed = [f"{thing} (damaged)" for thing in sorted(self.damaged)]
+        failed += [f"{thing} (not read)" for thing in sorted(self.not_read)]
+        lines += [[thing, *("-" for _ in columns[1:])] for thing in failed]
         if lines:
             say_table(self.what, columns, lines)
         else:

@@ -18,7 +18,7 @@ from jobs.reports import write_dataset_page, write_model_page
 from jobs.runs import Context, open_run, store_for
 from jobs.say import answer, say
 from jobs.train import train_step
-from jobs.tune import tune_step
+from jobs.tune import check_storage, tune_step
 from ray_apps.finetune import find_init
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def run_spec(
     loaded = load_spec(spec_file)
     place = load_profile(profile)
     check_without_running(loaded, place)
+    check_storage(loaded.spec)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         if run.resumed:
             say(f"run: going on with {run.id}, which did not end.")

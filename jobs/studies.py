@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arclight.errors import MissingError, nearest
+from arclight.errors import ArclightError, MissingError, nearest
 from arclight.pages.study_page import study_page
 from arclight.pareto import front
 from arclight.store import make_folder, replace_file
-from arclight.study import find_study, studies_of, trained_by, trials_path
+from arclight.study import find_study, studies_of, study_folder, trained_by, trial_lines
 from arclight.trials import Trials, seconds_of
 from jobs.listing import Listing
 from jobs.runs import known_store
@@ -35,7 +36,8 @@ def list_studies(name: str | None, *, store: str | None, as_json: bool) -> None:
 
     Raises:
         MissingError: there is no such study.
-        IntegrityError: a study's record or file of trials is damaged; the others are listed.
+        IntegrityError: a study's record or trials are damaged; the others are listed.
+        ArclightError: the server that has the trials of one is not there.
     """
     catalog = known_store(store, Path.cwd())
     held = catalog.store
@@ -50,7 +52,7 @@ def list_studies(name: str | None, *, store: str | None, as_json: bool) -> None:
         for number in studies_of(held, one):
             with listing.reading(f"{one}@{number}"):
                 study = find_study(held, f"{one}@{number}")
-                listing.rows.append(_row(study, Trials.read(trials_path(held, study))))
+                listing.rows.append(_row(study, Trials.read(trial_lines(held, study))))
     listing.end(as_json=as_json)
 
 
@@ -58,12 +60,11 @@ def write_study_page(store: Store, study: Study) -> Path:
     """Write the page of a study beside its trials and return its path."""
     from ray_apps.tuning.importance import importance_of  # noqa: PLC0415 -- may need Optuna
 
-    path = trials_path(store, study)
-    make_folder(path.parent)  # there is none before the first trial
-    trials = Trials.read(path)
+    folder, trials = study_folder(store, study), Trials.read(trial_lines(store, study))
+    make_folder(folder)  # there is none before the first trial
     page = study_page(study, trials, importance_of(study, trials))
-    replace_file(path.parent / PAGE, page.encode())
-    return path.parent / PAGE
+    replace_file(folder / PAGE, page.encode())
+    return folder / PAGE
 
 
 def say_best(study: Study, trials: Trials, limit: int = SHOWN) -> None:
@@ -84,11 +85,12 @@ class LiveTable:
     """Draws a study as it is now: its best trials, and those that run."""
 
     def __init__(self, store: Store, study: Study) -> None:
-        self._study, self._trials = study, Trials(trials_path(store, study))
+        self._study, self._trials = study, Trials(trial_lines(store, study))
 
     def __call__(self) -> Table:
-        """Return the table; of the file what is new is read."""
-        self._trials.read_on()
+        """Return the table; of the lines what is new is read, if they can be read just now."""
+        with contextlib.suppress(ArclightError):  # the search itself tells
+            self._trials.read_on()
         study, trials = self._study, self._trials
         lines = [_line(study, trial) for trial in study.ranked(trials)[:SHOWN]]
         lines += [
@@ -102,7 +104,7 @@ class LiveTable:
 
 
 def _show(store: Store, study: Study, *, as_json: bool) -> None:
-    trials = Trials.read(trials_path(store, study))
+    trials = Trials.read(trial_lines(store, study))
     body = _row(study, trials)
     if as_json:
         ended = [trials.ended[n].model_dump(mode="json") for n in sorted(trials.ended)]

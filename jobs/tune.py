@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from arclight.dataset_spec import check_built_from
 from arclight.errors import SpecError
 from arclight.spec_file import load_spec
-from arclight.study import open_study, trials_path, with_params
+from arclight.study import open_study, trial_lines, with_params
+from arclight.trial_table import reach
 from arclight.trials import Trials
 from cluster.profiles import load_profile
 from jobs.check import check_without_running
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from arclight.bundle import ModelBundle, SearchResult
     from arclight.manifest import DatasetManifest
+    from arclight.spec import Spec
     from arclight.study import Study
 
 
@@ -68,6 +70,7 @@ def tune_command(
         )
     place = load_profile(profile)
     check_without_running(loaded, place)
+    check_storage(loaded.spec)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
         manifest = run.catalog.dataset(loaded.spec.name)
         check_built_from(manifest, loaded)
@@ -75,6 +78,16 @@ def tune_command(
         bundle, found = tune_step(context, manifest, new_study=asked.new_study)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}
     answer({**body, "search": found.model_dump(mode="json")}, as_json=as_json)
+
+
+def check_storage(spec: Spec) -> None:
+    """Refuse to begin anything for a database of trials that is not there.
+
+    Raises:
+        ArclightError: it cannot be reached.
+    """
+    if spec.tune is not None and spec.tune.storage is not None:
+        reach(spec.tune.storage)
 
 
 def tune_step(
@@ -119,10 +132,10 @@ def tune_step(
                 tell=lambda sentence: say(f"tune: {sentence}", style="yellow"),
             )
             note.result = study.ref
-        say_best(study, Trials.read(trials_path(run.catalog.store, study)))
+        say_best(study, Trials.read(trial_lines(run.catalog.store, study)))
         say(f"tune: page {write_study_page(run.catalog.store, study)}")
         say(f"tune: {found}.")
-    trials = Trials.read(trials_path(run.catalog.store, study))
+    trials = Trials.read(trial_lines(run.catalog.store, study))
     _say_what_is_left(study, trials)
     best = trials.ended[found.trial]
     if study.is_on_the_way(best):

@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arclight.errors import ArclightError, LostWorkerError
+from arclight.trial_table import PASSWORD, password_as
 from ray_apps.lean import lean_imports
 from ray_apps.ray_placed import GONE, failure_of, placed
 from ray_apps.ray_task import END_S, POLL_S, cause_of, lost
@@ -34,8 +35,14 @@ class ControllerProcess:
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()  # ends with the process
 
-    def open(self, folder: str) -> None:
-        """Take the study of a folder's request; what is wrong with it is told as it is."""
+    def open(self, folder: str, password: str | None) -> None:
+        """Take the study of a folder's request; what is wrong with it is told as it is.
+
+        Args:
+            folder: holds the request.
+            password: of `tune.storage`, for as long as the process lives.
+        """
+        self._held.enter_context(password_as(password))
         with lean_imports():
             self._controller = self._held.enter_context(deciding(Path(folder)))
 
@@ -88,7 +95,7 @@ class RemoteController:
 
     def open(self, folder: Path) -> None:
         """Let it take the study; the first thing it is asked."""
-        self._wait_for(self._process.open.remote(str(folder)))
+        self._wait_for(self._process.open.remote(str(folder), os.environ.get(PASSWORD)))
 
     def _ask(self, what: str, *args: Any) -> Any:
         return self._wait_for(self._process.ask.remote(what, *args))

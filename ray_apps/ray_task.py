@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from arclight.errors import ArclightError, EngineError, LostWorkerError, printable
+from arclight.trial_table import PASSWORD, password_as
 from cluster.sizing import GIB
 from ray_apps.fit import run_fit
 from ray_apps.fit_files import PROGRESS, FitProgress, progress_of, write_progress
@@ -47,11 +48,11 @@ def fit_worker(folder: str) -> None:
         run_fit(Path(folder), write_progress(Path(folder)))
 
 
-def search_worker(folder: str) -> None:
-    """Make a study's trials in a process of Ray."""
+def search_worker(folder: str, password: str | None) -> None:
+    """Make a study's trials in a process of Ray; the password is that of `tune.storage`."""
     with contextlib.suppress(OSError):
         (Path(folder) / STARTED).touch()
-    with lean_imports(), _ended_on_demand(Path(folder)):
+    with lean_imports(), password_as(password), _ended_on_demand(Path(folder)):
         try:
             run_search(Path(folder), write_progress(Path(folder)))
         except LostWorkerError:
@@ -75,12 +76,14 @@ def fit_in_task(folder: Path, tick: Tick, crew: Crew) -> None:
 
 def search_in_task(folder: Path, tick: Tick, crew: Crew) -> None:
     """Make a study's trials as a Ray task, as `fit_in_task` runs a fit."""
-    _in_task(search_worker, folder, tick, crew)
+    _in_task(search_worker, folder, tick, crew, os.environ.get(PASSWORD))
 
 
-def _in_task(work: Callable[[str], None], folder: Path, tick: Tick, crew: Crew) -> None:
+def _in_task(
+    work: Callable[..., None], folder: Path, tick: Tick, crew: Crew, *args: str | None
+) -> None:
     task = ray.remote(num_cpus=crew.threads, num_gpus=crew.gpus, max_retries=0)(work)
-    running, begun = task.remote(str(folder)), time.monotonic()
+    running, begun = task.remote(str(folder), *args), time.monotonic()
     try:
         while not ray.wait([running], timeout=POLL_S)[0]:
             if not (folder / PROGRESS).exists():

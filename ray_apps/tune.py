@@ -12,7 +12,7 @@ from arclight.errors import ArclightError, LostWorkerError, RefusedError, SpecEr
 from arclight.folds import fold_rule
 from arclight.search_space import Choice
 from arclight.store import discard, make_folder, open_private
-from arclight.study import Study, alone, candidates_of, leg_in, trials_path, with_params
+from arclight.study import Study, alone, candidates_of, leg_in, trial_lines, with_params
 from arclight.trials import Trials
 from arclight.tune_section import TRAINER
 from arclight.workers import bounds_of
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from arclight.search_space import Param, Range
     from arclight.spec import Spec
     from arclight.train_section import Train
+    from arclight.trials import TrialLines
     from cluster.profiles import Profile
     from cluster.sizing import Crew
 
@@ -61,14 +62,14 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
     """
     assert spec.tune is not None
     _check_model(manifest, spec, profile, run_folder)
-    path, since = trials_path(catalog.store, study), time.time()
+    lines, since = trial_lines(catalog.store, study), time.time()
 
     # networks come one after another anyway
     is_asked = spec.tune.at_once or set(candidates_of(spec.train, spec.tune)) == {"torch"}
 
     def attempt(losses: int) -> None:
         assert spec.tune is not None
-        before = Trials.read(path).attempts
+        before = Trials.read(lines).attempts
         # all cores of each node, however many will train the model
         crew, room = search_crew(spec.train, spec.tune, manifest, profile, run_folder)
         if not losses and room.at_once < crew.threads and not is_asked:
@@ -83,6 +84,7 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
             folds=fold_rule(spec, manifest, "tune"),
             versions={name: versions_that_count(name) for name in study.candidates},
             since=since,
+            losses=losses,
         )
         work = run_folder / "search" / uuid.uuid4().hex[:8]
         make_folder(work)
@@ -91,17 +93,17 @@ def search(  # noqa: PLR0913 -- what of what, where, and who is told
                 stream.write(request.to_json().encode())
             _search_with(work, crew, tick, tell, here=spec.train.workers == 0)
         except LostWorkerError as error:
-            _note(path, study, before, error.message)
+            _note(lines, study, before, error.message)
             raise
         finally:
             discard(work)
 
     try:
-        go_on_after_losses(attempt, _Progress(path), tell, unit="trial")
+        go_on_after_losses(attempt, _Progress(lines), tell, unit="trial")
     except KeyboardInterrupt:
-        _leave(path, study)
+        _leave(lines, study)
         raise
-    trials = Trials.read(path)
+    trials = Trials.read(lines)
     found = result_of(study, trials)
     trials.close(study.tune)
     if study.tune.population is not None and len(trials.ended) >= study.tune.trials:
@@ -246,25 +248,25 @@ def _search_with(folder: Path, crew: Crew, tick: Tick, tell: Tell, *, here: bool
         search_on_nodes(folder, tick, tell, crew)
 
 
-def _leave(path: Path, study: Study) -> None:
+def _leave(lines: TrialLines, study: Study) -> None:
     """Note that trials which an interrupt ended, with their process, are not to blame."""
-    with contextlib.suppress(ArclightError), alone(path, study):
-        trials = Trials.read(path)
+    with contextlib.suppress(ArclightError), alone(lines, study):
+        trials = Trials.read(lines)
         for number in list(trials.begun):
             trials.leave(number)
 
 
-def _note(path: Path, study: Study, before: dict[int, int], why: str) -> None:
+def _note(lines: TrialLines, study: Study, before: dict[int, int], why: str) -> None:
     """Note why trials are gone with their process, where nobody knew better before it was.
 
     Args:
-        path: of the trials.
+        lines: of the trials.
         study: that they are of.
         before: number -> attempts, before that process was there.
         why: it is gone.
     """
-    with contextlib.suppress(ArclightError), alone(path, study):
-        trials = Trials.read(path)
+    with contextlib.suppress(ArclightError), alone(lines, study):
+        trials = Trials.read(lines)
         for number in set(trials.begun) - set(trials.why_gone):
             if trials.attempts[number] > before.get(number, 0):
                 trials.gone(number, why)
@@ -273,12 +275,12 @@ def _note(path: Path, study: Study, before: dict[int, int], why: str) -> None:
 class _Progress:
     """How far a study is, for whoever decides whether a lost worker is worth another try."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, lines: TrialLines) -> None:
+        self._lines = lines
 
     def progress(self) -> tuple[int, int]:
         """Return how many trials ended, and nothing besides."""
-        return len(Trials.read(self._path).ended), 0
+        return len(Trials.read(self._lines).ended), 0
 
 
 def _ends(values: Range) -> tuple[Param, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
 from cluster.profiles import Profile
+from tests.postgres import PASSWORD, Postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from pyspark.sql import SparkSession
@@ -112,6 +113,20 @@ def small_profile() -> Profile:
 def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the shared engines keep their logs: `spark.log`, `ray/`."""
     return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The run's one Postgres server; its tests skip where none is installed."""
+    with closing(Postgres()) as found:
+        yield found
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Postgres:
+    """The server, with its password in the environment, as a user sets it."""
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    return postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from arclight.halving import rungs_of
 from arclight.study import Study
 from arclight.train_section import Train
+from arclight.trial_file import TrialFile
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.tuning.controller import Controller
@@ -55,7 +56,7 @@ class ControllerSide:
 
     def run(self, number: int) -> Trials:
         """Ask from as many threads as there are slots."""
-        trials, tune = Trials(self._path), self._study.tune
+        trials, tune = Trials(TrialFile(self._path)), self._study.tune
         if number == 0:
             tune = tune.model_copy(update={"trials": WARM_TRIALS})
         controller = Controller(self._study.model_copy(update={"tune": tune}), trials)

@@ -13,7 +13,7 @@ from arclight.catalog import Catalog
 from arclight.progress import silent_tell
 from arclight.spec_file import load_spec
 from arclight.store import open_store
-from arclight.study import open_study, trials_path
+from arclight.study import open_study, trial_lines
 from arclight.trials import Trials
 from cluster.profiles import Profile
 from cluster.ray_session import ray_session
@@ -76,7 +76,7 @@ class SearchSide:
 
     def facts(self, result: Study) -> dict[str, Any]:
         """Return the best AUC on valid, and how many rounds all trials took."""
-        trials = Trials.read(trials_path(self._catalog.store, result))
+        trials = Trials.read(trial_lines(self._catalog.store, result))
         best = result.best(trials)
         ended = trials.ended.values()
         return {

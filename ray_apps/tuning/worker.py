@@ -15,7 +15,7 @@ from arclight.contract import Contract
 from arclight.errors import EngineError
 from arclight.folds import FoldRule
 from arclight.store import Store
-from arclight.study import Study, alone, trials_path
+from arclight.study import Study, alone, trial_lines
 from arclight.trials import Trials
 from ray_apps.crews import Room
 from ray_apps.fit_files import FitRequest, job_of, read_request
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ray_apps.tuning.controller import Decides
 
 REQUEST = "search.json"
+LET_GO_S = 60.0
+"""After which a server has noticed that a machine which held a lock is gone."""
 
 
 class SearchRequest(Contract):
@@ -53,6 +55,8 @@ class SearchRequest(Contract):
     """Trainer -> what the command runs of what decides its models."""
     since: float
     """When the search began, in seconds since 1970: a worker that is lost takes its time."""
+    losses: int = 0
+    """Workers that it has lost: what holds its trials for those is let go by and by."""
 
     @property
     def spent_s(self) -> float:
@@ -81,9 +85,9 @@ def deciding(folder: Path) -> Iterator[Controller]:
     """
     request = request_of(folder)
     study = request.study
-    path = trials_path(Store(Path(request.fit.store)), study)
-    with alone(path, study):
-        trials = Trials.read(path)
+    lines = trial_lines(Store(Path(request.fit.store)), study)
+    with alone(lines, study, LET_GO_S if request.losses else 0.0):
+        trials = Trials.read(lines)
         trials.allow(study.tune)
         yield Controller(study, trials, spent_s=request.spent_s)
 

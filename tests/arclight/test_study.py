@@ -10,7 +10,8 @@ import pytest
 
 from arclight.errors import ArclightError, ConflictError, IntegrityError, RefusedError
 from arclight.store import open_store
-from arclight.study import alone, find_study, newest_study, open_study, trials_path
+from arclight.study import alone, find_study, newest_study, open_study, trial_lines
+from arclight.trial_file import TrialFile
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.train import model_key
@@ -32,12 +33,12 @@ def ended(number, value=0.5, **changes):
 
 
 def test_what_was_written_is_read_again(tmp_path):
-    trials = Trials.read(tmp_path / "t.jsonl")
+    trials = Trials.read(TrialFile(tmp_path / "t.jsonl"))
     assert trials.next_number == 0
     trials.begin(0, {"a": 1})
     trials.begin(1, {"a": 0.1, "b": "x"})
     trials.end(ended(0, points=((4, 0.25),)))
-    again = Trials.read(tmp_path / "t.jsonl")
+    again = Trials.read(TrialFile(tmp_path / "t.jsonl"))
     assert (again.ended, again.begun) == (trials.ended, {1: {"a": 0.1, "b": "x"}})
     assert again.next_number == 2
     assert again.over is None
@@ -46,19 +47,19 @@ def test_what_was_written_is_read_again(tmp_path):
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_a_line_that_was_cut_off_is_none_and_the_next_one_is_whole(tmp_path, cut):
     path = tmp_path / "t.jsonl"
-    trials = Trials.read(path)
+    trials = Trials.read(TrialFile(path))
     for number in range(3):
         trials.begin(number, {"a": number})
     path.write_bytes(path.read_bytes()[:-cut])
-    again = Trials.read(path)
+    again = Trials.read(TrialFile(path))
     assert list(again.begun) == [0, 1]
     again.begin(2, {"a": 5})
-    assert Trials.read(path).begun == {0: {"a": 0}, 1: {"a": 1}, 2: {"a": 5}}
+    assert Trials.read(TrialFile(path)).begun == {0: {"a": 0}, 1: {"a": 1}, 2: {"a": 5}}
 
 
 def test_what_another_writes_is_read_on_line_by_line(tmp_path):
     path = tmp_path / "t.jsonl"
-    watching, writing = Trials.read(path), Trials.read(path)
+    watching, writing = Trials.read(TrialFile(path)), Trials.read(TrialFile(path))
     for number in range(3):
         writing.begin(number, {"a": number})
         watching.read_on()
@@ -67,7 +68,7 @@ def test_what_another_writes_is_read_on_line_by_line(tmp_path):
     path.write_bytes(whole + b'{"begun": 3, "par')  # it is being written
     watching.read_on()
     assert list(watching.begun) == [0, 1, 2]
-    Trials.read(path).begin(4, {"a": 4})  # by one that goes on after a kill
+    Trials.read(TrialFile(path)).begin(4, {"a": 4})  # by one that goes on after a kill
     watching.read_on()
     assert list(watching.begun) == [0, 1, 2, 4]
     path.write_bytes(path.read_bytes() + b"{}\n")
@@ -77,25 +78,25 @@ def test_what_another_writes_is_read_on_line_by_line(tmp_path):
 
 def test_a_changed_line_is_named(tmp_path):
     path = tmp_path / "t.jsonl"
-    trials = Trials.read(path)
+    trials = Trials.read(TrialFile(path))
     trials.begin(0, {})
     trials.end(ended(0))
     whole = path.read_text()
     path.write_text(whole.replace('"value": 0.5', '"value": 0.9'))
     with pytest.raises(IntegrityError, match="line 2 of"):
-        Trials.read(path)
+        Trials.read(TrialFile(path))
     path.write_text(whole.replace('"begun": 0', '"begun": Infinity').split(', "own"')[0] + "}\n")
     with pytest.raises(IntegrityError, match="line 1 of"):
-        Trials.read(path)
+        Trials.read(TrialFile(path))
 
 
 def test_trials_of_an_older_release_are_read(tmp_path):
     path = tmp_path / "t.jsonl"
-    Trials.read(path).end(ended(0))
+    Trials.read(TrialFile(path)).end(ended(0))
     body = json.loads(path.read_text())
     del body["own"]
     path.write_text(json.dumps(body) + "\n")
-    assert Trials.read(path).ended == {0: ended(0)}
+    assert Trials.read(TrialFile(path)).ended == {0: ended(0)}
 
 
 def test_a_study_that_was_copied_from_another_is_none(tmp_path):
@@ -111,7 +112,7 @@ def test_a_study_that_was_copied_from_another_is_none(tmp_path):
 
 
 def test_the_best_is_first_and_of_equal_ones_the_older(tmp_path):
-    trials = Trials.read(tmp_path / "t")
+    trials = Trials.read(TrialFile(tmp_path / "t"))
     for number, value in enumerate((0.4, 0.7, None, 0.7, 0.1)):
         trials.end(ended(number, value, state="failed" if value is None else "complete"))
     assert [t.number for t in trials.ranked("auc")] == [1, 3, 0, 4]
@@ -159,9 +160,9 @@ def test_U4_another_search_is_refused_while_one_is_not_over(tmp_path, tune, trai
     second, _ = open_study(store, manifest, other, new=True)
     assert (first.number, second.number) == (1, 2)
     assert newest_study(store, "demo") == second
-    assert trials_path(store, first) != trials_path(store, second)
+    assert trial_lines(store, first) != trial_lines(store, second)
     # once it is over, another one begins by itself
-    Trials.read(trials_path(store, second)).close(second.tune)
+    Trials.read(trial_lines(store, second)).close(second.tune)
     assert open_study(store, manifest, spec_of())[0].number in (1, 3)
     assert trials.over is None
 
@@ -203,10 +204,10 @@ def test_the_file_says_what_a_search_may_spend_now(tmp_path):
     _, trials = open_study(store, manifest, spec_of({"trials": 12}))
     for count in (12, 12, 30):
         trials.allow(spec_of({"trials": count}).tune)
-        assert Trials.read(trials.path).budget["trials"] == count
-    assert len(trials.path.read_text().splitlines()) == 2
+        assert Trials.read(trials.lines).budget["trials"] == count
+    assert len(trials.lines.path.read_text().splitlines()) == 2
     trials.close(spec_of({"trials": 30, "time_limit_s": 9}).tune)
-    assert Trials.read(trials.path).budget["time_limit_s"] == 9
+    assert Trials.read(trials.lines).budget["time_limit_s"] == 9
 
 
 def test_an_older_study_is_gone_on_with_by_the_budget_of_now(tmp_path):
@@ -229,17 +230,17 @@ def test_a_study_that_was_given_more_is_not_over_until_it_is(tmp_path):
 
 
 def test_attempts_are_counted_and_interrupts_are_not(tmp_path):
-    trials = Trials.read(tmp_path / "t")
+    trials = Trials.read(TrialFile(tmp_path / "t"))
     for _ in range(3):
         trials.begin(0, {"a": 1})
-    assert Trials.read(tmp_path / "t").attempts[0] == 3
+    assert Trials.read(TrialFile(tmp_path / "t")).attempts[0] == 3
     trials.leave(0)
-    assert Trials.read(tmp_path / "t").attempts[0] == 0
-    assert Trials.read(tmp_path / "t").begun == {0: {"a": 1}}
+    assert Trials.read(TrialFile(tmp_path / "t")).attempts[0] == 0
+    assert Trials.read(TrialFile(tmp_path / "t")).begun == {0: {"a": 1}}
 
 
 def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
-    trials = Trials.read(tmp_path / "t")
+    trials = Trials.read(TrialFile(tmp_path / "t"))
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -252,14 +253,14 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
 def test_of_two_commands_one_makes_the_trials(tmp_path):
     store = open_store(tmp_path)
     study, _ = open_study(store, make_manifest(), spec_of())
-    path = trials_path(store, study)
+    lines = trial_lines(store, study)
     with (
-        alone(path, study),
+        alone(lines, study),
         pytest.raises(ConflictError, match="searched by another"),
-        alone(path, study),
+        alone(lines, study),
     ):
         pass
-    with alone(path, study):
+    with alone(lines, study):
         pass
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from arclight.study import Study, studies_of, trials_path
+from arclight.study import Study, studies_of, study_folder, trial_lines
 from arclight.trials import Trials
 from jobs.studies import PAGE, LiveTable
 from ray_apps.tuning.importance import AT_LEAST, importance_of
@@ -28,7 +28,7 @@ def put(store, made, *, trials=20, metric="auc"):
         "studies", asked.name, "versions",
     )  # fmt: skip
     study = Study.from_json(record.text, source=record.path)
-    known = Trials(trials_path(store, study))
+    known = Trials(trial_lines(store, study))
     for number, trial in sorted(made_up_trials(study, made).ended.items()):
         known.begin(number, trial.params)
         known.end(trial)
@@ -63,7 +63,7 @@ def test_a_study_is_shown_and_its_page_written(store, capsys):
     status, out, said = typed(store, capsys, "flights@1", "--json")
     body = json.loads(out)
     assert (status, body["begun"], len(body["trials"])) == (0, [20], 20)
-    page = trials_path(store, study).parent / PAGE
+    page = study_folder(store, study) / PAGE
     assert not page.exists()
     status, out, said = typed(store, capsys, "flights@1")
     assert (status, out) == (0, "")
@@ -75,7 +75,7 @@ def test_a_study_is_shown_and_its_page_written(store, capsys):
 
 def test_a_study_that_has_not_begun_is_shown(store, capsys):
     study, _ = put(store, 0)
-    path = trials_path(store, study)
+    path = trial_lines(store, study).path
     assert not path.exists()
     assert typed(store, capsys, "flights@1")[0] == 0
     assert "No trial gave a figure" in (path.parent / PAGE).read_text()
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_said(store, capsys, name):
 def test_a_damaged_study_is_listed_as_such(store, capsys):
     study, _ = put(store, 3)
     put(store, 3)
-    path = trials_path(store, study)
+    path = trial_lines(store, study).path
     path.write_bytes(path.read_bytes().replace(b'"ended"', b'"anded"', 1))
     status, _, said = typed(store, capsys)
     assert status == 1
@@ -137,7 +137,7 @@ def test_where_nothing_sets_the_best_apart_nothing_is_said():
     study = made_up_study(60)
     trials = made_up_trials(study)
     alike = {n: t.model_copy(update={"value": 0.7}) for n, t in trials.ended.items()}
-    assert importance_of(study, Trials(trials.path, alike)) is None
+    assert importance_of(study, Trials(trials.lines, alike)) is None
     assert importance_of(study, trials) is not None
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from arclight.study import newest_study, trials_path
+from arclight.study import newest_study, studies_of, study_folder, trial_lines
 from arclight.trials import Trials
 from ray_apps.tuning.controller import Controller
 from ray_apps.tuning.host import Host
@@ -69,7 +69,7 @@ def test_what_a_limit_of_time_has_left_is_made_with_another_one(
     made, tmp_path, capsys, monkeypatch
 ):
     def is_over(self) -> bool:
-        return len(Trials.read(trials_path(made.catalog.store, newest())).ended) >= 2
+        return len(Trials.read(trial_lines(made.catalog.store, newest())).ended) >= 2
 
     def newest():
         return newest_study(made.catalog.store, "demo")
@@ -92,7 +92,7 @@ def test_a_target_that_the_time_did_not_suffice_for_is_said(made, tmp_path, caps
 
     def is_over(self) -> bool:
         study = newest_study(made.catalog.store, "demo")
-        ended = Trials.read(trials_path(made.catalog.store, study)).ended
+        ended = Trials.read(trial_lines(made.catalog.store, study)).ended
         return len(ended) >= over["after"]
 
     monkeypatch.setattr(Host, "_is_over", is_over)
@@ -106,6 +106,37 @@ def test_a_target_that_the_time_did_not_suffice_for_is_said(made, tmp_path, caps
     over["after"] = 99
     status, body, said = typed(made, tmp_path, capsys, text=text.replace("0.9999", "0.5"))
     assert (status, body["search"]["trials"], "are left" in said) == (0, 2, False)
+
+
+def test_a_search_whose_trials_are_in_a_database(made, tmp_path, capsys, postgres):
+    text = SPEC.replace("TRIALS,", f"TRIALS, storage: '{postgres.url}',")
+    status, body, said = typed(made, tmp_path, capsys, text=text)
+    assert (status, body["search"]["trials"]) == (0, 5), said
+    status, more, said = typed(made, tmp_path, capsys, text=text, trials="7")
+    assert (status, more["search"]["trials"]) == (0, 7)
+    assert "going on with study demo@1: 5 trials ended" in said
+    study = newest_study(made.catalog.store, "demo")
+    assert [p.name for p in study_folder(made.catalog.store, study).iterdir()] == ["study.html"]
+    store = ("--store", str(made.catalog.store.root))
+    assert arclight("studies", "demo@1", *store, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["trials"]) == 7
+    # one that is not there: a sentence, before anything starts; another study is still shown
+    gone = text.replace(str(postgres.port), "1")
+    status, body, said = typed(made, tmp_path, capsys, text=gone)
+    assert (status, body) == (1, None)
+    assert "tune.storage: the trials must be kept in postgresql://arclight@127.0.0.1:1/" in said
+    assert studies_of(made.catalog.store, "demo") == (1,)
+    assert typed(made, tmp_path, capsys)[1]["search"]["study"] == "demo@2"
+    postgres.stop()
+    try:
+        assert arclight("studies", *store, "--json") == 1
+        said = capsys.readouterr()
+        assert [s["study"] for s in json.loads(said.out)["studies"]] == ["demo@2"]
+        assert "arclight@127.0.0.1" in json.loads(said.out)["not_read"][0]["reason"]
+        assert arclight("studies", *store) == 1
+        assert "demo@1 (not read)" in capsys.readouterr().err
+    finally:
+        postgres.start()
 
 
 def test_a_damaged_model_does_not_stand(made, tmp_path, capsys):
@@ -133,7 +164,7 @@ def test_a_damaged_model_does_not_stand(made, tmp_path, capsys):
 def test_a_study_that_is_not_over_is_not_left_for_another_in_silence(made, tmp_path, capsys):
     typed(made, tmp_path, capsys)
     study = newest_study(made.catalog.store, "demo")
-    Trials.read(trials_path(made.catalog.store, study)).begin(5, {"max_depth": 2})
+    Trials.read(trial_lines(made.catalog.store, study)).begin(5, {"max_depth": 2})
     other = SPEC.replace("[2, 5]", "[2, 4]")
     status, body, said = typed(made, tmp_path, capsys, text=other)
     assert (status, body) == (3, None)
@@ -201,7 +232,7 @@ def test_auto_searches_among_all_trainers_and_trains_what_it_chose(made, tmp_pat
     study = newest_study(made.catalog.store, "demo")
     assert set(study.tune.trainers) == {"xgboost", "lightgbm", "torch"}
     assert study.tune.sampler == "random"  # what else the section says stands
-    page = (trials_path(made.catalog.store, study).parent / "study.html").read_text()
+    page = (study_folder(made.catalog.store, study) / "study.html").read_text()
     assert 'id="trainers"' in page
     assert f"Parameters of {bundle.trainer}" in page
     # limits without a space are a section for it

@@ -11,7 +11,7 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from arclight.study import open_study, trials_path
+from arclight.study import open_study, trial_lines
 from arclight.trials import Trials
 from ray_apps.tune import search
 from tests.ray_apps.losing_nodes import PLACE, STORE_BYTES
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
         made.catalog, made.manifest, spec, study,
         profile=PLACE, run_folder=folder, tick=tick, tell=told["notes"].append,
     )  # fmt: skip
-    ended = Trials.read(trials_path(made.catalog.store, study)).ended.values()
+    ended = Trials.read(trial_lines(made.catalog.store, study)).ended.values()
     told["ended"] = len(ended)
     told["states"] = sorted({trial.state for trial in ended})
     told["hosts"] = sorted({trial.host for trial in ended})

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from arclight.trial_file import TrialFile
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from ray_apps.tuning.controller import Controller
@@ -20,7 +21,7 @@ class Made:
         tune = study.tune.model_dump() | {"sampler": "random", "trials": trials, **section}
         self.study = study.model_copy(update={"tune": Tune.model_validate(tune)})
         self.path = folder / "trials.jsonl"
-        self.controller = Controller(self.study, Trials(self.path), clock=clock)
+        self.controller = Controller(self.study, Trials(TrialFile(self.path)), clock=clock)
 
     def begin(self, host):
         return self.controller.next(host)[0]
@@ -31,7 +32,7 @@ class Made:
         )
 
     def file(self):
-        return Trials.read(self.path)
+        return Trials.read(TrialFile(self.path))
 
 
 @pytest.fixture

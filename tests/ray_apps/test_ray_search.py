@@ -15,7 +15,7 @@ from ray.exceptions import OutOfMemoryError
 
 from arclight.errors import ConflictError, IntegrityError, LostWorkerError
 from arclight.progress import silent, silent_tell
-from arclight.study import alone, open_study, trials_path
+from arclight.study import alone, open_study, trial_lines
 from arclight.trials import Trials
 from cluster.sizing import Crew
 from ray_apps import ray_search
@@ -49,7 +49,7 @@ class Asked:
         (self.folder / REQUEST).write_text(request.to_json())
 
     def trials(self):
-        return Trials.read(trials_path(self.made.catalog.store, self.study))
+        return Trials.read(trial_lines(self.made.catalog.store, self.study))
 
     def search(self, tick=silent, tell=silent_tell):
         search_on_nodes(self.folder, tick, tell, Crew(2, 1))
@@ -111,7 +111,7 @@ def test_U1_what_a_lost_host_was_at_goes_to_the_others(ray_cluster, tmp_path):
     trials = asked.trials()
     assert sorted(trials.ended) == list(range(24))
     assert {t.state for t in trials.ended.values()} == {"complete"}
-    lines = [json.loads(line) for line in trials.path.read_text().splitlines()]
+    lines = [json.loads(line) for line in trials.lines.path.read_text().splitlines()]
     assert sum("ended" in line for line in lines) == 24
     assert sum("begun" in line for line in lines) == 25
 
@@ -188,10 +188,31 @@ def test_what_is_wrong_with_the_data_ends_it_and_blames_no_trial(ray_cluster, tm
 
 
 @pytest.mark.ray
+def test_hosts_whose_trials_are_in_a_database(ray_cluster, tmp_path, postgres):
+    """Who decides has the password by the command alone; the server is gone for a while."""
+    asked = Asked(tmp_path, storage=postgres.url)
+    stopped = []
+
+    def tick(done, _total, _note):
+        if done >= 4 and not stopped:
+            postgres.stop()
+            stopped.append(done)
+            time.sleep(0.5)
+            postgres.start()
+
+    asked.search(tick=tick)
+    trials = asked.trials()
+    assert len(stopped) == 1
+    assert sorted(trials.ended) == list(range(24))
+    assert {t.state for t in trials.ended.values()} == {"complete"}
+    assert len(trials.lines.after(0)[0]) == 1 + 2 * 24  # what it may spend; none was begun twice
+
+
+@pytest.mark.ray
 def test_another_command_that_searches_is_said_and_not_waited_for(ray_cluster, tmp_path):
     asked, told = Asked(tmp_path), []
-    path = trials_path(asked.made.catalog.store, asked.study)
-    with alone(path, asked.study), pytest.raises(ConflictError, match="by another command"):
+    lines = trial_lines(asked.made.catalog.store, asked.study)
+    with alone(lines, asked.study), pytest.raises(ConflictError, match="by another command"):
         asked.search(tell=told.append)
     assert told == []
     assert gone("HostProcess", "ControllerProcess")

@@ -109,10 +109,15 @@ def test_T1_a_killed_worker_costs_the_rounds_since_its_checkpoint(ray_cluster, t
     assert sum("Ray lost the training worker" in note for note in notes) == 2
 
 
-def test_U1_a_search_that_loses_its_worker_goes_on(ray_cluster, tmp_path):
-    """One trial at a time: the trials are those of a search that lost nothing."""
+@pytest.mark.parametrize("keeps", ["file", "postgres"])
+def test_U1_a_search_that_loses_its_worker_goes_on(ray_cluster, tmp_path, keeps, request):
+    """One trial at a time: the trials are those of a search that lost nothing.
+
+    The processes of Ray have the password of the server by the command alone.
+    """
     tune = {"trials": 14, "sampler": "tpe", "scheduler": "none", "at_once": 1}
-    spec = search_of("lightgbm", tune, rounds=400, workers=1)
+    kept = {"storage": request.getfixturevalue("postgres").url} if keeps == "postgres" else {}
+    spec = search_of("lightgbm", {**tune, **kept}, rounds=400, workers=1)
     wanted, whole = searched(
         make_dataset(tmp_path / "other", rows=(400, 100, 100)),
         search_of("lightgbm", tune, rounds=400),

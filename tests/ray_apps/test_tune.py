@@ -23,7 +23,7 @@ from arclight.errors import (
     SpecError,
 )
 from arclight.progress import silent, silent_tell
-from arclight.study import newest_study, open_study, trials_path, with_params
+from arclight.study import newest_study, open_study, trial_lines, with_params
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from cluster.sizing import Crew
@@ -67,7 +67,7 @@ def searched(made, spec, folder, *, profile=ONE_CORE, tick=silent, tell=silent_t
         made.catalog, made.manifest, spec, study,
         profile=profile, run_folder=folder, tick=tick, tell=tell,
     )  # fmt: skip
-    return found, Trials.read(trials_path(made.catalog.store, study))
+    return found, Trials.read(trial_lines(made.catalog.store, study))
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ class TestTrials:
         assert hung.params == {"max_depth": 3}
         assert hung.reason == "did not come back from round 1 in 2 s"
         assert "Going on after trial" in told[0]
-        lines = trials.path.read_text().splitlines()
+        lines = trials.lines.path.read_text().splitlines()
         assert sum('"ended"' in line for line in lines) == 4
 
     def test_a_trial_that_finds_no_memory_fails_and_the_others_do_not(
@@ -431,12 +431,17 @@ search(catalog, manifest, spec, study, profile=ONE_CORE, run_folder=Path(folder)
 """
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "quasi_random"])
+@pytest.mark.parametrize(
+    ("sampler", "keeps"), [("tpe", "file"), ("quasi_random", "file"), ("tpe", "postgres")]
+)
 def test_U1_killed_at_trial_five_of_twelve_it_makes_the_trials_of_an_undisturbed_one(
-    tmp_path, sampler
+    tmp_path, sampler, keeps, request
 ):
     """U6 as well: the fifth had begun, and is run with the parameters it had."""
-    spec = spec_of("lightgbm", {"trials": 16, "sampler": sampler, "scheduler": "asha"}, rounds=27)
+    tune = {"trials": 16, "sampler": sampler, "scheduler": "asha"}
+    if keeps == "postgres":
+        tune |= {"storage": request.getfixturevalue("postgres").url}
+    spec = spec_of("lightgbm", tune, rounds=27)
     other = make_dataset(tmp_path / "other", rows=SMALL)
     wanted, whole = searched(other, spec, tmp_path)
     made = make_dataset(tmp_path / "store", rows=SMALL)
@@ -461,9 +466,7 @@ def test_U1_killed_at_trial_five_of_twelve_it_makes_the_trials_of_an_undisturbed
         }
 
     assert told(trials) == told(whole)
-    lines = [
-        json.loads(li) for li in trials_path(made.catalog.store, study).read_text().splitlines()
-    ]
+    lines = [json.loads(line) for line in trial_lines(made.catalog.store, study).after(0)[0]]
     assert len([li for li in lines if "ended" in li]) == 16
 
 

@@ -118,7 +118,7 @@ def test_trials_that_wait_when_the_time_is_over_are_left(tmp_path):
     run_host(study, trials, library, make_job(rounds=3), at_once=8, clock=clock)
     assert library.rounds == 3
     assert [(t.rounds, t.state) for t in ended(trials)] == [(3, "stopped")]
-    again = Trials.read(trials.path)
+    again = Trials.read(trials.lines)
     assert len(again.begun) == 7  # they are trained by the next command
     assert all(again.attempts[number] == 0 for number in again.begun)
 

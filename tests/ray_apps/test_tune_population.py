@@ -16,8 +16,9 @@ from arclight.errors import ArclightError, DivergedError
 from arclight.population import Leg
 from arclight.spec import Spec
 from arclight.store import Store
-from arclight.study import Study, leg_in, newest_study, open_study, trials_path, with_params
+from arclight.study import Study, leg_in, newest_study, open_study, trial_lines, with_params
 from arclight.train_section import Train
+from arclight.trial_file import TrialFile
 from arclight.trials import Trial, Trials
 from ray_apps.checkpoints import Checkpoints
 from ray_apps.gang import Alone
@@ -118,7 +119,7 @@ def test_a_search_goes_on_where_it_was(found, tmp_path, loses):
     *_, undisturbed = found
     made, spec = make_dataset(tmp_path / "store", rows=ROWS), population()
     study, _ = open_study(made.catalog.store, made.manifest, spec)
-    path = trials_path(made.catalog.store, study)
+    path = trial_lines(made.catalog.store, study).path
     store = made.catalog.store.root
 
     def tick(done, *_):
@@ -127,7 +128,7 @@ def test_a_search_goes_on_where_it_was(found, tmp_path, loses):
 
     with pytest.raises(KeyboardInterrupt):
         searched(made, spec, tmp_path, tick=tick)
-    assert 6 <= len(Trials.read(path).ended) < 16
+    assert 6 <= len(Trials.read(TrialFile(path)).ended) < 16
     kept = sorted((store / "checkpoints").rglob("model"))
     assert kept
     if loses:
@@ -168,7 +169,7 @@ def test_a_network_that_diverges_is_replaced(tmp_path, early_stopping):
 def test_a_generation_is_asked_for_when_the_one_before_is_over(found, tmp_path):
     """Whoever asks too early waits; who is left is asked for again."""
     *_, study, _, _ = found
-    controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
+    controller = Controller(study, Trials(TrialFile(tmp_path / "trials.jsonl")))
     for host in (0, 0, 0, 1):
         controller.next(host)
     answers = []
@@ -257,7 +258,7 @@ def test_without_early_stopping_the_newest_generation_is_chosen_from(early_stopp
         name="a", number=1, key="0" * 64, dataset="a@1", dataset_digest="1" * 64, task="binary",
         metric="auc", tune=tune, train=Train(trainer="torch", early_stopping=early_stopping),
     )  # fmt: skip
-    trials = Trials(Path("none"))
+    trials = Trials(TrialFile(Path("none")))
     for number, figure in enumerate([0.5, 0.9, 0.6, 0.7, 0.6, 0.65, 0.8]):
         trials.ended[number] = trial_of(number, figure)
     assert study.best(trials).number == 1  # the newest generation is not whole

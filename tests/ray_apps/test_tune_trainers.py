@@ -14,6 +14,7 @@ from arclight.errors import SpecError
 from arclight.halving import rungs_of
 from arclight.study import Study, candidates_of, with_params
 from arclight.train_section import Train
+from arclight.trial_file import TrialFile
 from arclight.trials import Trial, Trials
 from arclight.tune_section import AUTO, Tune
 from cluster.sizing import GIB
@@ -101,7 +102,7 @@ def test_tpe_does_not_take_many_rounds_for_good_ones(tmp_path, better):
             name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64,
             task="binary", metric="auc", train=Train(rounds=300, seed=seed), tune=tune,
         )  # fmt: skip
-        trials = Trials(tmp_path / f"{seed}.jsonl", dict(known))
+        trials = Trials(TrialFile(tmp_path / f"{seed}.jsonl"), dict(known))
         asked[Controller(study, trials).next()[1]["trainer"]] += 1
     assert asked[better] > 13
 
@@ -163,7 +164,7 @@ def test_a_trial_is_compared_with_those_of_its_own_trainer(tmp_path):
         name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64, task="binary",
         metric="auc", train=Train(rounds=81), tune=tune,
     )  # fmt: skip
-    controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
+    controller = Controller(study, Trials(TrialFile(tmp_path / "trials.jsonl")))
     firsts = {}
     while len(firsts) < 3:
         number, params = controller.next()
@@ -245,7 +246,7 @@ def test_networks_are_trained_one_after_another_beside_trees(tmp_path):
         name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64, task="binary",
         metric="auc", train=Train(rounds=1), tune=tune,
     )  # fmt: skip
-    controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
+    controller = Controller(study, Trials(TrialFile(tmp_path / "trials.jsonl")))
     trainers = {name: Counting(name) for name in study.candidates}
     job = make_job(rounds=1)
     Host(study, controller, trainers, (Stage(0, None, None, job),), at_once=6).run()
@@ -278,7 +279,7 @@ def test_a_way_to_bin_that_has_no_room_beside_another_takes_its_place(tmp_path, 
         name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64, task="binary",
         metric="auc", train=Train(rounds=1), tune=tune_of(CHOICES, trials=30),
     )  # fmt: skip
-    controller = Controller(study, Trials(tmp_path / "trials.jsonl"))
+    controller = Controller(study, Trials(TrialFile(tmp_path / "trials.jsonl")))
     trainers = {name: Trainer() for name in study.candidates}
     rows = SimpleNamespace(rows=1 << 20)
     room = Room(at_once=3, row_bytes=dict.fromkeys(trainers, 1 << 10), bins_bytes=int(gib * GIB))
@@ -313,7 +314,7 @@ def test_nothing_is_binned_any_more_once_the_time_is_over(tmp_path):
         name="s", number=1, key="0" * 64, dataset="d@1", dataset_digest="1" * 64, task="binary",
         metric="auc", train=Train(rounds=1), tune=tune_of(everyone, trials=30, time_limit_s=30),
     )  # fmt: skip
-    trials = Trials(tmp_path / "trials.jsonl")
+    trials = Trials(TrialFile(tmp_path / "trials.jsonl"))
     controller = Controller(study, trials, clock=lambda: now[0])
     trainers = {name: Trainer() for name in study.candidates}
     stages = (Stage(0, None, None, make_job(rounds=1)),)

@@ -9,6 +9,7 @@ import numpy as np
 
 from arclight.study import Study
 from arclight.train_section import Train
+from arclight.trial_file import TrialFile
 from arclight.trials import Trial, Trials
 from arclight.tune_section import Tune
 from tests.arclight.pages.made_up import HOSTILE
@@ -36,7 +37,7 @@ def made_up_study(trials: int = 60, *, metric: str = "auc", space: dict | None =
 def made_up_trials(study: Study, made: int | None = None) -> Trials:
     """Return trials as a search would have made them; the learning rate decides."""
     rng = np.random.default_rng(5)
-    found = Trials(Path("trials.jsonl"))
+    found = Trials(TrialFile(Path("trials.jsonl")))
     for number in range(study.tune.trials if made is None else made):
         params = {
             "learning_rate": float(math.exp(rng.uniform(math.log(0.01), math.log(0.5)))),

@@ -15,6 +15,7 @@ from arclight.pages.study_page import _lines, _reasons, study_page
 from arclight.search_space import Choice, FloatRange, IntRange, chart_place, ends_of
 from arclight.study import with_params
 from arclight.train_section import Train
+from arclight.trial_file import TrialFile
 from arclight.trials import LAST_TIME, Trial, Trials, seconds_of
 from arclight.tune_section import Tune
 from tests.arclight.pages.made_up import HOSTILE
@@ -71,7 +72,7 @@ def test_a_population_shows_how_its_best_network_came_about():
     study = study.model_copy(
         update={"train": Train(trainer="torch", rounds=10), "tune": Tune.model_validate(tune)}
     )
-    trials = Trials(Path("none"))
+    trials = Trials(TrialFile(Path("none")))
     for number in range(8):
         before = None if number < 4 else trials.ended[max(1, number - 4)]
         trials.ended[number] = Trial(
@@ -106,7 +107,7 @@ def test_counts_reasons_and_seconds_are_those_of_the_trials():
 
 def test_trials_that_took_their_process_with_them_are_one_reason_whatever_is_known_of_each():
     gone = "its process was gone 3 times before it ended"
-    trials = Trials(Path("none"))
+    trials = Trials(TrialFile(Path("none")))
     for number in range(8):
         reason = f"{gone}{LAST_TIME}it held {number}.5 GiB" if number < 7 else "another one"
         trials.ended[number] = Trial(number=number, params={}, state="failed", reason=reason)

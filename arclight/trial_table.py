@@ -1,0 +1,321 @@
+"""The lines of a study's trials in a table of a Postgres server.
+
+For searches whose command may end on one machine and go on from another: the server tells who
+searches, where a lock of a shared file system would have to be trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from arclight.errors import ArclightError, ConflictError, IntegrityError, SpecError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+_T = TypeVar("_T")
+SCHEMES = ("postgresql", "postgres")
+OPTIONS = ("host", "port", "sslmode", "connect_timeout", "target_session_attrs")
+"""Of a URL. Others name files and services of whoever reads it."""
+PASSWORD = "PGPASSWORD"  # noqa: S105 -- the variable's name
+PATIENCE_S = 60.0
+"""How long who searches waits for a server that was there before."""
+_WAITS_S = (0.1, 2.0)
+HOLDING = """\
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = 25000; SET idle_session_timeout = 0"""
+"""A machine that says nothing for 25 s holds nothing any more; a trial may take longer."""
+ASKING = {
+    "application_name": "arclight",
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+TABLE = """\
+CREATE TABLE IF NOT EXISTS arclight_trials (
+  study text, line bigint, body bytea NOT NULL, at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (study, line))"""
+
+
+def check_url(url: str) -> str:
+    """Return a server's URL.
+
+    Raises:
+        ValueError: it is none, or says what a spec must not.
+    """
+    rule = "must be the URL of a Postgres database such as postgresql://user@host/database"
+    try:
+        parts = urlsplit(url)
+        secret, _ = parts.password, parts.port
+    except ValueError as error:
+        raise ValueError(f"'{printable(url)}' {rule}.") from error
+    options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    if parts.scheme not in SCHEMES or url != printable(url, limit=len(url)):
+        raise ValueError(f"'{printable(url)}' {rule}.")
+    if secret is not None or "password" in options:
+        raise ValueError(
+            "the URL must hold no password, since a spec is kept as it is; leave it out and "
+            f"set {PASSWORD}, or write it into ~/.pgpass."
+        )
+    if other := [name for name in options if name not in OPTIONS]:
+        raise ValueError(
+            f"the URL's option '{printable(other[0])}' must be one of {', '.join(OPTIONS)}; set "
+            "others in the environment, as libpq reads it."
+        )
+    return url
+
+
+@dataclass
+class TrialTable:
+    """The lines of one study; `held` by one process at a time.
+
+    Args:
+        url: of the server (`check_url`).
+        study: its own id, which no other study of any store has.
+    """
+
+    url: str
+    study: str
+    _open: Connection | None = field(default=None, repr=False, compare=False)
+    """Of the one who holds it; what the server lets others take once it is closed."""
+    _lines: int = field(default=0, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"study {self.study} in {self.url}"
+
+    def after(self, place: int) -> tuple[list[bytes], int]:
+        """Return the lines behind a place, and the place behind them.
+
+        Args:
+            place: a number of lines; 0: the beginning.
+
+        Raises:
+            ArclightError: the server is not there, or refuses.
+            IntegrityError: a line between others is gone.
+        """
+        asked = "SELECT line, body FROM arclight_trials WHERE study = %s AND line > %s ORDER BY 1"
+
+        def read(connection: Connection) -> list[tuple[Any, ...]]:
+            if not _is_there(connection):
+                return []
+            return connection.execute(asked, (self.study, place)).fetchall()
+
+        with _told(self.url), _closed(connect(self.url)) as connection:
+            rows = read(connection)
+        for number, (line, _) in enumerate(rows, start=place + 1):
+            if line != number:
+                raise IntegrityError(
+                    f"line {number} of {self} must be there, since {line} is; restore the table "
+                    "from a backup or begin anew with --new-study."
+                )
+        return [bytes(body) for _, body in rows], place + len(rows)
+
+    def append(self, line: bytes, *, is_lasting: bool) -> None:  # noqa: ARG002 -- it always lasts
+        """Append a line; the server has it when this returns.
+
+        Waits for a server that was there before (`PATIENCE_S`).
+
+        Raises:
+            ConflictError: another process holds the study now.
+            ArclightError: the server is not there, or refuses.
+        """
+        if self._open is None:
+            with self.held() as is_mine:
+                if not is_mine:
+                    raise self._taken()
+                self.append(line, is_lasting=True)
+            return
+        number = self._lines + 1
+
+        def write(connection: Connection) -> None:
+            told = connection.execute(
+                "INSERT INTO arclight_trials (study, line, body) VALUES (%s, %s, %s) "
+                "ON CONFLICT (study, line) DO NOTHING",
+                (self.study, number, line),
+            )
+            if told.rowcount == 0 and self._body_of(connection, number) != line:
+                raise self._taken()
+            # the same line: it was taken just before a connection was lost
+
+        self._do(write)
+        self._lines = number
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the study for the length of a block; yields whether nobody else holds it.
+
+        Raises:
+            ArclightError: the server is not there, or refuses.
+        """
+        with _told(self.url):
+            found = connect(self.url)
+            try:
+                _make_table(found)
+                is_mine = self._take(found)
+            except BaseException:
+                found.close()
+                raise
+        self._open = found if is_mine else None
+        try:
+            yield is_mine
+        finally:
+            (self._open or found).close()
+            self._open = None
+
+    def _do(self, work: Callable[[Connection], _T]) -> _T:
+        """Do something as the one who holds the study, again where the connection was lost."""
+        import psycopg  # noqa: PLC0415 -- an extra
+
+        until, wait = time.monotonic() + PATIENCE_S, _WAITS_S[0]
+        while True:
+            with _told(self.url):
+                try:
+                    return work(self._held_connection())
+                except psycopg.OperationalError:
+                    is_lost = self._open is None or self._open.closed
+                    if not is_lost or time.monotonic() > until:
+                        raise
+            time.sleep(wait)
+            wait = min(2 * wait, _WAITS_S[1])
+
+    def _held_connection(self) -> Connection:
+        assert self._open is not None
+        if not self._open.closed:
+            return self._open
+        found = connect(self.url)
+        if not self._take(found, lines=self._lines):
+            found.close()
+            raise self._taken()
+        self._open = found
+        return found
+
+    def _take(self, connection: Connection, lines: int | None = None) -> bool:
+        """Take the study if nobody has it, with the lines that it has, or is known to have."""
+        connection.execute(HOLDING)
+        asked = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+        (is_mine,) = connection.execute(asked, (self.study,)).fetchone() or (False,)
+        if is_mine and lines is None:
+            asked = "SELECT coalesce(max(line), 0) FROM arclight_trials WHERE study = %s"
+            (self._lines,) = connection.execute(asked, (self.study,)).fetchone() or (0,)
+        return bool(is_mine)
+
+    def _body_of(self, connection: Connection, number: int) -> bytes:
+        asked = "SELECT body FROM arclight_trials WHERE study = %s AND line = %s"
+        (body,) = connection.execute(asked, (self.study, number)).fetchone() or (b"",)
+        return bytes(body)
+
+    def _taken(self) -> ConflictError:
+        return ConflictError(
+            f"tune: {self} is being searched by another command by now; wait for it, or stop it."
+        )
+
+
+def connect(url: str) -> Connection:
+    """Connect to a server; to one of another machine only as who it proves to be.
+
+    Raises:
+        SpecError: the package is not installed.
+        psycopg.Error: the server is not there, or refuses.
+    """
+    try:
+        import psycopg  # noqa: PLC0415 -- an extra
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    except ImportError as error:
+        raise SpecError(
+            "tune.storage: a Postgres server needs psycopg; run `pip install "
+            "'arclight[postgres]'`, or leave tune.storage out."
+        ) from error
+    given = conninfo_to_dict(url)
+    asked: dict[str, Any] = {name: value for name, value in ASKING.items() if name not in given}
+    if "sslmode" not in given and "PGSSLMODE" not in os.environ:
+        hosts = str(given.get("host") or os.environ.get("PGHOST", "")).split(",")
+        if not all(_is_here(host) for host in hosts):
+            asked["sslmode"] = "verify-full"
+    return psycopg.connect(url, autocommit=True, **asked)
+
+
+@contextmanager
+def password_as(given: str | None) -> Iterator[None]:
+    """Have the password of whoever asked for a search, in a process that Ray started."""
+    before = os.environ.get(PASSWORD)
+    if given is None:
+        yield
+        return
+    os.environ[PASSWORD] = given
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(PASSWORD, None)
+        else:
+            os.environ[PASSWORD] = before
+
+
+def reach(url: str) -> None:
+    """Connect once: nothing is begun for a server that is not there.
+
+    Raises:
+        SpecError: the package is not installed.
+        ArclightError: the server is not there, or refuses.
+    """
+    with _told(url), _closed(connect(url)):
+        pass
+
+
+# --------------------------------------------------------------------------------- inside
+
+
+def _is_here(host: str) -> bool:
+    return host in ("", "localhost", "127.0.0.1", "::1") or host.startswith(("/", "@"))
+
+
+def _is_there(connection: Connection) -> bool:
+    (name,) = connection.execute("SELECT to_regclass('arclight_trials')").fetchone() or (None,)
+    return name is not None
+
+
+def _make_table(connection: Connection) -> None:
+    """Make the table if it is not there; two who do it at once do it one after the other."""
+    if _is_there(connection):
+        return
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('arclight_trials', 0))")
+        connection.execute(TABLE)
+
+
+@contextmanager
+def _closed(connection: Connection) -> Iterator[Connection]:
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Turn what the server or its library says into one of our errors."""
+    try:
+        import psycopg  # noqa: PLC0415 -- an extra
+    except ImportError:
+        yield  # `connect` tells
+        return
+    try:
+        yield
+    except psycopg.Error as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        said = printable(said or type(error).__name__).rstrip(".")
+        raise ArclightError(
+            f"tune.storage: the trials must be kept in {printable(url)}, but: {said}; mend that, "
+            "the same command goes on."
+        ) from error
