@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -262,6 +264,19 @@ def test_of_two_commands_one_makes_the_trials(tmp_path):
         pass
     with alone(lines, study):
         pass
+
+
+def test_what_a_lost_worker_held_is_waited_for(tmp_path):
+    store = open_store(tmp_path)
+    study, trials = open_study(store, make_manifest(), spec_of())
+    with ExitStack() as other:
+        other.enter_context(alone(trials.lines, study))
+        ends = threading.Timer(1.0, other.close)
+        ends.start()
+        with alone(trials.lines, study, patience_s=60):
+            trials.begin(0, {})
+        ends.join()
+    assert list(Trials.read(trials.lines).begun) == [0]
 
 
 def test_a_search_is_over_for_what_it_was_given(tmp_path):
