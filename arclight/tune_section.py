@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from arclight.contract import Contract
-from arclight.search_space import Choice, FloatRange, Range
+from arclight.search_space import Choice, FloatRange, IntRange, Range
 from arclight.spec_field import FieldError, Params, Text, TrainerName
 from arclight.trial_table import check_url
 
@@ -19,6 +19,8 @@ TRAINER = "trainer"
 """Among a trial's parameters, where a search chooses among trainers: which one it has."""
 
 
+GP_VALUES = 1_000_000
+"""Of a whole number; Optuna's Gaussian process holds each of them as a float."""
 MODEL_BYTES = "model_bytes"
 """The size of a trial's model file, as a figure that it is weighed by; smaller is better."""
 
@@ -151,18 +153,25 @@ class Tune(Contract):
         self._check_sampler()
         for path, space in self._spaces():
             for name, values in space.items():
-                if name == TRAINER:
-                    text = "trainers are chosen among by tune.trainers, each with a space."
-                    raise FieldError(text, *path, name)
-                if self.sampler == "cma_es" and isinstance(values, Choice):
-                    text = "cma_es moves along numbers; leave the choice out, or use tpe."
-                    raise FieldError(text, *path, name)
-                if self.sampler == "grid" and isinstance(values, FloatRange):
-                    text = "a grid has no steps for a float range; list its values as a choice."
+                if text := self._problem(name, values):
                     raise FieldError(text, *path, name)
         return self
 
+    def _problem(self, name: str, values: Range) -> str:
+        """Return what speaks against a parameter of a space; nothing where it may be there."""
+        if name == TRAINER:
+            return "trainers are chosen among by tune.trainers, each with a space."
+        if self.sampler == "cma_es" and isinstance(values, Choice):
+            return "cma_es moves along numbers; leave the choice out, or use tpe."
+        if self.sampler == "gp" and isinstance(values, IntRange) and _is_wide(values):
+            return f"gp goes through every whole number, at most {GP_VALUES:,}; use tpe."
+        if self.sampler == "grid" and isinstance(values, FloatRange):
+            return "a grid has no steps for a float range; list its values as a choice."
+        return ""
+
     def _check_sampler(self) -> None:
+        if twice := next((name for name in self.also if self.also.count(name) > 1), None):
+            raise FieldError(f"'{twice}' is there twice; leave one out.", "also")
         if self.also and self.scheduler != "none":
             text = "what is stopped early has no other figures; set `scheduler: none` with also."
             raise FieldError(text, "scheduler")
@@ -206,3 +215,8 @@ class Tune(Contract):
     def _spaces(self) -> list[tuple[tuple[str, ...], dict[str, Range]]]:
         below = [(("trainers", "dict", n, "space"), one.space) for n, one in self.among.items()]
         return [(("space",), self.space), *below]
+
+
+def _is_wide(values: IntRange) -> bool:
+    low, high = values.bounds
+    return high - low >= GP_VALUES

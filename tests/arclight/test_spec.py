@@ -184,6 +184,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tune": {"sampler": "grid", "space": {"a": {"float": [0, 1]}}}},
         "a grid has no steps",
     ),
+    "whole numbers that a process holds each of": (
+        {"tune": {"sampler": "gp", "space": {"a": {"int": [0, 1_000_000]}}}},
+        "gp goes through every whole number, at most 1,000,000",
+    ),
+    "a figure twice": (
+        {"tune": {"scheduler": "none", "also": ["mae", "mae"], "space": {"a": {"int": [1, 2]}}}},
+        "'mae' is there twice",
+    ),
     "more replicas than allowed": ({"serve": {"replicas": {"min": 3, "max": 2}}}, "not exceed"),
     "unknown field": ({"nmae": "x"}, "Extra inputs"),
     "whole number as text": ({"train": {"rounds": "3"}}, "valid integer"),
