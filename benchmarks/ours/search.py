@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from benchmarks.search_job import Curve
 
 WARM_TRIALS = 4
-BEST = re.compile(r"best ([0-9.]+)")
 
 
 class SearchSide:
@@ -49,15 +47,17 @@ class SearchSide:
         """Search from the first trial to the last."""
         train = self._spec.train.model_copy(update={"seed": number})
         assert self._spec.tune is not None
-        trials = self._spec.tune.trials if number else WARM_TRIALS
-        tune = self._spec.tune.model_copy(update={"trials": trials})
+        count = self._spec.tune.trials if number else WARM_TRIALS
+        tune = self._spec.tune.model_copy(update={"trials": count})
         spec = self._spec.model_copy(update={"train": train, "tune": tune})
-        study, _ = open_study(self._catalog.store, self._manifest, spec, new=True)
+        study, trials = open_study(self._catalog.store, self._manifest, spec, new=True)
         begun, curve = time.monotonic(), []
 
-        def tick(_done: int, _all: int, told: str) -> None:
-            if found := BEST.match(told):
-                curve.append((time.monotonic() - begun, float(found[1])))
+        def tick(_done: int, _all: int, _told: str) -> None:
+            trials.read_on()
+            seen = [trial.value for trial in trials.with_figure if trial.value is not None]
+            if seen:  # of stopped ones too, as the peers' curves are
+                curve.append((time.monotonic() - begun, max(seen)))
 
         found = search(
             self._catalog,
