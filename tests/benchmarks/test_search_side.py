@@ -37,6 +37,6 @@ def test_the_seconds_to_a_figure_are_those_after_which_a_trial_had_it(ray_cluste
     facts = side.facts(side.run(1))
     assert (facts["trials"], len(facts["curves"])) == (40, 1)
     seconds, figures = zip(*facts["curves"][0], strict=True)
-    assert len(seconds) > 2  # while it ran, not its end alone
+    assert seconds[-2] > seconds[-1] / 2  # to its end, not at its beginning alone
     assert list(seconds) == sorted(seconds)
     assert max(figures) >= facts["auc"]
