@@ -115,7 +115,10 @@ def search_crew(
     check_memory(rows, most, Crew(1, crew.threads), memory)
     # of evened-out rows nobody knows yet how many there are
     outputs = max(1, len(manifest.plan.classes))
-    each = 0 if is_even else rows * (TRIAL_BYTES + OUTPUT_BYTES * outputs)
+    # a trial may have a copy of LightGBM's bins by rows; `most` has the first one's
+    copied = [_least_row_bytes(one, manifest) // 2 for one in tried if one.trainer == "lightgbm"]
+    taken = TRIAL_BYTES + OUTPUT_BYTES * outputs + max(copied, default=0)
+    each = 0 if is_even else rows * taken
     at_once = min(tune.at_once or crew.threads, crew.threads)
     if {one.trainer for one in tried} == {"torch"}:
         at_once = 1

@@ -20,6 +20,7 @@ from ray_apps.trainers.boosting import BEGINNING, boost, least_row_bytes
 from ray_apps.trainers.judge import ValidMetric, kept_rounds, mean_of_all
 from ray_apps.trainers.labels import Sign, check_sign, row_weights
 from ray_apps.trainers.lgbm_bins import bin_rows, check_types, common_bins
+from ray_apps.trainers.lgbm_layout import faster_layout, share_from_which_rows_win
 from ray_apps.trainers.lgbm_network import network
 from ray_apps.trainers.lgbm_params import (
     BAG_SHARES,
@@ -76,6 +77,7 @@ class LgbmData:
         begun: its booster, or that of the model the training starts from, which both refer to.
         before: rounds of that model.
         empty: rounds of `start` in which nothing was split, from 0: its booster has not got them.
+        rows_from: the share of features from which a trial counts bins by rows.
     """
 
     train: lgb.Dataset
@@ -85,6 +87,7 @@ class LgbmData:
     begun: lgb.Booster | None = None
     before: int = 0
     empty: tuple[int, ...] = ()
+    rows_from: float = math.inf
 
 
 class LgbmTrainer:
@@ -155,14 +158,18 @@ class LgbmTrainer:
         other = bin_rows(valid.held(), bins, known, common, offset=offset)
         before = init.current_iteration() if init else 0
         rounds = tuple(int(number) for number in empty.split())
-        return LgbmData(binned, other, valid.label, start, begun, before, rounds)
+        found = LgbmData(binned, other, valid.label, start, begun, before, rounds)
+        if not job.is_trial:
+            return found
+        return replace(found, rows_from=share_from_which_rows_win(binned, common["params"]))
 
     def fit(self, data: LgbmData, job: TrainJob, gang: Gang, watch: Watch) -> Fitted:
         """Train and keep the best round by the metric on valid (all rounds without stopping)."""
         native = NATIVE.get((job.task, job.metric), ("",))[0]
         is_theirs = bool(native) and not job.shift
         metric = None if is_theirs else ValidMetric(gang, data.valid_label, job)
-        params = {**params_of(job, gang), "metric": native if is_theirs else "None"}
+        params = faster_layout(params_of(job, gang), data.rows_from)
+        params["metric"] = native if is_theirs else "None"
         try:
             with network(gang) as net:
                 growing = _Growing(data, job, params, (metric, net, gang))

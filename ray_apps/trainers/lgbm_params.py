@@ -79,9 +79,9 @@ def params_of(job: TrainJob, gang: Gang) -> dict[str, Any]:
     params |= {aliases[name]: value for name, value in job.params.items()}
     params |= bare(params)
     params["objective"] = OBJECTIVE_ALIASES.get(params["objective"], params["objective"])
-    # By rows it makes a copy of the bins for every booster, which takes as long as a round and as
-    # much memory as the bins: more than trials win by it, which are many and short. The trees are
-    # the same; but quantized gradients it adds up wrongly by rows where trees leave features out.
+    # By rows it makes a copy of the bins for every booster, which trials may not win back
+    # (`lgbm_layout`). The trees are the same; but quantized gradients it adds up wrongly by rows
+    # where trees leave features out.
     is_wrong_by_rows = "use_quantized_grad" in params and "feature_fraction" in params
     params |= {
         "num_threads": job.threads,
