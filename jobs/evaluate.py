@@ -70,27 +70,35 @@ def evaluate_command(
 def _model_of(spec: Spec, catalog: Catalog) -> ModelBundle:
     """Return the model that a spec's train section made, or the newest one.
 
-    That of a search is the newest one: its parameters are not the spec's.
+    With a tune section it may be the newest of a search, whose parameters are not the spec's.
 
     Raises:
         MissingError: there is no model.
         RefusedError: the newest one is another trainer's; each look at the test split counts.
     """
-    newest, found = catalog.model(spec.name), None
-    if newest.search is None and spec.tune is None:
-        with suppress(ArclightError):  # whatever a training would say of its beginning
-            manifest = catalog.dataset(newest.dataset)
-            key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
-            found = catalog.find_model(spec.name, key)
-        if found is None and newest.trainer != spec.train.trainer:
-            raise RefusedError(
-                f"the newest model, {newest.ref}, is of trainer {newest.trainer}, but the spec "
-                f"asks for {spec.train.trainer}, and no model on its dataset is as the spec and "
-                "this code make it; name the model with --model, or train it first."
-            )
+    newest, own = catalog.model(spec.name), None
+    with suppress(ArclightError):  # whatever a training would say of its beginning
+        manifest = catalog.dataset(newest.dataset)
+        key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
+        own = catalog.find_model(spec.name, key)
+    searched = None
+    if spec.tune is not None:
+        searched = next((b for b in catalog.models(spec.name) if b.search is not None), None)
+    found = max((b for b in (own, searched) if b), key=lambda b: b.number, default=None)
+    if found is None and spec.tune is None and newest.search is None:
+        _check_trainer(newest, spec)
     bundle = found or newest
     say(f"evaluate: {bundle.ref}{'' if found else ', the newest one'}.")
     return bundle
+
+
+def _check_trainer(newest: ModelBundle, spec: Spec) -> None:
+    if newest.trainer != spec.train.trainer:
+        raise RefusedError(
+            f"the newest model, {newest.ref}, is of trainer {newest.trainer}, but the spec "
+            f"asks for {spec.train.trainer}, and no model on its dataset is as the spec and "
+            "this code make it; name the model with --model, or train it first."
+        )
 
 
 def evaluate_step(context: Context, bundle: ModelBundle) -> Evaluation:

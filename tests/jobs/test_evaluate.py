@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from arclight.bundle import SearchResult
 from arclight.errors import MissingError, RefusedError
 from arclight.spec import Evaluate
 from arclight.spec_file import LoadedSpec
@@ -45,6 +46,26 @@ def test_it_is_the_specs_own_or_the_newest_of_its_trainer(tmp_path: Path) -> Non
     assert _model_of(tuned, made.catalog).ref == "demo@2"
     gone = make_spec(trainer="lightgbm", rounds=3, init="nobody@7")
     assert _model_of(gone, made.catalog).ref == "demo@2"
+
+
+def test_a_later_search_by_another_spec_does_not_stand_in_for_it(tmp_path: Path) -> None:
+    """Each look at the test split counts, and the report would be of another model."""
+    made = make_dataset(tmp_path / "store", rows=(600, 200, 100))
+    plain, other = (make_spec(trainer=trainer, rounds=3) for trainer in ("lightgbm", "xgboost"))
+    newer = make_spec(trainer="lightgbm", rounds=4)
+    tuned = other.model_copy(
+        update={"tune": Tune.model_validate_json('{"space": {"max_depth": {"int": [2, 3]}}}')}
+    )
+    best = SearchResult(
+        study="demo@1", trial=0, value=0.7, params={}, trials=1, stopped=0, failed=0
+    )
+    for place, (spec, found) in enumerate(((plain, None), (other, best), (newer, None))):
+        folder = tmp_path / f"run-{place}"
+        folder.mkdir()
+        train_here(made, spec, folder, found=found)
+        if place:
+            assert _model_of(plain, made.catalog).ref == "demo@1"
+            assert _model_of(tuned, made.catalog).ref == "demo@2"
 
 
 def test_a_run_evaluates_by_the_spec_it_began_with(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from arclight.bundle import ModelBundle
+    from arclight.bundle import ModelBundle, SearchResult
     from arclight.progress import Tell, Tick
     from arclight.spec import Spec
 
@@ -37,6 +37,7 @@ def train_here(
     profile: Profile = ONE_CORE,
     tick: Tick = silent,
     tell: Tell = silent_tell,
+    found: SearchResult | None = None,
 ) -> ModelBundle:
     """Train as a command does; the folder is the run's."""
     return train_model(
@@ -48,6 +49,7 @@ def train_here(
         tick=tick,
         tell=tell,
         origin=find_origin(made.catalog, made.manifest, spec),
+        found=found,
     )
 
 
