@@ -162,9 +162,17 @@ class Impatient(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Take the request."""
+        """Take the request, unless its head is too long: what came with its end counts, too.
+
+        Raises:
+            ValueError: it is too long; the parser gives up, and the connection is cut.
+        """
         self._end_wait()
         self._beside = 0
+        lines = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.url) + lines > HEAD_BYTES:
+            self.transport.abort()
+            raise ValueError(f"a head of over {HEAD_BYTES:,} bytes")
         has_body = any(name in ANNOUNCING and value != b"0" for name, value in self.headers)
         if has_body and self.parser.should_upgrade():
             # the parser would take it for a request without a body, and the body for the next one

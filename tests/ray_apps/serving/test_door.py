@@ -78,6 +78,27 @@ async def test_a_head_without_an_end_is_cut_off(case: str) -> None:
     await asyncio.gather(*state.tasks)
 
 
+@pytest.mark.parametrize("form", [b"GET /%s HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nA: %s\r\n\r\n"])
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_head_that_comes_with_its_end_is_measured_too(form: bytes, is_over: bool) -> None:
+    """A connection is read by up to 256 KiB at a time: a whole head may be there at once."""
+    asked: list[object] = []
+
+    async def app(_scope: object, receive: Callable[[], Awaitable[object]], _send: object) -> None:
+        asked.append(wire.is_cut)
+        await receive()
+        await receive()  # the caller's going
+
+    state, wire, connection = connect(app)
+    connection.data_received(form % (b"x" * (HEAD_BYTES if is_over else HEAD_BYTES - 100)))
+    await asyncio.sleep(0)
+    assert asked == ([] if is_over else [False])
+    assert wire.is_cut == is_over
+    assert not wire.written
+    connection.connection_lost(ConnectionError())
+    await asyncio.gather(*state.tasks)
+
+
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
 
 
