@@ -94,7 +94,8 @@ def _hold_schema(found: pa.Schema, wanted: pa.Schema) -> None:
     if errors:
         raise Problem(
             "fields",
-            "The stream's columns must be the model's.",
+            "The stream's columns must be the model's, of the types that GET /v1/models/NAME "
+            "gives; cast the others.",
             errors=tuple(errors[:MAX_ERRORS]),
         )
 
