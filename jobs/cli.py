@@ -42,6 +42,9 @@ AutoOption = Annotated[
 NameArgument = Annotated[
     str | None, typer.Argument(help="A name, NAME@N to show one.", show_default=False)
 ]
+RunArgument = Annotated[
+    str | None, typer.Argument(help="A name, a run's id to show one.", show_default=False)
+]
 
 
 @app.command()
@@ -257,9 +260,7 @@ def studies(
 
 
 @app.command()
-def runs(
-    name: NameArgument = None, store: StoreOption = None, as_json: JsonOption = False
-) -> None:
+def runs(name: RunArgument = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List runs; a run's id shows its journal."""
     from jobs.shelves import list_runs
 

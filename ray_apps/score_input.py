@@ -193,8 +193,8 @@ def _list(source: Path) -> dict[str, Path]:
     for path in sorted(found, key=lambda one: (one.is_symlink(), one)):
         if not _may_be_parquet(path):
             raise DataError(
-                f"'{printable(path)}' must be a Parquet file, as all that lies in the input; take "
-                "it out, or let its name begin with '_'."
+                f"'{printable(path)}' must be a Parquet file, as all that lies in the input; "
+                "write its rows as Parquet, take it out, or let its name begin with '_'."
             )
         _refuse_twice(path, seen)
     if not found:
