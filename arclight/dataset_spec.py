@@ -8,6 +8,7 @@ from arclight.contract import digest_of
 from arclight.errors import RefusedError
 
 if TYPE_CHECKING:
+    from arclight.catalog import Catalog
     from arclight.manifest import DatasetManifest
     from arclight.spec_file import LoadedSpec
 
@@ -33,6 +34,27 @@ def asked_of(loaded: LoadedSpec) -> dict[str, str]:
         **{f"features.{name}": value for name, value in features.items()},
     }
     return {name: digest_of([value]) for name, value in values.items()}
+
+
+def dataset_of(catalog: Catalog, loaded: LoadedSpec) -> DatasetManifest:
+    """Return the newest version of the spec's dataset that was built from this spec.
+
+    What an older release did not record is not known to differ: the newest is taken as it is, one
+    before it must be known to be the spec's.
+
+    Raises:
+        MissingError: there is no dataset of this name.
+        RefusedError: all are another spec's, with the first field in which the newest differs.
+    """
+    newest, now = catalog.dataset(loaded.spec.name), asked_of(loaded)
+    try:
+        check_built_from(newest, loaded)
+    except RefusedError:
+        for manifest in catalog.datasets(newest.name):
+            if all(manifest.asked.get(name) == value for name, value in now.items()):
+                return manifest
+        raise
+    return newest
 
 
 def check_built_from(manifest: DatasetManifest, loaded: LoadedSpec) -> None:

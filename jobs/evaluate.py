@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from arclight.bundle import Evaluation
 from arclight.child import module_command, own_variables
+from arclight.dataset_spec import check_built_from
 from arclight.errors import ArclightError, EngineError, RefusedError, printable
 from arclight.spec import Spec
-from arclight.spec_file import load_spec
+from arclight.spec_file import LoadedSpec, load_spec
 from jobs.figures import say_figures
 from jobs.guard import INTERRUPTED
 from jobs.runs import SPEC, Context, known_store
@@ -44,10 +45,12 @@ def evaluate_command(
     """
     if run_id:
         spec = Spec.from_json(spec_file.read_bytes(), source=str(spec_file))
+        loaded = LoadedSpec(spec=spec, file=spec_file, sql="")
     else:
-        spec = load_spec(spec_file).spec
+        loaded = load_spec(spec_file)
+    spec = loaded.spec
     catalog = known_store(store, spec_file.resolve().parent)
-    bundle = catalog.model(model) if model else _model_of(spec, catalog)
+    bundle = catalog.model(model) if model else _model_of(loaded, catalog)
     manifest = catalog.dataset(dataset or bundle.dataset)
     with progress("evaluate") as tick:
         evaluation = evaluate_model(
@@ -67,7 +70,7 @@ def evaluate_command(
     answer({"model": bundle.ref, "evaluation": body}, as_json=as_json)
 
 
-def _model_of(spec: Spec, catalog: Catalog) -> ModelBundle:
+def _model_of(loaded: LoadedSpec, catalog: Catalog) -> ModelBundle:
     """Return the model that a spec's train section made, or the newest one.
 
     With a tune section it may be the newest of a search, whose parameters are not the spec's.
@@ -76,11 +79,8 @@ def _model_of(spec: Spec, catalog: Catalog) -> ModelBundle:
         MissingError: there is no model.
         RefusedError: the newest one is another trainer's; each look at the test split counts.
     """
-    newest, own = catalog.model(spec.name), None
-    with suppress(ArclightError):  # whatever a training would say of its beginning
-        manifest = catalog.dataset(newest.dataset)
-        key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
-        own = catalog.find_model(spec.name, key)
+    spec = loaded.spec
+    newest, own = catalog.model(spec.name), _own_model(loaded, catalog)
     searched = None
     if spec.tune is not None:
         searched = next((b for b in catalog.models(spec.name) if b.search is not None), None)
@@ -92,11 +92,23 @@ def _model_of(spec: Spec, catalog: Catalog) -> ModelBundle:
     return bundle
 
 
+def _own_model(loaded: LoadedSpec, catalog: Catalog) -> ModelBundle | None:
+    """Return the model of the train section on the newest of the spec's datasets that has one."""
+    spec = loaded.spec
+    for manifest in catalog.datasets(spec.name):
+        with suppress(ArclightError):  # whatever a training would say of its beginning
+            check_built_from(manifest, loaded)
+            key = model_key(manifest, spec, find_origin(catalog, manifest, spec))
+            if found := catalog.find_model(spec.name, key):
+                return found
+    return None
+
+
 def _check_trainer(newest: ModelBundle, spec: Spec) -> None:
     if newest.trainer != spec.train.trainer:
         raise RefusedError(
             f"the newest model, {newest.ref}, is of trainer {newest.trainer}, but the spec "
-            f"asks for {spec.train.trainer}, and no model on its dataset is as the spec and "
+            f"asks for {spec.train.trainer}, and no model is as the spec and "
             "this code make it; name the model with --model, or train it first."
         )
 

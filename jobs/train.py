@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from arclight.bundle import measured_part
-from arclight.dataset_spec import check_built_from
+from arclight.dataset_spec import dataset_of
 from arclight.errors import printable
 from arclight.finetune import label_of, new_levels, plan_from
 from arclight.leak import leak_told
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 
 
 def train_command(spec_file: Path, *, store: str | None, profile: str, as_json: bool) -> None:
-    """Train on the newest version of the spec's dataset."""
+    """Train on the newest dataset that was built from the spec."""
     loaded = load_spec(spec_file)
     place = load_profile(profile)
     check_without_running(loaded, place)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
-        manifest = run.catalog.dataset(loaded.spec.name)
-        check_built_from(manifest, loaded)
+        manifest = dataset_of(run.catalog, loaded)
         bundle = train_step(Context(run=run, loaded=loaded, profile=place), manifest)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}
     answer(body, as_json=as_json)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from arclight.dataset_spec import check_built_from
+from arclight.dataset_spec import dataset_of
 from arclight.errors import SpecError
 from arclight.spec_file import load_spec
 from arclight.study import open_study, trial_lines, with_params
@@ -52,7 +52,7 @@ class Asked:
 def tune_command(
     spec_file: Path, asked: Asked, *, store: str | None, profile: str, as_json: bool
 ) -> None:
-    """Search on the newest version of the spec's dataset, and train with the best parameters.
+    """Search on the newest dataset that was built from the spec, and train with the best trial's.
 
     Raises:
         SpecError: the spec has no tune section.
@@ -72,8 +72,7 @@ def tune_command(
     check_without_running(loaded, place)
     check_storage(loaded.spec)
     with open_run(store_for(store, loaded.folder, signs=True), loaded) as run:
-        manifest = run.catalog.dataset(loaded.spec.name)
-        check_built_from(manifest, loaded)
+        manifest = dataset_of(run.catalog, loaded)
         context = Context(run=run, loaded=loaded, profile=place)
         bundle, found = tune_step(context, manifest, new_study=asked.new_study)
     body = {"model": bundle.ref, "digest": bundle.model_digest, "metrics": bundle.train_metrics}

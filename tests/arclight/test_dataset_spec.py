@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from arclight.dataset_spec import asked_of, check_built_from
+from arclight.catalog import Catalog
+from arclight.dataset_spec import asked_of, check_built_from, dataset_of
 from arclight.errors import RefusedError
 from arclight.spec_file import load_spec
+from arclight.store import open_store
 from tests.arclight.made_records import make_manifest
 
 SPEC = """
@@ -77,3 +79,26 @@ def test_a_database_may_move(tmp_path):
     check_built_from(manifest, loaded(tmp_path, text.replace("one", "two")))
     with pytest.raises(RefusedError, match=r"sources\.t\.options is not what"):
         check_built_from(manifest, loaded(tmp_path, text.replace('e": "t"', 'e": "u"')))
+
+
+def test_the_specs_own_dataset_is_found_behind_another_specs(tmp_path):
+    """`etl` says of it that it stands: nothing else would make it the newest again."""
+    catalog = Catalog(open_store(tmp_path / "store"))
+    ours, other = (loaded(tmp_path, SPEC.replace("[leak]", drop)) for drop in ("[leak]", "[]"))
+    for key, spec in (("k1", ours), ("k2", ours), ("k3", other)):
+        manifest = make_manifest(name="demo", key=key)
+        catalog.publish_dataset(manifest.model_copy(update={"asked": asked_of(spec)}))
+    assert dataset_of(catalog, ours).ref == "demo@2"
+    assert dataset_of(catalog, other).ref == "demo@3"
+    with pytest.raises(RefusedError, match=r"'demo@3' was built from another spec: etl\.label"):
+        dataset_of(catalog, loaded(tmp_path, SPEC.replace("label: y", "label: z")))
+
+
+def test_an_older_record_behind_another_specs_is_not_taken_for_its_own(tmp_path):
+    catalog = Catalog(open_store(tmp_path / "store"))
+    other = asked_of(loaded(tmp_path, SPEC.replace("label: y", "label: z")))
+    for key, asked in (("k1", {}), ("k2", other)):
+        manifest = make_manifest(name="demo", key=key)
+        catalog.publish_dataset(manifest.model_copy(update={"asked": asked}))
+    with pytest.raises(RefusedError, match=r"'demo@2' was built from another spec"):
+        dataset_of(catalog, loaded(tmp_path, SPEC))
