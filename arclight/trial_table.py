@@ -7,11 +7,12 @@ searches, where a lock of a shared file system would have to be trusted.
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from arclight.errors import ArclightError, ConflictError, IntegrityError, SpecError, printable
 
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 _T = TypeVar("_T")
-SCHEMES = ("postgresql", "postgres")
+_HOST = r"(?:\[[\w:.%-]+\]|[^][@:,/?#]*)(?::\d{0,5})?"
+_URL = re.compile(
+    rf"postgres(?:ql)?://(?:[^@:/?#]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)"
+    r"(?:/[^?#]*)?(?:\?(?P<options>[^#]*))?"
+)
+"""As libpq reads it, which knows no fragment: what stands behind a `#` would be options."""
+_LAST_PORT = 65_535
+_MAYBE_SECRET = re.compile(r"//.*:.*@|password")
+"""In what is not such a URL; it is not repeated then."""
 OPTIONS = ("host", "port", "sslmode", "connect_timeout", "target_session_attrs")
 """Of a URL. Others name files and services of whoever reads it."""
 PASSWORD = "PGPASSWORD"  # noqa: S105 -- the variable's name
@@ -55,19 +64,18 @@ def check_url(url: str) -> str:
         ValueError: it is none, or says what a spec must not.
     """
     rule = "must be the URL of a Postgres database such as postgresql://user@host/database"
-    try:
-        parts = urlsplit(url)
-        secret, _ = parts.password, parts.port
-    except ValueError as error:
-        raise ValueError(f"'{printable(url)}' {rule}.") from error
-    options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    if parts.scheme not in SCHEMES or url != printable(url, limit=len(url)):
-        raise ValueError(f"'{printable(url)}' {rule}.")
-    if secret is not None or "password" in options:
+    found = _URL.fullmatch(url)
+    query = (found and found["options"]) or ""
+    options = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    if "password" in options if found else _MAYBE_SECRET.search(url):
         raise ValueError(
             "the URL must hold no password, since a spec is kept as it is; leave it out and "
             f"set {PASSWORD}, or write it into ~/.pgpass."
         )
+    ports = re.findall(r":(\d+)(?=,|$)", found["hosts"]) if found else []
+    is_one = found is not None and all(int(port) <= _LAST_PORT for port in ports)
+    if not is_one or url != printable(url, limit=len(url)):
+        raise ValueError(f"'{printable(url)}' {rule}.")
     if other := [name for name in options if name not in OPTIONS]:
         raise ValueError(
             f"the URL's option '{printable(other[0])}' must be one of {', '.join(OPTIONS)}; set "

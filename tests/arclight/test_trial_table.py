@@ -221,6 +221,15 @@ def test_studies_of_two_stores_are_two(postgres, tmp_path):
         ("sqlite:///here.db", "must be the URL of a Postgres database such as postgresql://"),
         ("postgresql://a:secret@host/db", "must hold no password"),
         ("postgresql://a@host/db?password=secret", "must hold no password"),
+        ("postgresql://a@host/db#?password=secret", "must hold no password"),
+        ("postgresql://a:se/secret@host/db", "must hold no password"),
+        ("postgresql://a:secret@host:none/db", "must hold no password"),
+        ("host=a password=secret", "must hold no password"),
+        ("postgresql://a@host/db#?passfile=/etc/shadow", "must be the URL of a Postgres"),
+        ("postgresql://a@host,other:none/db", "must be the URL of a Postgres"),
+        ("postgresql://a@host:1,other:65536/db", "must be the URL of a Postgres"),
+        ("postgresql:db", "must be the URL of a Postgres"),
+        ("POSTGRESQL://a@host/db", "must be the URL of a Postgres"),
         ("postgresql://a@host/db?passfile=/etc/shadow", "option 'passfile' must be one of host"),
         ("postgresql://a@host:none/db", "must be the URL of a Postgres"),
         ("postgresql://a@host/d\nb", "must be the URL of a Postgres"),
@@ -233,6 +242,24 @@ def test_a_url_that_a_spec_must_not_hold_is_refused(url, rule):
     assert "secret" not in str(told.value)
     with pytest.raises(ValueError, match="storage"):
         Tune.model_validate_json(json.dumps({"storage": url, "space": {"a": {"int": [1, 2]}}}))
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "ports"),
+    [
+        ("postgres://a@one:5432,two:5433/db", "one,two", "5432,5433"),
+        ("postgresql://a@[::1]:5432,[fe80::1%25eth0]:5433/db", "::1,fe80::1%eth0", "5432,5433"),
+        ("postgresql://a@%2Frun%2Fpostgresql:5433/db", "/run/postgresql", "5433"),
+        ("postgresql://a@/db?host=/run,two&port=5432,5433", "/run,two", "5432,5433"),
+        ("postgresql:///db", None, None),
+    ],
+)
+def test_what_libpq_takes_for_a_url_is_one(url, hosts, ports):
+    from psycopg.conninfo import conninfo_to_dict
+
+    assert check_url(url) == url
+    known = conninfo_to_dict(url)
+    assert (known.get("host"), known.get("port")) == (hosts, ports)
 
 
 def test_a_server_that_is_not_there_is_a_sentence_without_the_password(monkeypatch):
