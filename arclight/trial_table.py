@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -39,6 +39,7 @@ PASSWORD = "PGPASSWORD"  # noqa: S105 -- the variable's name
 PATIENCE_S = 60.0
 """How long who searches waits for a server that was there before."""
 _WAITS_S = (0.1, 2.0)
+_HELD_BEFORE = "the server has not yet let go of the connection that was lost"
 HOLDING = """\
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = 25000; SET idle_session_timeout = 0"""
@@ -98,6 +99,8 @@ class TrialTable:
     _open: Connection | None = field(default=None, repr=False, compare=False)
     """Of the one who holds it; what the server lets others take once it is closed."""
     _lines: int = field(default=0, repr=False, compare=False)
+    _session: int = field(default=0, repr=False, compare=False)
+    """The server's number of the one that holds it, or held it last."""
 
     def __str__(self) -> str:
         return f"study {self.study} in {self.url}"
@@ -178,7 +181,7 @@ class TrialTable:
         try:
             yield is_mine
         finally:
-            (self._open or found).close()
+            _let_go(self._open or found)
             self._open = None
 
     def _do(self, work: Callable[[Connection], _T]) -> _T:
@@ -198,13 +201,23 @@ class TrialTable:
             wait = min(2 * wait, _WAITS_S[1])
 
     def _held_connection(self) -> Connection:
+        """Return the connection that holds the study; another one where it was lost.
+
+        Raises:
+            ConflictError: another process took the study meanwhile.
+            psycopg.OperationalError: the server does not know yet that the lost one is lost.
+            psycopg.Error: it is not there, or refuses.
+        """
+        import psycopg  # noqa: PLC0415 -- an extra
+
         assert self._open is not None
         if not self._open.closed:
             return self._open
-        found = connect(self.url)
+        before, found = self._session, connect(self.url)
         if not self._take(found, lines=self._lines):
-            found.close()
-            raise self._taken()
+            with _closed(found):
+                is_mine = self._holder(found) == before
+            raise psycopg.OperationalError(_HELD_BEFORE) if is_mine else self._taken()
         self._open = found
         return found
 
@@ -213,10 +226,22 @@ class TrialTable:
         connection.execute(HOLDING)
         asked = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
         (is_mine,) = connection.execute(asked, (self.study,)).fetchone() or (False,)
+        if is_mine:  # asked for: a pooler tells its clients numbers of its own
+            (self._session,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
         if is_mine and lines is None:
             asked = "SELECT coalesce(max(line), 0) FROM arclight_trials WHERE study = %s"
             (self._lines,) = connection.execute(asked, (self.study,)).fetchone() or (0,)
         return bool(is_mine)
+
+    def _holder(self, connection: Connection) -> int:
+        """Return the server's number of the session that holds the study; 0: none does."""
+        asked = (
+            "SELECT pid FROM pg_locks JOIN pg_database ON oid = database AND "
+            "datname = current_database() WHERE locktype = 'advisory' AND granted AND "
+            "objsubid = 1 AND classid::bigint << 32 | objid::bigint = hashtextextended(%s, 0)"
+        )
+        (session,) = connection.execute(asked, (self.study,)).fetchone() or (0,)
+        return int(session)
 
     def _body_of(self, connection: Connection, number: int) -> bytes:
         asked = "SELECT body FROM arclight_trials WHERE study = %s AND line = %s"
@@ -308,6 +333,17 @@ def _closed(connection: Connection) -> Iterator[Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def _let_go(connection: Connection) -> None:
+    """Close what may hold a study; it is free when this returns, if the server still answers.
+
+    Closed alone, the server or a pooler before it lets go some time afterwards.
+    """
+    import psycopg  # noqa: PLC0415 -- an extra
+
+    with _closed(connection), suppress(psycopg.Error):
+        connection.execute("SELECT pg_advisory_unlock_all()")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -142,6 +143,45 @@ def test_who_lost_it_to_another_writes_no_more(table, postgres, monkeypatch):
                 trials.begin(1, {"a": 1})
             other.append(b"{}", is_lasting=True)
     assert len(table.after(0)[0]) == 2
+
+
+def test_a_connection_whose_loss_the_server_has_not_seen_is_nobody_else(table):
+    """As behind a firewall or a proxy that forgot it: the lock is its own."""
+    trials = Trials.read(table)
+    with table.held():
+        trials.begin(0, {"a": 0})
+        lost = table._open.fileno()
+        server_side = os.dup(lost)
+        gone, other_end = socket.socketpair()
+        other_end.close()
+        os.dup2(gone.fileno(), lost)
+        seen = threading.Timer(1.0, os.close, (server_side,))
+        seen.start()
+        try:
+            trials.begin(1, {"a": 1})
+        finally:
+            seen.join()
+            gone.close()
+        with TrialTable(table.url, table.study).held() as is_mine:
+            assert not is_mine
+    assert Trials.read(table) == trials
+
+
+def test_what_was_let_go_of_is_free_before_the_server_sees_the_end(table, monkeypatch):
+    """As behind a pooler, which keeps the connection."""
+    kept = []
+
+    def keep(connection):
+        kept.append(connection)
+
+    with monkeypatch.context() as pooled:
+        pooled.setattr("psycopg.Connection.close", keep)
+        with table.held() as is_mine:
+            assert is_mine
+        table.append(b"{}", is_lasting=True)
+    for connection in kept:
+        connection.close()
+    assert table.after(0) == ([b"{}"], 1)
 
 
 def test_what_two_wrote_in_the_same_place_is_not_mixed(table, postgres):
