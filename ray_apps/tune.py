@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from cluster.profiles import Profile
     from cluster.sizing import Crew
 
+LET_GO_S = 10.0
+"""After which a server has noticed that a process of a machine which answers has ended."""
+
 
 def search(  # noqa: PLR0913 -- what of what, where, and who is told
     catalog: Catalog,
@@ -250,7 +253,7 @@ def _search_with(folder: Path, crew: Crew, tick: Tick, tell: Tell, *, here: bool
 
 def _leave(lines: TrialLines, study: Study) -> None:
     """Note that trials which an interrupt ended, with their process, are not to blame."""
-    with contextlib.suppress(ArclightError), alone(lines, study):
+    with contextlib.suppress(ArclightError), alone(lines, study, LET_GO_S):
         trials = Trials.read(lines)
         for number in list(trials.begun):
             trials.leave(number)
@@ -265,7 +268,7 @@ def _note(lines: TrialLines, study: Study, before: dict[int, int], why: str) -> 
         before: number -> attempts, before that process was there.
         why: it is gone.
     """
-    with contextlib.suppress(ArclightError), alone(lines, study):
+    with contextlib.suppress(ArclightError), alone(lines, study, LET_GO_S):
         trials = Trials.read(lines)
         for number in set(trials.begun) - set(trials.why_gone):
             if trials.attempts[number] > before.get(number, 0):

@@ -487,6 +487,30 @@ def test_an_interrupt_ends_it_between_rounds_and_loses_no_trial(fresh, tmp_path)
     assert threading.active_count() < 10
 
 
+def test_an_interrupt_is_noted_though_its_worker_is_let_go_of_by_and_by(
+    fresh, tmp_path, monkeypatch
+):
+    """As by a database, which sees a moment later that a process has ended."""
+    spec = spec_of("xgboost", {"trials": 3})
+    study, trials = open_study(fresh.catalog.store, fresh.manifest, spec)
+    lets_go = []
+
+    def worker(*_args, **_how):
+        held = trials.lines.held()
+        assert held.__enter__()
+        trials.begin(0, {"max_depth": 3})
+        lets_go.append(threading.Timer(1.0, held.__exit__, (None, None, None)))
+        lets_go[0].start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray_apps.tune._search_with", worker)
+    with pytest.raises(KeyboardInterrupt):
+        searched(fresh, spec, tmp_path)
+    lets_go[0].join()
+    known = Trials.read(trial_lines(fresh.catalog.store, study))
+    assert (known.begun, known.attempts) == ({0: {"max_depth": 3}}, {0: 0})
+
+
 def test_the_test_split_is_not_read(tmp_path):
     made = make_dataset(tmp_path / "store", rows=SMALL)
     home = made.catalog.folder(made.manifest)
