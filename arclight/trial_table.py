@@ -139,7 +139,8 @@ class TrialTable:
 
         Raises:
             ConflictError: another process holds the study now.
-            ArclightError: the server is not there, or refuses.
+            IntegrityError: the server came back without lines that it had.
+            ArclightError: it is not there, or refuses.
         """
         if self._open is None:
             with self.held() as is_mine:
@@ -205,6 +206,7 @@ class TrialTable:
 
         Raises:
             ConflictError: another process took the study meanwhile.
+            IntegrityError: lines are gone, as after a failover to a server that had not all.
             psycopg.OperationalError: the server does not know yet that the lost one is lost.
             psycopg.Error: it is not there, or refuses.
         """
@@ -214,10 +216,18 @@ class TrialTable:
         if not self._open.closed:
             return self._open
         before, found = self._session, connect(self.url)
-        if not self._take(found, lines=self._lines):
-            with _closed(found):
-                is_mine = self._holder(found) == before
-            raise psycopg.OperationalError(_HELD_BEFORE) if is_mine else self._taken()
+        try:
+            if not self._take(found, lines=self._lines):
+                is_free_soon = self._holder(found) in (0, before)
+                raise psycopg.OperationalError(_HELD_BEFORE) if is_free_soon else self._taken()
+            if (there := self._last_line(found)) < self._lines:
+                raise IntegrityError(
+                    f"{self} must have {self._lines:,} lines, but has {there:,} since the server "
+                    "came back; the same command goes on from those."
+                )
+        except BaseException:
+            found.close()
+            raise
         self._open = found
         return found
 
@@ -229,9 +239,13 @@ class TrialTable:
         if is_mine:  # asked for: a pooler tells its clients numbers of its own
             (self._session,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
         if is_mine and lines is None:
-            asked = "SELECT coalesce(max(line), 0) FROM arclight_trials WHERE study = %s"
-            (self._lines,) = connection.execute(asked, (self.study,)).fetchone() or (0,)
+            self._lines = self._last_line(connection)
         return bool(is_mine)
+
+    def _last_line(self, connection: Connection) -> int:
+        asked = "SELECT coalesce(max(line), 0) FROM arclight_trials WHERE study = %s"
+        (last,) = connection.execute(asked, (self.study,)).fetchone() or (0,)
+        return int(last)
 
     def _holder(self, connection: Connection) -> int:
         """Return the server's number of the session that holds the study; 0: none does."""

@@ -167,6 +167,27 @@ def test_a_connection_whose_loss_the_server_has_not_seen_is_nobody_else(table):
     assert Trials.read(table) == trials
 
 
+def test_a_server_that_came_back_without_the_last_lines_gets_no_line_behind_a_gap(table, postgres):
+    """As after a failover to one that had not all of them: what is there can be gone on with."""
+    trials = Trials.read(table)
+    with table.held():
+        for number in range(3):
+            trials.begin(number, {"a": number})
+        postgres.admin(
+            "DELETE FROM arclight_trials WHERE study = %s AND line = 3",
+            table.study, database="trials",
+        )  # fmt: skip
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'arclight'"
+        postgres.admin(cut)
+        with pytest.raises(IntegrityError, match="must have 3 lines, but has 2 since the server"):
+            trials.begin(3, {"a": 3})
+    again = Trials.read(table)
+    assert sorted(again.begun) == [0, 1]
+    with table.held():
+        again.begin(2, {"a": 2})
+    assert Trials.read(table) == again
+
+
 def test_what_was_let_go_of_is_free_before_the_server_sees_the_end(table, monkeypatch):
     """As behind a pooler, which keeps the connection."""
     kept = []
