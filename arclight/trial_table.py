@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,6 +40,8 @@ OPTIONS = ("host", "port", "sslmode", "connect_timeout", "target_session_attrs")
 PASSWORD = "PGPASSWORD"  # noqa: S105 -- the variable's name
 PATIENCE_S = 60.0
 """How long who searches waits for a server that was there before."""
+ANSWERS_S = 25.0
+"""After which a server that takes words and says nothing is as one that is gone."""
 _WAITS_S = (0.1, 2.0)
 _HELD_BEFORE = "the server has not yet let go of the connection that was lost"
 HOLDING = """\
@@ -122,7 +126,7 @@ class TrialTable:
                 return []
             return connection.execute(asked, (self.study, place)).fetchall()
 
-        with _told(self.url), _closed(connect(self.url)) as connection:
+        with _told(self.url), _closed(connect(self.url)) as connection, _answering(connection):
             rows = read(connection)
         for number, (line, _) in enumerate(rows, start=place + 1):
             if line != number:
@@ -173,8 +177,9 @@ class TrialTable:
         with _told(self.url):
             found = connect(self.url)
             try:
-                _make_table(found)
-                is_mine = self._take(found)
+                with _answering(found):
+                    _make_table(found)
+                    is_mine = self._take(found)
             except BaseException:
                 found.close()
                 raise
@@ -193,7 +198,9 @@ class TrialTable:
         while True:
             with _told(self.url):
                 try:
-                    return work(self._held_connection())
+                    connection = self._held_connection()
+                    with _answering(connection):
+                        return work(connection)
                 except psycopg.OperationalError:
                     is_lost = self._open is None or self._open.closed
                     if not is_lost or time.monotonic() > until:
@@ -210,26 +217,31 @@ class TrialTable:
             psycopg.OperationalError: the server does not know yet that the lost one is lost.
             psycopg.Error: it is not there, or refuses.
         """
-        import psycopg  # noqa: PLC0415 -- an extra
-
         assert self._open is not None
         if not self._open.closed:
             return self._open
         before, found = self._session, connect(self.url)
         try:
-            if not self._take(found, lines=self._lines):
-                is_free_soon = self._holder(found) in (0, before)
-                raise psycopg.OperationalError(_HELD_BEFORE) if is_free_soon else self._taken()
-            if (there := self._last_line(found)) < self._lines:
-                raise IntegrityError(
-                    f"{self} must have {self._lines:,} lines, but has {there:,} since the server "
-                    "came back; the same command goes on from those."
-                )
+            with _answering(found):
+                self._take_again(found, before)
         except BaseException:
             found.close()
             raise
         self._open = found
         return found
+
+    def _take_again(self, connection: Connection, before: int) -> None:
+        """Take what the session of that number held, with the lines that it had."""
+        import psycopg  # noqa: PLC0415 -- an extra
+
+        if not self._take(connection, lines=self._lines):
+            is_free_soon = self._holder(connection) in (0, before)
+            raise psycopg.OperationalError(_HELD_BEFORE) if is_free_soon else self._taken()
+        if (there := self._last_line(connection)) < self._lines:
+            raise IntegrityError(
+                f"{self} must have {self._lines:,} lines, but has {there:,} since the server "
+                "came back; the same command goes on from those."
+            )
 
     def _take(self, connection: Connection, lines: int | None = None) -> bool:
         """Take the study if nobody has it, with the lines that it has, or is known to have."""
@@ -349,6 +361,28 @@ def _closed(connection: Connection) -> Iterator[Connection]:
         connection.close()
 
 
+@contextmanager
+def _answering(connection: Connection) -> Iterator[None]:
+    """Cut a connection on which a block hears nothing for long: the system sees no loss there."""
+    timer = threading.Timer(ANSWERS_S, _cut, (connection,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: Connection) -> None:
+    import psycopg  # noqa: PLC0415 -- an extra
+
+    with (
+        suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(connection.fileno())) as ours,
+    ):
+        ours.shutdown(socket.SHUT_RDWR)
+
+
 def _let_go(connection: Connection) -> None:
     """Close what may hold a study; it is free when this returns, if the server still answers.
 
@@ -356,7 +390,7 @@ def _let_go(connection: Connection) -> None:
     """
     import psycopg  # noqa: PLC0415 -- an extra
 
-    with _closed(connection), suppress(psycopg.Error):
+    with _closed(connection), suppress(psycopg.Error), _answering(connection):
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 

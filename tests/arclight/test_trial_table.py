@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 
 import pytest
 
@@ -165,6 +166,49 @@ def test_a_connection_whose_loss_the_server_has_not_seen_is_nobody_else(table):
         with TrialTable(table.url, table.study).held() as is_mine:
             assert not is_mine
     assert Trials.read(table) == trials
+
+
+@pytest.fixture
+def silence(table, postgres, monkeypatch):
+    """Blocks for whose length the server is there and answers nothing of the table."""
+    import psycopg
+
+    monkeypatch.setattr("arclight.trial_table.ANSWERS_S", 0.3)
+
+    @contextmanager
+    def silent():
+        where = f"postgresql://admin@127.0.0.1:{postgres.port}/trials"
+        with psycopg.connect(where) as other:
+            other.execute("LOCK TABLE arclight_trials")
+            yield other
+
+    return silent
+
+
+def test_who_searches_waits_for_a_server_that_is_silent(table, silence):
+    trials = Trials.read(table)
+    with table.held():
+        trials.begin(0, {"a": 0})
+        with silence() as other:
+            with pytest.raises(ArclightError, match="must be kept in postgresql://"):
+                table.after(0)
+            speaks = threading.Timer(1.0, other.rollback)
+            speaks.start()
+            trials.begin(1, {"a": 1})
+            speaks.join()
+        with TrialTable(table.url, table.study).held() as is_mine:
+            assert not is_mine
+    assert Trials.read(table) == trials
+
+
+def test_a_server_that_stays_silent_ends_the_search(table, silence, monkeypatch):
+    monkeypatch.setattr("arclight.trial_table.PATIENCE_S", 1.0)
+    trials = Trials.read(table)
+    with table.held():
+        trials.begin(0, {"a": 0})
+        with silence(), pytest.raises(ArclightError, match="the same command goes on"):
+            trials.begin(1, {"a": 1})
+    assert len(Trials.read(table).begun) in (1, 2)  # it may have taken what it was silent on
 
 
 def test_a_server_that_came_back_without_the_last_lines_gets_no_line_behind_a_gap(table, postgres):
