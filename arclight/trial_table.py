@@ -105,6 +105,8 @@ class TrialTable:
     _lines: int = field(default=0, repr=False, compare=False)
     _session: int = field(default=0, repr=False, compare=False)
     """The server's number of the one that holds it, or held it last."""
+    _away_s: float | None = field(default=None, repr=False, compare=False)
+    """Since when the server is waited for."""
 
     def __str__(self) -> str:
         return f"study {self.study} in {self.url}"
@@ -183,7 +185,7 @@ class TrialTable:
             except BaseException:
                 found.close()
                 raise
-        self._open = found if is_mine else None
+        self._open, self._away_s = (found if is_mine else None), None
         try:
             yield is_mine
         finally:
@@ -191,20 +193,27 @@ class TrialTable:
             self._open = None
 
     def _do(self, work: Callable[[Connection], _T]) -> _T:
-        """Do something as the one who holds the study, again where the connection was lost."""
+        """Do something as the one who holds the study, again where the connection was lost.
+
+        The others who wait for the same server do not wait once more each.
+        """
         import psycopg  # noqa: PLC0415 -- an extra
 
-        until, wait = time.monotonic() + PATIENCE_S, _WAITS_S[0]
+        begun, wait = time.monotonic(), _WAITS_S[0]
         while True:
             with _told(self.url):
                 try:
                     connection = self._held_connection()
                     with _answering(connection):
-                        return work(connection)
+                        done = work(connection)
                 except psycopg.OperationalError:
                     is_lost = self._open is None or self._open.closed
-                    if not is_lost or time.monotonic() > until:
+                    self._away_s = begun if self._away_s is None else self._away_s
+                    if not is_lost or time.monotonic() > self._away_s + PATIENCE_S:
                         raise
+                else:
+                    self._away_s = None
+                    return done
             time.sleep(wait)
             wait = min(2 * wait, _WAITS_S[1])
 

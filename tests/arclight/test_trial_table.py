@@ -168,6 +168,40 @@ def test_a_connection_whose_loss_the_server_has_not_seen_is_nobody_else(table):
     assert Trials.read(table) == trials
 
 
+def test_one_patience_is_had_with_a_server_however_many_trials_wait(table, postgres, monkeypatch):
+    monkeypatch.setattr("arclight.trial_table.PATIENCE_S", 1.0)
+    trials, tries = Trials.read(table), []
+
+    def counted(url):
+        tries.append(url)
+        return connect(url)
+
+    with table.held():
+        trials.begin(0, {"a": 0})
+        monkeypatch.setattr("arclight.trial_table.connect", counted)
+        postgres.stop()
+        try:
+            with pytest.raises(ArclightError, match="the same command goes on"):
+                trials.begin(1, {"a": 1})
+            tries.clear()
+            for number in (1, 2):
+                with pytest.raises(ArclightError, match="the same command goes on"):
+                    trials.begin(number, {"a": number})
+            assert len(tries) == 2
+        finally:
+            postgres.start()
+        trials.begin(1, {"a": 1})
+        monkeypatch.setattr("arclight.trial_table.PATIENCE_S", 60.0)  # it is there again
+        postgres.stop()
+        back = threading.Timer(0.3, postgres.start)
+        back.start()
+        try:
+            trials.begin(2, {"a": 2})
+        finally:
+            back.join()
+    assert Trials.read(table) == trials
+
+
 @pytest.fixture
 def silence(table, postgres, monkeypatch):
     """Blocks for whose length the server is there and answers nothing of the table."""
