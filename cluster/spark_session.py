@@ -323,26 +323,35 @@ def _open_session(
     python = {key: value for key, value in variables.items() if key.startswith("PYSPARK_")}
     context: SparkContext | None = None
     try:
-        try:
-            with environment(python):
-                # its own handler speaks to the JVM, in the middle of what is being said already
-                with kept_signals():
-                    context = SparkContext(gateway=gateway)
-                session = SparkSession(context)
-        except (Py4JError, PySparkException) as error:
-            raise EngineError(
-                f"Spark did not start: {describe_spark_error(error)} See '{log_file}'."
-            ) from error
-        try:
+        with _as_ours("Spark did not start", log_file), environment(python):
+            # its own handler speaks to the JVM, in the middle of what is being said already
+            with kept_signals():
+                context = SparkContext(gateway=gateway)
+            session = SparkSession(context)
+        with _as_ours("Spark failed", log_file):  # while the JVM can still say what it was
             yield session
-        except (Py4JError, PySparkException) as error:  # while the JVM can still say what it was
-            raise EngineError(
-                f"Spark failed: {describe_spark_error(error)} See '{log_file}'."
-            ) from error
     finally:
         if context is not None:
             with suppress(Py4JError, OSError):  # the JVM is gone already
                 context.stop()
+
+
+@contextmanager
+def _as_ours(what: str, log_file: Path) -> Iterator[None]:
+    """Turn what Spark raises into a sentence, and into an interrupt what one has led to.
+
+    PySpark speaks to the JVM once more after each call, also on an interrupt's way out, when py4j
+    has cut the line: what that raises would hide the interrupt.
+    """
+    try:
+        yield
+    except (Py4JError, PySparkException) as error:
+        before = error.__context__
+        while before is not None:
+            if isinstance(before, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            before = before.__context__
+        raise EngineError(f"{what}: {describe_spark_error(error)} See '{log_file}'.") from error
 
 
 @contextmanager

@@ -312,6 +312,27 @@ def test_ctrl_c_is_ours_again_before_the_jvm_is_asked_anything(
     assert held == [before]
 
 
+def _cut_on_its_way_out(*_: object) -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise Py4JNetworkError("Answer from Java side is empty")
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_what_pyspark_says_on_an_interrupt_s_way_out_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
+) -> None:
+    opened = (lambda _: None) if starts else _cut_on_its_way_out
+    monkeypatch.setattr("cluster.spark_session.java_gateway", lambda *_: nullcontext())
+    monkeypatch.setattr("cluster.spark_session.SparkContext", _Context)
+    monkeypatch.setattr("cluster.spark_session.SparkSession", opened)
+    monkeypatch.setattr("cluster.spark_session.check_settings", _cut_on_its_way_out)
+    place = spark_session(Profile(name="x"), log_folder=tmp_path, local_folder=tmp_path / "s")
+    with pytest.raises(KeyboardInterrupt), place:
+        pass
+
+
 class _Broken:
     """A connection to a JVM in which something happens while it waits."""
 
