@@ -35,7 +35,9 @@ def guarded(work: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:  # noqa: BLE001 -- the boundary of the process
-        return _unforeseen(error)
+        # Python wraps what comes while a class is made, as imports do for a second
+        was_interrupted = isinstance(error.__cause__, KeyboardInterrupt)
+        return _interrupted() if was_interrupted else _unforeseen(error)
     # typer gives an interruption back as its status instead of raising it
     if done == INTERRUPTED:
         return _interrupted()

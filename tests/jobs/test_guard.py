@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from arclight.store import find_store
-from jobs.guard import guarded
+from jobs.guard import INTERRUPTED, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,18 @@ def test_an_error_whose_words_are_gone_is_still_one_sentence(
     said = capsys.readouterr().err
     assert said.endswith("arclight: WordlessError: its words are lost; please report it.\n")
     assert said.count("Traceback") == 1
+
+
+class _Slow:
+    """What a class is asked to name while an interrupt comes."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_class_is_made_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: type("Imported", (), {"field": _Slow()})) == INTERRUPTED
+    assert capsys.readouterr().err == "arclight: interrupted; the same command goes on.\n"
 
 
 def test_what_nobody_foresaw_is_shown_with_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
