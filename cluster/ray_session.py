@@ -14,6 +14,7 @@ import psutil
 import ray
 from ray import _raylet
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
@@ -21,7 +22,6 @@ from arclight.errors import EngineError, RefusedError, printable
 from arclight.store import held
 from cluster.environment import environment
 from cluster.machine import look_at_machine
-from cluster.signals import kept_signals
 from cluster.sizing import plan_sizes
 from cluster.tokens import create_token, private_folder, read_token
 
@@ -172,14 +172,27 @@ def _start_again(sizes: Sizes, gpus: int, folder: Path, before: set[psutil.Proce
     """
     for _ in range(STARTS - 1):
         with suppress(EngineError):
-            return _start(sizes, gpus, folder)
+            return _start_or_leave_nothing(sizes, gpus, folder, before)
+    return _start_or_leave_nothing(sizes, gpus, folder, before)
+
+
+def _start_or_leave_nothing(
+    sizes: Sizes, gpus: int, folder: Path, before: set[psutil.Process]
+) -> str:
+    """Start a cluster; one that fails or is interrupted as it starts is ended to its last process.
+
+    Ray itself ends it as this process ends, but for its agents, which stay for a minute.
+    """
+    try:
+        return _start(sizes, gpus, folder)
+    except BaseException:
         started = _with_descendants(set(psutil.Process().children()) - before)
         ray.shutdown()
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         _end(started)
-    return _start(sizes, gpus, folder)
+        raise
 
 
 def _start(sizes: Sizes, gpus: int, folder: Path) -> str:
@@ -187,7 +200,7 @@ def _start(sizes: Sizes, gpus: int, folder: Path) -> str:
     patience = ray_constants.NUM_REDIS_GET_RETRIES
     ray_constants.NUM_REDIS_GET_RETRIES = PATIENCE
     try:
-        with kept_signals():
+        with _handlers_of_ray_left_out():
             context = ray.init(
                 address="local",
                 num_cpus=sizes.cores,
@@ -215,7 +228,7 @@ def _attached_cluster(profile: Profile) -> Iterator[str]:
     with environment({**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}):
         _reload_token()
         try:
-            with kept_signals():
+            with _handlers_of_ray_left_out():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(
@@ -227,6 +240,25 @@ def _attached_cluster(profile: Profile) -> Iterator[str]:
                 yield address
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _handlers_of_ray_left_out() -> Iterator[None]:
+    """Keep Ray from taking SIGTERM over as it starts, which takes it seconds.
+
+    Its handlers exit where they stand: the run's journal would not tell of the interrupt, and
+    what has started by then would stay.
+    """
+    before = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = _taken_by_nobody
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = before
+
+
+def _taken_by_nobody(_: object) -> None:
+    """Take a handler that Ray would set, and set none."""
 
 
 @contextmanager

@@ -17,8 +17,7 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 def kept_signals() -> Iterator[None]:
     """Put this process's handlers back when the block ends.
 
-    Ray installs its own when it starts: a SIGTERM then aborts the process where it stands, and
-    nothing is put away. A SparkContext takes Ctrl-C over.
+    A SparkContext takes Ctrl-C over.
     """
     held = {number: signal.getsignal(number) for number in _NUMBERS}
     try:

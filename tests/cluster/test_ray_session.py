@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray._private import utils as ray_utils
 
 from arclight.errors import MissingError, RefusedError
 from arclight.store import held
@@ -205,6 +206,30 @@ def test_a_folder_that_another_container_s_process_holds_stays(tmp_path: Path) -
         assert (theirs.exists(), left.exists()) == (True, False)
     _sweep(tmp_path)
     assert not theirs.exists()
+
+
+def test_sigterm_while_ray_starts_is_an_interrupt_and_leaves_nothing(
+    tmp_path: Path, small_profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(**_: object) -> None:
+        # as Ray does before it starts its processes
+        ray_utils.set_sigterm_handler(lambda *_: sys.exit(1))
+        started.append(subprocess.Popen(["sleep", "100"]))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("cluster.ray_session.ray.init", init)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            ray_session(small_profile, log_folder=tmp_path),
+        ):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not psutil.pid_exists(started[0].pid)
 
 
 def listening_addresses(process: psutil.Process) -> list[str]:
