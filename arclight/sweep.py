@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 import stat
@@ -30,7 +31,6 @@ from arclight.output import PRIVATE
 from arclight.store import held
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
@@ -82,7 +82,12 @@ class Findings:
 
 
 def find_leftovers(
-    store: Store, *, clock: float, grace_s: float, outputs: Iterable[Path] = ()
+    store: Store,
+    *,
+    clock: float,
+    grace_s: float,
+    outputs: Iterable[Path] = (),
+    temp: Path | None = None,
 ) -> Findings:
     """Look for what killed commands left; nothing is changed.
 
@@ -91,6 +96,7 @@ def find_leftovers(
         clock: the time now, as files' times are told.
         grace_s: what changed within so many seconds stays.
         outputs: folders in which batch scorings made their outputs.
+        temp: folder for temporary files, where one worker trains a model again.
     """
     # the order of these three is what makes it safe: see the top of this file
     staged = [(shelf, *rest) for shelf in SHELVES for rest in _staged(store, shelf)]
@@ -105,6 +111,8 @@ def find_leftovers(
     ]
     lasting_s = max(grace_s, RECORD_S)
     found += [_look(p, clock=clock, grace_s=lasting_s, is_alive=False) for p in _unlinked(store)]
+    if temp is not None:
+        found += _retrained(temp, clock=clock, grace_s=grace_s)
     for folder in outputs:
         found += _of_outputs(folder, clock=clock, grace_s=grace_s)
     return Findings(tuple(left for left in found if left is not None), tuple(refused.values()))
@@ -217,6 +225,15 @@ def _of_outputs(folder: Path, *, clock: float, grace_s: float) -> Iterator[Lefto
         if PRIVATE.fullmatch(name):
             with held(folder / name, alone=True) as is_ours:
                 yield _look(folder / name, clock=clock, grace_s=grace_s, is_alive=not is_ours)
+
+
+def _retrained(temp: Path, *, clock: float, grace_s: float) -> Iterator[Leftover | None]:
+    """Yield what this user's `verify --retrain` left outside of any store."""
+    for name in _folders(temp):
+        with contextlib.suppress(FileNotFoundError):  # its own command has just ended
+            if name.startswith(RETRAINED) and (temp / name).lstat().st_uid == os.getuid():
+                is_alive = _is_retraining(temp / name)
+                yield _look(temp / name, clock=clock, grace_s=grace_s, is_alive=is_alive)
 
 
 def _look(path: Path, *, clock: float, grace_s: float, is_alive: bool) -> Leftover | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,13 @@ def sweep_command(
         if not folder.is_dir():
             raise MissingError(f"folder '{printable(folder)}' does not exist; give one that does.")
     held = known_store(store, Path.cwd()).store
-    found = find_leftovers(held, clock=time.time(), grace_s=grace_s, outputs=outputs)
+    found = find_leftovers(
+        held,
+        clock=time.time(),
+        grace_s=grace_s,
+        outputs=outputs,
+        temp=Path(tempfile.gettempdir()),
+    )
     if delete:
         for leftover in found.removable:
             remove(leftover)

@@ -316,3 +316,18 @@ def test_a_model_that_is_trained_again_is_in_use_for_as_long_as_it_takes(catalog
         assert found(catalog, clock=time.time() + 9 * DAY_S) == {folder: "in use"}
         assert found(catalog, clock=time.time() + 9 * DAY_S) == {folder: "in use"}
     assert found(catalog, clock=time.time() + 9 * DAY_S) == {folder: ""}
+
+
+def test_what_a_killed_retraining_left_among_temporary_files_goes(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """One worker trains there, since it needs no right to write to the store."""
+    left, busy = (tmp_path / f"{sweep.RETRAINED}{name}" for name in ("left", "busy"))
+    for folder in (left, busy, tmp_path / "other"):
+        (folder / "work").mkdir(parents=True)
+    later = time.time() + 9 * DAY_S
+    with held(busy, alone=True):
+        seen = find_leftovers(catalog.store, clock=later, grace_s=DAY_S, temp=tmp_path)
+    assert {one.path: one.kept for one in seen.leftovers} == {left: "", busy: "in use"}
+    remove(seen.removable[0])
+    assert not left.exists()
