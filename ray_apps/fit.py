@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from arclight.bundle import MEASURED_TRAIN_ROWS, CrossValidation, Resumed, Transfer
 from arclight.catalog import Catalog
-from arclight.errors import IntegrityError
+from arclight.errors import DivergedError, IntegrityError
 from arclight.lineage import library_versions, processor_name
 from arclight.spec_field import parse_duration_s
 from arclight.store import Store, replace_file
@@ -361,6 +361,15 @@ def _dataset(catalog: Catalog, request: FitRequest) -> DatasetManifest:
 
 
 def _shares(gains: Doubles) -> tuple[float, ...]:
-    """Return each feature's part of all gain; zeros when no tree splits."""
+    """Return each feature's part of all gain; zeros when no tree splits.
+
+    Raises:
+        DivergedError: a gain is past the library's largest number.
+    """
     whole = float(gains.sum())
+    if not math.isfinite(whole):
+        raise DivergedError(
+            "the splits of the model must have gains that are numbers, but some are past the "
+            "library's largest; lower the learning rate, or divide a label that is huge."
+        )
     return tuple((gains / whole).tolist() if whole > 0 else [0.0] * len(gains))

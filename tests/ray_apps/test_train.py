@@ -156,6 +156,16 @@ def test_T4_a_training_that_diverges_after_good_rounds_says_so(tmp_path):
     assert list(made.catalog.models("demo")) == [bundle]
 
 
+def test_T4_gains_past_the_largest_number_are_no_defect_of_ours(tmp_path):
+    """The metric is still a number then, and there is no early stopping that would see it grow."""
+    made = make_dataset(tmp_path / "store", task="regression", rows=(400, 100, 100))
+    wild = {"trainer": "lightgbm", "params": {"learning_rate": 1e15}, "rounds": 5}
+    spec = make_spec(task="regression", **wild, early_stopping=None)
+    with pytest.raises(DivergedError, match="lower the learning rate, or divide a label"):
+        train(made, spec, tmp_path / "run")
+    assert list(made.catalog.models("demo")) == []
+
+
 @pytest.mark.parametrize(
     ("train_section", "kind", "message"),
     [
