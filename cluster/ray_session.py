@@ -22,6 +22,7 @@ from arclight.errors import EngineError, RefusedError, printable
 from arclight.store import held
 from cluster.environment import environment
 from cluster.machine import look_at_machine
+from cluster.signals import kept_signals
 from cluster.sizing import plan_sizes
 from cluster.tokens import create_token, private_folder, read_token
 
@@ -200,7 +201,7 @@ def _start(sizes: Sizes, gpus: int, folder: Path) -> str:
     patience = ray_constants.NUM_REDIS_GET_RETRIES
     ray_constants.NUM_REDIS_GET_RETRIES = PATIENCE
     try:
-        with _handlers_of_ray_left_out():
+        with kept_signals(), _handlers_of_ray_left_out():
             context = ray.init(
                 address="local",
                 num_cpus=sizes.cores,
@@ -228,7 +229,7 @@ def _attached_cluster(profile: Profile) -> Iterator[str]:
     with environment({**VARIABLES, "RAY_AUTH_TOKEN_PATH": str(token)}):
         _reload_token()
         try:
-            with _handlers_of_ray_left_out():
+            with kept_signals(), _handlers_of_ray_left_out():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (RayError, OSError, RuntimeError, ValueError) as error:
             raise EngineError(

@@ -17,7 +17,8 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 def kept_signals() -> Iterator[None]:
     """Put this process's handlers back when the block ends.
 
-    A SparkContext takes Ctrl-C over.
+    Ray's core takes SIGTERM over below Python once it is up: one would then abort the process
+    where it stands, and nothing is put away. A SparkContext takes Ctrl-C over.
     """
     held = {number: signal.getsignal(number) for number in _NUMBERS}
     try:
